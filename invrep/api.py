@@ -1,0 +1,185 @@
+"""The same from Python: a representation by name, and the inversion of tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Callback
+from rich.console import Console
+from torch import Tensor, nn
+
+from invrep.callbacks import Bar
+from invrep.config import build, preset
+from invrep.errors import InvrepError, nearest, number
+from invrep.inversion import measure, solve
+from invrep.optimisers import Descent
+from invrep.priors import Prior
+from invrep.representations.base import Representation
+from invrep.representations.network import Network
+
+
+def representation(name: str, *, layer: Any = None, seed: int = 0, **options: Any) -> Representation:
+    """Return a representation by the name of its config, as a module on (B, C, H, W) images in [0, 1].
+
+    Args:
+        name: a file of ``conf/rep``: ``hog``, ``hogb``, ``dsift``, ``alexnet``, ``vgg16``, …
+        layer: of a network: an alias such as ``relu5`` or ``conv1_1``, or a module's path.
+        seed: of ``weights="random"``.
+        options: further keys of that config, for example ``weights`` or ``cell``.
+
+    Returns:
+        Φ, which maps images to a list of tensors (one for a single layer), on the CPU, in float32.
+
+    Raises:
+        InvrepError: there is no such name, layer, option or weights file; weights cannot be had.
+
+    Example:
+        >>> phi = invrep.representation("vgg16", layer="relu5", weights="random")
+        >>> [code.shape for code in phi(torch.rand(1, 3, 224, 224))]
+        [torch.Size([1, 512, 14, 14])]
+    """
+    config = preset("rep", name)
+    _override(config, f"representation {name!r}", options)
+    whole = OmegaConf.create({"rep": config, "layer": layer, "seed": seed})
+    return build(whole.rep)
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """What :func:`invert` returns, for n images with R restarts each.
+
+    Attributes:
+        reconstructions: (n, R, C, H, W) on the CPU, in the images' units, 0 to 1, unclipped.
+        codes: Φ of the reconstructions, a list of (n, R, …).
+        targets: Φ0 of the images, a list of (n, …).
+        metrics: name → (n, R): ``error`` ‖Φ−Φ0‖²/‖Φ0‖², ``root_error``, ``psnr``, ``ssim``, ``energy``, its terms,
+            ``distance`` and ``code_norm``.
+        curve: (pass, {name: (n, R)}) of the error, the energy and its terms.
+        converged: (n, R) bool; False where the descent diverged and the last finite state is given.
+    """
+
+    reconstructions: Tensor
+    codes: list[Tensor]
+    targets: list[Tensor]
+    metrics: dict[str, Tensor]
+    curve: list[tuple[int, dict[str, Tensor]]]
+    converged: Tensor
+
+
+def invert(
+    images: Tensor,
+    phi: nn.Module,
+    *,
+    restarts: int = 1,
+    prior: str | Mapping[str, Any] | Prior = "natural",
+    optim: str | Mapping[str, Any] | Descent = "adam",
+    steps: int | None = None,
+    seed: int = 0,
+    ids: Sequence[str] | None = None,
+    log_every: int = 20,
+    accelerator: str = "auto",
+    progress: bool = False,
+) -> Inverted:
+    """Find images whose code under ``phi`` is that of the given images.
+
+    All images and restarts are one batch. Each is found as if it were alone: its start depends on the seed, its id and
+    the restart, not on its place.
+
+    Args:
+        images: (n, C, H, W) in [0, 1], or one image (C, H, W); their precision is the one that is computed in.
+        phi: a :class:`Representation`, or any module from (B, C, H, W) in [0, 1] to a tensor or a list of tensors.
+        restarts: pre-images of each image.
+        prior: a preset's name (``natural``, ``cvpr15``, ``none``), a config of one, or a :class:`Prior`.
+        optim: a preset's name (``adam``, ``cvpr15``), a config of one, or a :class:`Descent`.
+        steps: passes, where the preset's number is not wanted.
+        seed: of the start noise.
+        ids: a name for each image, of which its noise depends; by default a hash of its values.
+        log_every: passes between two points of the curve.
+        accelerator: Lightning's, such as ``cpu`` or ``gpu``.
+        progress: whether to draw a bar.
+
+    Raises:
+        InvrepError: the images or an argument do not fit.
+
+    Example:
+        >>> found = invrep.invert(images, invrep.representation("hogb"), restarts=5, prior="cvpr15", optim="cvpr15")
+        >>> found.reconstructions.shape, found.metrics["error"].mean()
+    """
+    images = images[None] if images.ndim == 3 else images
+    if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
+        raise InvrepError(
+            f"images is {images.dtype} of shape {tuple(images.shape)}; expected floating-point values in [0, 1] of "
+            f"shape (n, channels, height, width)."
+        )
+    if not bool(images.isfinite().all()) or float(images.min()) < -0.5 or float(images.max()) > 1.5:
+        raise InvrepError(
+            f"images has values from {float(images.min()):g} to {float(images.max()):g}; expected [0, 1]: divide by "
+            f"255, or undo a normalisation."
+        )
+    number("restarts", restarts, minimum=1, whole=True)
+    phi = phi if isinstance(phi, Representation) else Network(phi)
+    images = images.detach().cpu()
+    descent = _part("optim", optim, {} if steps is None else {"steps": steps})
+    ids = [_hash(image) for image in images] if ids is None else list(ids)
+    if len(ids) != len(images):
+        raise InvrepError(f"ids has {len(ids)} names for {len(images)} images; expected one for each.")
+    rows = [(k, image, restart) for k, image in enumerate(ids) for restart in range(restarts)]
+    bar = Bar(len(rows) * descent.plan(phi)[0], Console(quiet=not progress))
+    callbacks: list[Callback] = [bar]
+    with bar:
+        inversion = solve(
+            images,
+            rows,
+            phi=phi,
+            prior=_part("prior", prior, {}),
+            descent=descent,
+            seed=seed,
+            segment=log_every,
+            trainer={"accelerator": accelerator},
+            callbacks=callbacks,
+        )
+    owners = torch.arange(len(images)).repeat_interleave(restarts)
+
+    def grouped(values: Tensor) -> Tensor:
+        return values.detach().cpu().unflatten(0, (len(images), restarts))
+
+    with torch.no_grad():
+        pixels = inversion.reconstruction()
+        codes = phi(pixels)
+        targets = phi(images.to(pixels.device))
+    return Inverted(
+        reconstructions=grouped(pixels),
+        codes=[grouped(code) for code in codes],
+        targets=[target.cpu() for target in targets],
+        metrics={name: grouped(value) for name, value in measure(inversion, images[owners]).items()},
+        curve=[(at, {name: grouped(value) for name, value in terms.items()}) for at, terms in inversion.curve],
+        converged=grouped(inversion.active),
+    )
+
+
+def _part(group: str, given: Any, options: Mapping[str, Any]) -> Any:
+    """Return a prior or a descent from a preset's name, a config or itself."""
+    if isinstance(given, Prior | Descent):
+        if options:
+            raise InvrepError("steps is for a preset's name; a Descent has its own.")
+        return given
+    config = preset(group, given) if isinstance(given, str) else OmegaConf.create(dict(given))
+    _override(config, f"{group}={given}", options)
+    return build(config)
+
+
+def _override(config: DictConfig, owner: str, options: Mapping[str, Any]) -> None:
+    for key, value in options.items():
+        if key not in config:
+            raise InvrepError(f"{owner} has no option {key!r}; {nearest(key, [k for k in config if k[0] != '_'])}.")
+        config[key] = os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _hash(image: Tensor) -> str:
+    return hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest()

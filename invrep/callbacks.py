@@ -1,0 +1,280 @@
+"""What is seen while a job runs: a progress bar, and curves and pictures in a logger."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import netrc
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from invrep.images import shown, to_pil
+from invrep.inversion import Inversion
+
+log = logging.getLogger(__name__)
+GRID_IMAGES = 8  # photos in a live grid; the final one has its own limit
+QUIET_SECONDS = 30  # between two lines of progress where there is no terminal
+
+
+class Bar(pl.Callback):
+    """A bar over all passes of all images of a job, with pass, error and time left.
+
+    Where the output is no terminal (a file, SLURM) it prints a line every half minute instead.
+
+    Args:
+        total: image-passes of the whole job.
+        console: where it is drawn.
+    """
+
+    def __init__(self, total: int, console: Console) -> None:
+        super().__init__()
+        self.console = console
+        self.total = total
+        self.done = 0
+        self.label = ""
+        self.began = self.last_line = time.monotonic()
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.progress.add_task("", total=max(total, 1), state="")
+
+    def __enter__(self) -> Bar:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
+        """Ask the inversion to call back while a segment runs."""
+        pl_module.on_tick = self._show
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
+        """Count the batch as done."""
+        pl_module.on_tick = None
+        self.done += pl_module.steps * len(pl_module.active)
+        self.progress.update(self.task, completed=self.done)
+
+    def _show(self, inversion: Inversion) -> None:
+        completed = self.done + min(inversion.passes, inversion.steps) * len(inversion.active)
+        error = inversion.latest["error"][inversion.active]
+        state = f"pass {inversion.passes}/{inversion.steps}"
+        if len(error):
+            state += f"  error {100 * float(error.mean()):.2f} %"
+        self.progress.update(self.task, completed=completed, description=self.label, state=state)
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self.last_line >= QUIET_SECONDS:
+            self.last_line = now
+            left = (now - self.began) * (self.total / max(completed, 1) - 1)
+            self.console.print(f"{self.label}  {state}  about {left / 60:.1f} min left")
+
+
+def _logged_in() -> bool:
+    """Return whether W&B has a key for its server, without asking for one."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0]
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+class Record(pl.Callback):
+    """Writes curves, pictures and the final table to a Lightning logger; its failure never fails the job.
+
+    The axis is ``pass``, the passes that the job has done: for a second batch it goes on where the first one ended.
+
+    Args:
+        config: the logger's config (``_target_`` and its arguments), or an empty one for no logger.
+        folder: the job's output folder; everything that the logger writes lies below it.
+        name: the run's name.
+        group: the sweep to which the run belongs, or None.
+        every: passes between two pictures.
+        display: how pictures are shown, see :func:`invrep.images.shown`.
+    """
+
+    def __init__(
+        self, config: DictConfig | None, *, folder: Path, name: str, group: str | None, every: int, display: str
+    ) -> None:
+        super().__init__()
+        self.every = every
+        self.display = display
+        self.folder = folder
+        self.logger: Logger | None = None
+        self.offset = 0
+        self.recorded = 0
+        self.pictured = -1
+        self.photos: Tensor | None = None
+        self.restarts = 1
+        if config and "_target_" in config:
+            self._guard(lambda: self._open(config, name, group))
+
+    def _open(self, config: DictConfig, name: str, group: str | None) -> None:
+        target = str(config["_target_"])
+        if not target.endswith("WandbLogger"):
+            self.logger = instantiate(config, save_dir=self.folder, name="", version=target.rpartition(".")[2])
+            return
+        import wandb
+
+        place = str(self.folder.resolve() / "wandb")
+        for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):  # else W&B writes below the home folder
+            os.environ.setdefault(variable, place)
+        os.environ.setdefault("WANDB_SILENT", "true")  # the summary says how to see the run
+        offline = {} if os.environ.get("WANDB_MODE") else {"offline": not _logged_in()}
+        logger = instantiate(
+            config,
+            save_dir=str(self.folder.resolve()),  # W&B's process keeps the working folder it began in
+            name=name,
+            group=group,
+            settings=wandb.Settings(silent=True, console="off"),
+            **offline,
+        )
+        run = logger.experiment
+        run.define_metric("pass")
+        for metric in ("error", "energy", "data", "prior/*", "reconstructions"):
+            run.define_metric(metric, step_metric="pass")
+        self.logger = logger
+
+    def _guard(self, act: Callable[[], Any]) -> Any:
+        """Do it; where that fails say so once and go on without the logger."""
+        try:
+            return act()
+        except Exception as error:
+            self._abandon()
+            first = str(error).strip().splitlines()[:1]
+            log.warning(
+                "The logger failed and is switched off; the job goes on and its results are on disk (%s: %s).",
+                type(error).__name__,
+                "".join(first),
+            )
+            return None
+
+    def _abandon(self) -> None:
+        """Drop the logger; an open W&B run would swallow the next job of a sweep."""
+        self.logger = None
+        if "wandb" in sys.modules:
+            with contextlib.suppress(Exception):
+                sys.modules["wandb"].finish(exit_code=1)
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Hand the resolved config to the logger."""
+        if self.logger is not None:
+            self._guard(lambda: self.logger.log_hyperparams(dict(config)))
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
+        """Begin a batch."""
+        self.recorded, self.pictured = 0, -1
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Inversion, *_: Any) -> None:
+        """Write what a segment has added."""
+        self._write(pl_module)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
+        """Write the batch's last point and picture."""
+        self.pictured = -1
+        self._write(pl_module)
+        self.offset += pl_module.passes
+
+    def _write(self, inversion: Inversion) -> None:
+        if self.logger is None:
+            self.recorded = len(inversion.curve)
+            return
+        for passes, terms in inversion.curve[self.recorded :]:
+            active = inversion.active
+            values = {
+                name if name in ("error", "energy", "data") else f"prior/{name}": float(value[active].mean())
+                for name, value in terms.items()
+                if bool(active.any())
+            }
+            self._guard(lambda values=values, at=self.offset + passes: self._scalars(values, at))
+        self.recorded = len(inversion.curve)
+        if self.pictured < 0 or inversion.passes - self.pictured >= self.every:
+            self.pictured = inversion.passes
+            self._guard(lambda: self._picture(inversion))
+
+    def _scalars(self, values: dict[str, float], at: int) -> None:
+        if self.logger is None:
+            return
+        if isinstance(self.logger, WandbLogger):
+            self.logger.experiment.log({**values, "pass": at})
+        else:
+            self.logger.log_metrics(values, step=at)
+
+    def _picture(self, inversion: Inversion) -> None:
+        if self.photos is None or not isinstance(self.logger, WandbLogger | TensorBoardLogger):
+            return
+        rows = self.restarts * GRID_IMAGES
+        tiles = []
+        for k, image in enumerate(inversion.reconstruction().detach()[:rows]):
+            if k % self.restarts == 0:
+                tiles.append(shown(self.photos[k // self.restarts], "clip"))
+            tiles.append(shown(image, self.display))
+        at = self.offset + inversion.passes
+        self._image("reconstructions", make_grid(tiles, nrow=self.restarts + 1, pad_value=1.0), at)
+
+    def _image(self, key: str, image: Tensor, at: int) -> None:
+        if isinstance(self.logger, WandbLogger):
+            import wandb
+
+            self.logger.experiment.log({key: wandb.Image(to_pil(image)), "pass": at})
+        else:
+            self.logger.experiment.add_image(key, image, at)
+
+    def close(self, rows: Sequence[Mapping[str, Any]], grid: Path | None, failed: bool) -> str | None:
+        """Write the final table and grid, end the logger's run, and return how to see it.
+
+        Args:
+            rows: the rows of ``metrics.csv``.
+            grid: the final picture.
+            failed: whether the job failed, which W&B then shows.
+        """
+        if self.logger is None:
+            return None
+        return self._guard(lambda: self._close(rows, grid, failed))
+
+    def _close(self, rows: Sequence[Mapping[str, Any]], grid: Path | None, failed: bool) -> str | None:
+        if isinstance(self.logger, TensorBoardLogger):
+            self.logger.finalize("failed" if failed else "success")
+            return f"tensorboard --logdir {self.folder}"
+        if not isinstance(self.logger, WandbLogger):
+            self.logger.finalize("failed" if failed else "success")
+            return None
+        import wandb
+
+        run = self.logger.experiment
+        try:
+            if rows:
+                names = list(dict.fromkeys(name for row in rows for name in row))
+                run.log({"results": wandb.Table(columns=names, data=[[row.get(n) for n in names] for row in rows])})
+                for name in ("error", "root_error", "pairwise_error", "psnr", "ssim", "energy"):
+                    values = torch.tensor([float(row[name]) for row in rows])
+                    run.summary[f"mean/{name}"] = float(values.nanmean())
+            if grid is not None and grid.exists():
+                run.log({"grid": wandb.Image(str(grid))})
+            place, url = Path(run.dir).parent, None if run.offline else run.url
+        finally:
+            wandb.finish(exit_code=int(failed))
+        return url or f"wandb sync {os.path.relpath(place)}"

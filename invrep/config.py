@@ -1,0 +1,112 @@
+"""Reading the config: what each value may be, presets by name, and what a result depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from invrep.errors import InvrepError, choice, nearest, number
+
+PACKAGE = Path(__file__).parent
+# beside the package in a clone, inside it in an installed wheel
+FOLDER = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+
+def preset(group: str, name: str) -> DictConfig:
+    """Return a preset of a config group, such as ``preset("prior", "cvpr15")``, with its defaults merged in.
+
+    Raises:
+        InvrepError: the group has no such preset; the message names the nearest.
+    """
+    path = FOLDER / group / f"{name}.yaml"
+    if not path.is_file():
+        names = sorted(p.stem for p in (FOLDER / group).glob("*.yaml"))
+        raise InvrepError(f"There is no {group} {name!r}; {nearest(name, names)}.")
+    own = OmegaConf.load(path)
+    merged = OmegaConf.create({})
+    for parent in own.pop("defaults", []):
+        if parent != "_self_":
+            merged = OmegaConf.merge(merged, preset(group, parent))
+    return OmegaConf.merge(merged, own)
+
+
+def build(config: DictConfig | Mapping[str, Any], **kwargs: Any) -> Any:
+    """Instantiate a config node by its ``_target_``; a user's mistake inside comes out as it is.
+
+    Raises:
+        InvrepError: an argument is wrong or unknown.
+    """
+    try:
+        return instantiate(config, _convert_="object", **kwargs)
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, InvrepError):
+                raise cause from None
+            cause = cause.__cause__
+        first = str(error).splitlines()[0]
+        raise InvrepError(f"The config's {dict(config).get('_target_')} cannot be built: {first}") from error
+
+
+def check(config: DictConfig) -> None:
+    """Check the values that no part of the program checks for itself.
+
+    Raises:
+        InvrepError: the first that is wrong, with what was expected.
+    """
+    missing = OmegaConf.missing_keys(config)
+    if missing:
+        names, verb = sorted(missing), "is" if len(missing) == 1 else "are"
+        given = " ".join(f"{name}=VALUE" for name in names)
+        raise InvrepError(f"{' and '.join(names)} {verb} missing; give {given}.")
+    for key in ("restarts", "log_every", "images_every", "data.batch_size"):
+        number(key, OmegaConf.select(config, key), minimum=1, whole=True)
+    number("seed", config.seed, minimum=0, maximum=2**63 - 1, whole=True)
+    if config.data.limit is not None:
+        number("data.limit", config.data.limit, minimum=1, whole=True, word="null")
+    choice("dtype", config.dtype, ("float32", "float64"))
+    choice("display", config.display, ("rescale", "clip"))
+    choice("data.resize", config.data.resize or "none", ("model", "squash", "none"))
+    choice("data.color", config.data.color or "rgb", ("rgb", "gray"))
+    if not isinstance(config.dry_run, bool):
+        raise InvrepError(f"dry_run={config.dry_run} is not valid: expected true or false.")
+    for key in ("data.path", "output", "name"):
+        value = OmegaConf.select(config, key)
+        if not isinstance(value, str) or not value:
+            raise InvrepError(f"{key}={value} is not valid: expected text; quote a name that looks like a number.")
+    if config.trainer.get("devices", 1) not in (1, "1", [0]):
+        raise InvrepError(
+            f"trainer.devices={config.trainer.devices} is not supported yet: expected 1; start one process per device, "
+            f"each with its own data.path and output."
+        )
+
+
+def result_name(config: DictConfig, weights: str | None) -> str:
+    """Return the name of the job's folder, ``<rep>-<layer>-<hash>``.
+
+    The hash is over what changes a result, so that the same command finds its folder again and another one never
+    writes into it. Photos, restarts and everything that only changes how a job runs or is shown stay out.
+
+    Args:
+        config: the composed config.
+        weights: what identifies the weights; None for a representation without.
+    """
+    keys = ("rep", "layer", "objective", "prior", "optim", "seed", "dtype")
+    content = {
+        key: OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
+        for key in keys
+    }
+    content["data"] = {key: config.data[key] for key in ("path", "resize", "color")}
+    if weights is not None:
+        content["rep"]["weights"] = weights
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode(errors="surrogateescape")).hexdigest()[:8]
+    parts = [config.name, *([str(config.layer)] if config.layer is not None else []), digest]
+    return "-".join(re.sub(r"[^\w.+]+", "_", part)[:60] for part in parts)

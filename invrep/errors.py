@@ -1,0 +1,158 @@
+"""The one exception for a user's mistake, and the nearest valid names to a wrong one."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+
+class InvrepError(ValueError):
+    """A mistake that the user can mend: the message names the thing, what was expected and what to do.
+
+    ``train.py`` prints it as one sentence, without a traceback, and exits with status 1.
+    """
+
+
+class UnfitError(InvrepError):
+    """Images that the representation cannot take, for example too small ones; others of the job may well fit."""
+
+
+def nearest(name: str, options: Iterable[str], count: int = 3) -> str:
+    """Return the ``count`` valid names closest to ``name``, for the end of an error message.
+
+    Returns ``"the nearest are a, b, c"``, or, where none is similar, ``"there are a, b, c, …"``.
+    """
+    options = list(dict.fromkeys(options))
+    close = difflib.get_close_matches(name, options, n=count, cutoff=0.5)
+    if close:
+        return f"the nearest {'is' if len(close) == 1 else 'are'} {', '.join(close)}"
+    return f"there are {', '.join(options[:20])}{', …' if len(options) > 20 else ''}"
+
+
+def number(
+    name: str,
+    value: object,
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    whole: bool = False,
+    word: str | None = None,
+) -> float:
+    """Return ``value`` if it is a finite number in range, as an int if it has to be whole, else as a float.
+
+    Args:
+        name: the config key or argument, for the message.
+        value: what the user gave.
+        minimum: the least allowed value; ``above`` excludes its bound itself; ``maximum`` is the greatest.
+        above: the value has to be greater than this.
+        maximum: the greatest allowed value.
+        whole: whether it has to be a whole number.
+        word: a word that is allowed as well, for the message only.
+
+    Raises:
+        InvrepError: it is not such a number.
+    """
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    good = good and (not whole or float(value).is_integer())
+    good = good and (minimum is None or value >= minimum) and (above is None or value > above)
+    good = good and (maximum is None or value <= maximum)
+    if not good:
+        bounds = [f"of at least {minimum:g}"] if minimum is not None else []
+        bounds += [f"above {above:g}"] if above is not None else []
+        bounds += [f"at most {maximum:g}"] if maximum is not None else []
+        kind = "a whole number" if whole else "a number"
+        raise InvrepError(
+            f"{name}={value} is not valid: expected {' '.join([kind, ' and '.join(bounds)]).strip()}"
+            f"{f' or {word!r}' if word else ''}."
+        )
+    return int(value) if whole else float(value)
+
+
+def choice(name: str, value: object, options: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``options``.
+
+    Raises:
+        InvrepError: it is not; the message names the nearest.
+    """
+    options = list(options)
+    if value not in options:
+        raise InvrepError(
+            f"{name}={value} is not valid: expected one of {', '.join(options)}; {nearest(str(value), options)}."
+        )
+    return str(value)
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Turn a user's mistake, ours or Hydra's, into one sentence on stderr and exit status 1.
+
+    With ``HYDRA_FULL_ERROR=1`` in the environment everything comes with its traceback instead.
+    """
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        yield
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback and exits before we see the exception
+    try:
+        yield
+    except InvrepError as error:
+        message = str(error)
+    except (HydraException, OmegaConfBaseException) as error:
+        message = _hydra_sentence(error)
+    except KeyboardInterrupt:
+        message = "Interrupted; what is finished is kept, and the same command goes on from it."
+    else:
+        return
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def _hydra_sentence(error: Exception) -> str:
+    """Say what Hydra or OmegaConf did not like, with the nearest valid names."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if error.options:
+            return f"There is no {group}={name}; {nearest(name, error.options)}."
+    key = re.search(r"Could not (?:override|append to config|find) '([^']+)'|Key '([^']+)' is not in struct", text)
+    if key:
+        name = (key.group(1) or key.group(2)).partition("@")[0]
+        return f"There is no config key {name!r}; {nearest(name, _keys())}."
+    missing = re.search(r"Missing mandatory value: (\S+)", text)
+    if missing:
+        return f"{missing.group(1)} is missing; give it as {missing.group(1)}=VALUE."
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override!r} cannot be read as key=value ({text.partition(' See ')[0]}); quote values with spaces, "
+            f"commas or parentheses, as in \"data.path='a b.jpg'\"."
+        )
+    return text
+
+
+def _keys() -> list[str]:
+    """Return the config's keys: groups and, with dots, what stands in them."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import DictConfig, OmegaConf
+
+    from invrep.config import FOLDER
+
+    def walk(node: DictConfig, prefix: str) -> Iterator[str]:
+        for name in node:
+            yield f"{prefix}{name}"
+            if OmegaConf.is_dict(child := node._get_node(name)) and not child._is_none():
+                yield from walk(child, f"{prefix}{name}.")
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(FOLDER.resolve()), version_base="1.3"):
+        return [key for key in walk(compose("config"), "") if "_target_" not in key and "_partial_" not in key]

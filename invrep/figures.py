@@ -1,0 +1,68 @@
+"""The picture of a job, ready for a paper: photos beside their reconstructions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from invrep.images import shown
+
+MOST_ROWS, MOST_COLUMNS = 16, 8
+DPI = 300
+
+
+@dataclass(frozen=True)
+class GridRow:
+    """A photo and its pre-images.
+
+    Attributes:
+        photo: (C, H, W) in [0, 1].
+        reconstructions: each (C, H, W) in [0, 1], unclipped.
+        captions: what stands under each reconstruction.
+    """
+
+    photo: Tensor
+    reconstructions: Sequence[Tensor]
+    captions: Sequence[str]
+
+
+def grid(rows: Sequence[GridRow], *, title: str, display: str, path: Path) -> None:
+    """Draw at most 16 photos (rows) with at most 7 pre-images each (columns) and save them as PNG.
+
+    Args:
+        rows: one for each photo.
+        title: the heading of the first column of reconstructions, such as ``vgg16 relu5``.
+        display: see :func:`invrep.images.shown`; photos are always clipped.
+        path: of the PNG file.
+    """
+    rows = rows[:MOST_ROWS]
+    columns = 1 + min(max(len(row.reconstructions) for row in rows), MOST_COLUMNS - 1)
+    width = 2.0 if columns <= 4 else 1.4  # inches of a tile
+    heights = [width * row.photo.shape[1] / row.photo.shape[2] for row in rows]
+    caption, heading, gap = 0.2, 0.24, 0.06
+    total = (columns * (width + gap) + gap, sum(heights) + len(rows) * (caption + gap) + heading)
+    figure = Figure(figsize=total, dpi=DPI)
+    FigureCanvasAgg(figure)
+    top = heading
+    for row, height in zip(rows, heights, strict=True):
+        pictures = [shown(row.photo, "clip"), *(shown(image, display) for image in row.reconstructions)][:columns]
+        for k, picture in enumerate(pictures):
+            left = gap + k * (width + gap)
+            bounds = (left / total[0], 1 - (top + height) / total[1], width / total[0], height / total[1])
+            axes = figure.add_axes(bounds)
+            axes.imshow(picture.permute(1, 2, 0).expand(-1, -1, 3).numpy(), interpolation="none", aspect="auto")
+            axes.set_axis_off()
+            middle = (left + width / 2) / total[0]
+            if top == heading:
+                name = "photo" if k == 0 else title if k == 1 else f"restart {k - 1}"
+                figure.text(middle, 1 - 0.5 * heading / total[1], name, ha="center", va="center", fontsize=8)
+            if k:
+                below = 1 - (top + height + 0.5 * caption) / total[1]
+                figure.text(middle, below, row.captions[k - 1], ha="center", va="center", fontsize=7, color="0.3")
+        top += height + caption + gap
+    figure.savefig(path, format="png", facecolor="white")

@@ -1,0 +1,175 @@
+"""Reading and showing photos, and the one place where pixel conventions meet.
+
+At the edges (files, metrics, Φ's call) an image is RGB or grey floats in [0, 1]. The image tensor that is optimised is
+``(255·rgb − mean) / scale``, where the mean comes from the representation and the scale from the prior's preset.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
+
+from invrep.errors import InvrepError, nearest
+from invrep.representations.base import InputSize
+
+LUMA = (0.2989, 0.5870, 0.1140)  # MATLAB's rgb2gray, which the authors used
+SUFFIXES = tuple(sorted(s for s, f in Image.registered_extensions().items() if f in Image.OPEN))
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The variable that is optimised, x = (255·rgb − 255·mean) / scale, and its way to and from pixels.
+
+    Attributes:
+        mean: (C, 1, 1), (1, 1, 1) or (C, H, W) in [0, 1].
+        scale: grey levels (of 255) per unit of x: σ in the CVPR recipe, 1 in the IJCV recipe.
+    """
+
+    mean: Tensor
+    scale: float
+
+    def to_rgb(self, x: Tensor) -> Tensor:
+        """Return pixels in [0, 1] (unclipped) of the variable x, shape (B, C, H, W)."""
+        return torch.add(self.mean, x, alpha=self.scale / 255)
+
+    def from_rgb(self, rgb: Tensor) -> Tensor:
+        """Return the variable x of pixels in [0, 1], shape (B, C, H, W)."""
+        return (rgb - self.mean) * (255 / self.scale)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Pixels:
+        """Return the same conversion on another device or in another precision."""
+        return Pixels(self.mean.to(device, dtype), self.scale)
+
+
+def bundled(name: str) -> Path:
+    """Return the path of a photo that comes with scikit-image.
+
+    Raises:
+        InvrepError: scikit-image's wheel has no photo of that name.
+    """
+    import skimage.data
+
+    folder = Path(skimage.data.__file__).parent
+    photos = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix in (".png", ".jpg", ".gif", ".jpeg")}
+    if name not in photos:
+        raise InvrepError(f"No photo named {name!r} is bundled with scikit-image; {nearest(name, photos)}.")
+    return photos[name]
+
+
+def _open(path: Path) -> Image.Image:
+    """Open and decode a still photo, upright, or say in one sentence why that fails."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns between 89 and 179 million pixels; both would exhaust memory further on.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if getattr(image, "n_frames", 1) > 1:
+                    raise InvrepError(
+                        f"{path} is an animation of {image.n_frames} frames; expected a still photo: "
+                        f"save one frame of it as PNG."
+                    )
+                image.load()
+                return ImageOps.exif_transpose(image)
+    except InvrepError:
+        raise
+    except FileNotFoundError:
+        raise InvrepError(f"There is no file {path}; give data.path a photo or a folder of photos.") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InvrepError(f"{path} has over {Image.MAX_IMAGE_PIXELS} pixels; make it smaller first.") from None
+    except Image.UnidentifiedImageError:
+        raise InvrepError(f"{path} is not an image that Pillow can read; convert it to PNG or JPEG.") from None
+    except PermissionError:
+        raise InvrepError(f"{path} cannot be read: permission denied; change its permissions.") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise InvrepError(f"{path} is damaged ({error}); replace it by a whole image.") from None
+
+
+def _decode(image: Image.Image) -> Image.Image | Tensor:
+    """Return an 8-bit RGB image, or for more than 8 bits a float tensor (3, H, W) in [0, 1]."""
+    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+        values = np.asarray(image).astype(np.float64)
+        peak = 65535.0 if image.mode != "F" or values.max() > 1 else 1.0
+        return torch.from_numpy(values / peak).float().expand(3, -1, -1).contiguous()
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def size_after(path: Path, resize: str, input_size: InputSize | None) -> tuple[int, int]:
+    """Return the height and width that :func:`read` will give, reading no more than the file's header.
+
+    Raises:
+        InvrepError: the file is missing or is no image.
+    """
+    if resize != "none" and input_size is not None:
+        return input_size.crop
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                width, height = image.size
+                turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        height, width = _open(path).size[::-1]
+        turned = False
+    return (width, height) if turned else (height, width)
+
+
+def read(path: Path, *, color: str = "rgb", resize: str = "none", input_size: InputSize | None = None) -> Tensor:
+    """Read a photo.
+
+    EXIF rotation is applied, transparency is laid on white, palettes and CMYK become RGB, and 16 bits are kept.
+
+    Args:
+        path: a file that Pillow can read.
+        color: ``rgb``, or ``gray`` by the weights .2989/.5870/.1140.
+        resize: ``model`` (the model's published resize and centre crop), ``squash`` (to the model's input without a
+            crop, as the paper does) or ``none``.
+        input_size: the model's published input; where it is None the photo keeps its size.
+
+    Returns:
+        (C, H, W) float32 in [0, 1].
+
+    Raises:
+        InvrepError: the file is missing, damaged, animated, not an image, or larger than Pillow's limit.
+    """
+    image = _decode(_open(path))
+    if input_size is not None and resize != "none":
+        mode = InterpolationMode(input_size.interpolation)
+        if resize == "squash":
+            image = F.resize(image, list(input_size.crop), mode, antialias=True)
+        else:
+            side = input_size.resize
+            image = F.resize(image, list(side) if isinstance(side, tuple) else [side], mode, antialias=True)
+            image = F.center_crop(image, list(input_size.crop))
+    tensor = image if isinstance(image, Tensor) else F.to_tensor(image)
+    tensor = tensor.clamp(0, 1)  # bicubic interpolation overshoots
+    if color == "gray":
+        tensor = torch.einsum("c,chw->hw", tensor.new_tensor(LUMA), tensor)[None]
+    return tensor
+
+
+def shown(image: Tensor, display: str) -> Tensor:
+    """Return an image (C, H, W) as it is shown, in [0, 1].
+
+    ``rescale`` maps its own minimum and maximum to 0 and 1, as the paper's figures do; ``clip`` cuts at 0 and 1.
+    """
+    image = image.detach().float().cpu()
+    if display == "rescale":
+        low, high = image.min(), image.max()
+        image = (image - low) / (high - low).clamp(min=1e-12)
+    return image.nan_to_num(0.0).clamp(0, 1)
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """Return an 8-bit Pillow image of (C, H, W) values in [0, 1]."""
+    return F.to_pil_image((image * 255).round().to(torch.uint8))

@@ -1,0 +1,178 @@
+"""Natural-image priors: one number for each image.
+
+A term's energy is ``weight · σ^(power−2) · R(x)`` with x = (255·rgb − mean)/σ, that is ``weight/σ² · R(255·rgb −
+mean)``: with it a weight is the paper's λ_V for β=2, its σ^(β−2) rule for other β, and λ_α = 4e-10·σ⁴ for α=6
+(paper.md §1).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from invrep.errors import InvrepError, number
+from invrep.representations.base import Representation
+
+PIXEL_RMS = 68.92  # grey levels; the published σ is 68.92·√(227·227·3)
+
+
+def _power(x: Tensor, exponent: float) -> Tensor:
+    """Return x^exponent, each image computed by itself.
+
+    The CPU's vectorised power differs in the last bit from the scalar one that it takes for the end of a tensor, so
+    that an image would depend on its place in the batch.
+    """
+    return x.pow(exponent) if x.is_cuda else torch.stack([image.pow(exponent) for image in x])
+
+
+class _TotalVariation(torch.autograd.Function):
+    """Σ (d1² + d2²)^{β/2} with the authors' clamp in the gradient only (invert_nn.m:311-333)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, beta: float, floor: float) -> Tensor:
+        d1, d2 = x.diff(dim=-1), x.diff(dim=-2)
+        squares = torch.zeros_like(x)
+        squares[..., :, :-1] = d1.square()
+        squares[..., :-1, :] += d2.square()
+        values = _power(squares, beta / 2)
+        ctx.save_for_backward(d1, d2, values)
+        ctx.beta, ctx.floor = beta, floor
+        return values.flatten(1).sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        d1, d2, values = ctx.saved_tensors
+        slope = _power(values.clamp(min=ctx.floor), (ctx.beta - 2) / ctx.beta)
+        slope *= ctx.beta * upstream[:, None, None, None]
+        g1, g2 = d1 * slope[..., :, :-1], d2 * slope[..., :-1, :]
+        grad = torch.zeros_like(values)
+        grad[..., :, 1:] += g1
+        grad[..., :, :-1] -= g1
+        grad[..., 1:, :] += g2
+        grad[..., :-1, :] -= g2
+        return grad, None, None
+
+
+class TotalVariation(nn.Module):
+    """R_{V^β}(x) = Σ ((x_{i,j+1} − x_ij)² + (x_{i+1,j} − x_ij)²)^{β/2}, each channel on its own (paper.md §1).
+
+    The last column has no horizontal and the last row no vertical difference; each keeps the other. The value has no
+    epsilon; in the gradient (d1²+d2²)^{β/2} is clamped below at 1e-5 where β ≠ 2, as in the authors' code.
+
+    Args:
+        beta: the exponent, at least 1; 1 is the isotropic total variation, 2 the squared one.
+        weight: λ_V in the paper's units, or ``auto``: .5, 5 or 50 by the layer's receptive field
+            (:func:`weight_by_depth`).
+
+    Raises:
+        InvrepError: beta is below 1 or weight is negative.
+    """
+
+    floor = 1e-5
+
+    def __init__(self, *, beta: float = 2.0, weight: float | str = "auto") -> None:
+        super().__init__()
+        self.power = number("prior.tv.beta", beta, minimum=1)
+        self.weight = weight if weight == "auto" else number("prior.tv.weight", weight, minimum=0, word="auto")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return R for each image. Shape: (B, C, H, W) → (B,)."""
+        if self.power == 2:
+            d1, d2 = x.diff(dim=-1), x.diff(dim=-2)
+            return d1.square().flatten(1).sum(1) + d2.square().flatten(1).sum(1)
+        return _TotalVariation.apply(x, self.power, self.floor)
+
+
+class AlphaNorm(nn.Module):
+    """R_α(x) = Σ |x_i|^α, which keeps values in the range of a photo's (paper.md §1).
+
+    Args:
+        alpha: the exponent, at least 1.
+        weight: λ_α / σ^(α−2); 4e-10 in the authors' code.
+
+    Raises:
+        InvrepError: alpha is below 1 or weight is negative.
+    """
+
+    def __init__(self, *, alpha: float = 6.0, weight: float = 4e-10) -> None:
+        super().__init__()
+        self.power = number("prior.alpha.alpha", alpha, minimum=1)
+        self.weight = number("prior.alpha.weight", weight, minimum=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return R for each image. Shape: (B, C, H, W) → (B,)."""
+        half = self.power / 2
+        # an even power by squares is several times as fast as pow
+        values = x.square().pow(int(half)) if half.is_integer() else _power(x.abs(), self.power)
+        return values.flatten(1).sum(1)
+
+
+def weight_by_depth(receptive_field: int | None) -> float:
+    """Return the paper's λ_V for a layer: .5 up to a receptive field of 60 pixels, 5 up to 150, else 50.
+
+    The paper chose .5 for conv1 … relu2, 5 for pool2 … relu4 and 50 for conv5 … fc8 of its AlexNet
+    (experiment_cnn.m:63-71); their receptive fields are 11–51, 67–131 and 163–355 pixels. HOG and dense SIFT, which
+    the paper inverts with .5, see less than 60 pixels. None means the whole image.
+    """
+    if receptive_field is None:
+        return 50.0
+    return 0.5 if receptive_field <= 60 else 5.0 if receptive_field <= 150 else 50.0
+
+
+class Prior:
+    """A preset of priors and the units it is stated in.
+
+    Args:
+        sigma: σ in grey levels, the L2 norm of a typical photo less its mean; ``auto`` is 68.92·√(C·H·W).
+        scale: grey levels per unit of the optimised variable; ``sigma`` takes σ itself, as the CVPR recipe does.
+        terms: name → :class:`TotalVariation`, :class:`AlphaNorm` or any module (B, C, H, W) → (B,) with the
+            attributes ``weight`` and ``power``; None leaves a term of a preset out.
+
+    Raises:
+        InvrepError: σ or the scale is not positive, or a term declares no weight or power.
+    """
+
+    def __init__(self, *, sigma: float | str = "auto", scale: float | str = 255.0, **terms: nn.Module | None) -> None:
+        self.sigma = sigma if sigma == "auto" else number("prior.sigma", sigma, above=0, word="auto")
+        self.scale = scale if scale == "sigma" else number("prior.scale", scale, above=0, word="sigma")
+        self.terms = {name: term for name, term in terms.items() if term is not None}
+        for name, term in self.terms.items():
+            if not hasattr(term, "weight") or not hasattr(term, "power"):
+                raise InvrepError(f"prior.{name} is not a prior: expected a module with a weight and a power.")
+
+    def for_shape(self, shape: tuple[int, int, int], phi: Representation) -> FixedPrior:
+        """Return this preset with its automatic values filled in for images of shape (C, H, W) and for Φ."""
+        sigma = PIXEL_RMS * math.sqrt(math.prod(shape)) if self.sigma == "auto" else self.sigma
+        weights = {
+            name: weight_by_depth(phi.receptive_field) if term.weight == "auto" else term.weight
+            for name, term in self.terms.items()
+        }
+        return FixedPrior(sigma, sigma if self.scale == "sigma" else self.scale, dict(self.terms), weights)
+
+
+@dataclass(frozen=True)
+class FixedPrior:
+    """Priors with every constant known; computes each term's energy.
+
+    Attributes:
+        sigma: σ in grey levels.
+        scale: grey levels per unit of the optimised variable.
+        terms: name → module.
+        weights: name → weight, in the units of this module's first paragraph.
+    """
+
+    sigma: float
+    scale: float
+    terms: dict[str, nn.Module]
+    weights: dict[str, float]
+
+    def __call__(self, image: Tensor) -> dict[str, Tensor]:
+        """Return each term's weighted energy, (B,), of the optimised variable, (B, C, H, W)."""
+        x = image if self.scale == self.sigma else image * (self.scale / self.sigma)
+        return {
+            name: term(x) * (self.weights[name] * self.sigma ** (term.power - 2)) for name, term in self.terms.items()
+        }

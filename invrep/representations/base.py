@@ -1,0 +1,80 @@
+"""Φ: what every representation declares and how it is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from invrep.errors import InvrepError
+
+
+@dataclass(frozen=True)
+class InputSize:
+    """The size a model was published with: resize the shorter side to ``resize``, then crop the centre.
+
+    Attributes:
+        crop: height and width in pixels of the model's input.
+        resize: the shorter side in pixels before the crop, or a height and width.
+        interpolation: a name of :class:`torchvision.transforms.InterpolationMode`.
+    """
+
+    crop: tuple[int, int]
+    resize: int | tuple[int, int]
+    interpolation: str = "bilinear"
+
+
+class Representation(nn.Module):
+    """A differentiable map Φ from images to codes.
+
+    Subclasses implement :meth:`encode` and declare what they take. Nothing here resizes an image.
+
+    Attributes:
+        channels: the numbers of channels that an image may have, ``(3,)``, ``(1,)`` or ``(1, 3)``.
+        color: ``rgb`` or ``gray``, how photos are read for it unless the user says otherwise.
+        input_size: the published input size of a model; None where any size is as good as another.
+        receptive_field: side in pixels of what one position of the code sees; None where it is the whole image.
+        stride: distance in pixels between neighbouring positions of the code; None for a code without positions.
+        schedule: learning rate and number of passes of each stage of the CVPR 2015 descent (paper.md §2).
+        mean: buffer (C, 1, 1), (1, 1, 1) or (C, H, W) in [0, 1]: the pixel value that the priors take for zero.
+    """
+
+    channels: tuple[int, ...] = (3,)
+    color: str = "rgb"
+    input_size: InputSize | None = None
+    receptive_field: int | None = None
+    stride: int | None = None
+    schedule: tuple[tuple[float, int], ...] = ((4e-3, 100), (4e-4, 200), (4e-5, 100))
+    mean: Tensor
+
+    def __init__(self, mean: Any = 128 / 255) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """Return the code of images that :meth:`forward` has checked."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the code of RGB or grey images.
+
+        Shape:
+            - images: (B, C, H, W), floating point, in [0, 1] (values outside are taken as they are).
+            - returns: a list of tensors (B, …), one for each part of the code; a single layer is a list of one.
+
+        Raises:
+            InvrepError: the tensor has another number of dimensions or channels, or is not floating point.
+        """
+        if images.ndim != 4 or images.shape[1] not in self.channels:
+            wanted = " or ".join(map(str, self.channels))
+            raise InvrepError(
+                f"{type(self).__name__} takes images of shape (batch, {wanted}, height, width), "
+                f"not {tuple(images.shape)}."
+            )
+        if not images.is_floating_point():
+            raise InvrepError(
+                f"{type(self).__name__} takes floating-point images in [0, 1], not {images.dtype}; divide by 255."
+            )
+        return self.encode(images)

@@ -1,0 +1,269 @@
+"""Any layer of any network: a module, run no further than the layer that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from invrep.errors import InvrepError, nearest
+from invrep.representations.base import InputSize, Representation
+from invrep.representations.trace import Trace, dry_run, evaluating, hooked, meta_copy, tensors_of
+
+LayerNames = str | Sequence[str] | None
+
+
+class Network(Representation):
+    """The code of a module at one layer or at several; nothing past them runs.
+
+    The code is what a plain forward hook on the untouched module would have copied: of a layer that is called several
+    times the last call, of a layer that an in-place operation follows the value before it. The module runs in
+    evaluation mode and without weight gradients, and keeps its hooks, its ``training`` and its ``requires_grad`` flags
+    outside the call. :meth:`train` and :meth:`eval` do not reach it.
+
+    Args:
+        module: the network; takes (B, C, H, W).
+        layer: an alias or a module path, or several; None for the module's output.
+        mean: the module sees (images − mean) / std; a number, one per channel, or (C, H, W), for images in [0, 1].
+            None: nothing is subtracted, and mid-grey is the priors' zero.
+        std: a number or one per channel.
+        channels: the numbers of channels that the module takes.
+        input_size: the size that the module was published with.
+        aliases: short name → module path.
+        name: what the messages call the module; by default its class.
+        skeleton: the whole module on the meta device, for dry runs; made from the module where it is not given.
+
+    Raises:
+        InvrepError: the layer does not exist, is never called, or is a number.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        layer: LayerNames = None,
+        *,
+        mean: Any = None,
+        std: Any = 1.0,
+        channels: tuple[int, ...] = (3,),
+        input_size: InputSize | None = None,
+        aliases: Mapping[str, str] | None = None,
+        name: str | None = None,
+        skeleton: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        # Exact values, since the buffers are rounded to whatever type the network is in, and it may be cast again.
+        self._exact = {"mean": _constant(128 / 255 if mean is None else mean), "std": _constant(std)}
+        for buffer, value in self._exact.items():
+            self.register_buffer(buffer, value.float(), persistent=False)
+        self._centred = mean is not None
+        self.channels = tuple(channels)
+        self.input_size = input_size
+        self.name = name or type(module).__name__
+        self.module = module
+        self.aliases = dict(aliases or {})
+        self.paths = resolve(layer, module, aliases=self.aliases, name=self.name)
+        self._skeleton = (skeleton,)  # a tuple, for it is no submodule
+        self._calls: dict[tuple[int, ...], dict[str, int]] = {}
+        if self.paths != [""]:
+            self._declare()
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """Return the layers' outputs, in the order in which the layers were named.
+
+        Raises:
+            InvrepError: the images are too small for the layer, or the layer returns no floating-point tensor.
+        """
+        mean, std = (constant.to(images) for constant in (self.mean, self.std))
+        images = ((images - mean) if self._centred else images) / std
+        calls = {"": 1} if self.paths == [""] else self._expected_calls(images)
+        with evaluating(self.module):
+            outputs = _run_to(self.module, images, calls)
+        for path in self.paths:
+            if not outputs.get(path):
+                raise InvrepError(
+                    f"The layer {self._label(path)} of {self.name} "
+                    + ("returned no floating-point tensor." if path in outputs else "was not reached.")
+                )
+        return [tensor for path in self.paths for tensor in outputs[path]]
+
+    def trace(self, height: int, width: int, *, channels: int | None = None) -> Trace:
+        """Return what the whole module does with one image of this size in pixels, without computing it.
+
+        Raises:
+            Exception: the module cannot be copied (deepcopy).
+        """
+        if self._skeleton[0] is None:
+            self._skeleton = (meta_copy(self.module),)
+        skeleton = self._skeleton[0]
+        dtype = next((p.dtype for p in skeleton.parameters() if p.is_floating_point()), None)
+        return dry_run(
+            skeleton, torch.empty(1, channels or self.channels[0], height, width, dtype=dtype, device="meta")
+        )
+
+    def train(self, mode: bool = True) -> Network:
+        """Set this module's own flag; the network within runs in evaluation mode whatever its flags say."""
+        self.training = mode
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Network:
+        super()._apply(fn, recurse)
+        for buffer, value in self._exact.items():
+            setattr(self, buffer, value.to(getattr(self, buffer).dtype).to(getattr(self, buffer).device))
+        return self
+
+    @cached_property
+    def published_trace(self) -> Trace:
+        """The :meth:`trace` at the size that the module was published with; 224×224 where that is not known."""
+        return self.trace(*self._published)
+
+    @property
+    def _published(self) -> tuple[int, int]:
+        return self.input_size.crop if self.input_size else (224, 224)
+
+    def _label(self, path: str) -> str:
+        """Return how messages name a layer: ``'relu5_3' (features.29)``."""
+        alias = next((alias for alias, target in self.aliases.items() if target == path), None)
+        return f"{path or 'output'!r}" if alias is None else f"{alias!r} ({path})"
+
+    def _declare(self) -> None:
+        """Set receptive field and stride, and refuse a layer that is never called."""
+        try:
+            trace = self.published_trace
+        except Exception:  # no copy of the module can be made: its first pass will tell
+            return
+        for path in self.paths:
+            if trace.error is None and not trace.calls(path):
+                raise InvrepError(
+                    f"The layer {self._label(path)} of {self.name} is never called in evaluation mode and has no code; "
+                    "name another one."
+                )
+        if len(self.paths) == 1 and self.paths[0] in trace.layers:
+            layer = trace.layers[self.paths[0]]
+            self.receptive_field, self.stride = layer.receptive_field, layer.stride
+
+    def _expected_calls(self, images: Tensor) -> dict[str, int]:
+        """Return how many times a pass with these images calls each layer, or say why it cannot."""
+        shape = tuple(images.shape)
+        if shape not in self._calls:
+            self._calls[shape] = self._count_calls(images)
+        return self._calls[shape]
+
+    def _count_calls(self, images: Tensor) -> dict[str, int]:
+        channels, height, width = images.shape[1:]
+        try:
+            here = self.trace(height, width, channels=channels)
+            # Where the pass fails past the layer (too small an image for a later one), another size tells the calls.
+            whole = here if here.error is None else self.published_trace
+        except Exception:
+            here = whole = None
+        if here is not None and whole is not None:
+            calls = {path: (here if whole.error else whole).calls(path) for path in self.paths}
+            if all(0 < calls[path] <= here.calls(path) for path in self.paths):
+                return calls
+            if whole.error is None:
+                raise self._misfit(height, width, channels, calls) from here.error
+        # The meta device is no help here (an operation without a meta kernel, a tensor that is no parameter), so the
+        # images themselves are passed, once for each shape.
+        real = dry_run(self.module, images.detach().clone())
+        missing = [path for path in self.paths if not real.calls(path)]
+        if missing and real.error is not None:
+            raise InvrepError(
+                f"{self.name} failed on images of {height}×{width} pixels before its layer {self._label(missing[0])}: "
+                f"{_first_line(real.error)}"
+            ) from real.error
+        return {path: real.calls(path) for path in self.paths}
+
+    def _misfit(self, height: int, width: int, channels: int, calls: Mapping[str, int]) -> InvrepError:
+        """Say what size the layer needs, where the module's published size is known to work."""
+        too_small, enough = 0, max(self._published)
+        while enough - too_small > 1:
+            side = (too_small + enough) // 2
+            trace = self.trace(side, side, channels=channels)
+            if all(trace.calls(path) >= calls[path] for path in self.paths):
+                enough = side
+            else:
+                too_small = side
+        layers = " and ".join(self._label(path) for path in self.paths)
+        if min(height, width) < enough:
+            return InvrepError(
+                f"Images of {height}×{width} pixels are too small for the layer {layers} of {self.name}; "
+                f"the smallest square that works is {enough}×{enough}."
+            )
+        return InvrepError(
+            f"The layer {layers} of {self.name} does not take images of {height}×{width} pixels; "
+            f"the network was published for {self._published[0]}×{self._published[1]}."
+        )
+
+
+def resolve(layer: LayerNames, module: nn.Module, *, aliases: Mapping[str, str], name: str) -> list[str]:
+    """Return the module paths of a layer's name, or of several; ``[""]``, the module itself, for None.
+
+    Raises:
+        InvrepError: there is no such layer, or the name is a number.
+    """
+    if layer is None:
+        return [""]
+    paths = [path for path, _ in module.named_modules(remove_duplicate=False) if path]
+    names = [layer] if isinstance(layer, (str, Real)) or not isinstance(layer, Iterable) else list(layer)
+    if not names:
+        raise InvrepError(f"The list of layers of {name} is empty; name at least one layer.")
+    found = []
+    for one in names:
+        if isinstance(one, Integral) and not isinstance(one, bool):
+            raise InvrepError(
+                f"The layer of {name} is the number {one}, but layer numbers exist only for the paper's networks "
+                "(MatConvNet files); give its name, and quote one that reads as a number (1_2 is read as 12): "
+                "layer=\"'1_2'\"."
+            )
+        if not isinstance(one, str):
+            raise InvrepError(
+                f"The layer of {name} is {one!r}, not a name; quote a name that reads as a number "
+                "(1.10 is read as 1.1): layer=\"'1.10'\"."
+            )
+        path = aliases.get(one, one)
+        if path not in paths:
+            raise InvrepError(f"{name} has no layer {one!r}; {nearest(one, [*aliases, *paths])}.")
+        found.append(path)
+    return found
+
+
+class _Stop(BaseException):
+    """Ends a forward pass at the last layer needed; no Exception, lest the module's own ``except`` catches it."""
+
+
+def _run_to(module: nn.Module, images: Tensor, calls: Mapping[str, int]) -> dict[str, list[Tensor]]:
+    """Return what each layer returned in its last call, having run the module no further than that."""
+    left = dict(calls)
+    outputs: dict[str, list[Tensor]] = {}
+    stop = _Stop()
+
+    def keep(path: str, output: Any) -> None:
+        left[path] -= 1
+        if left[path] > 0:
+            return
+        outputs[path] = tensors_of(output)
+        if all(count <= 0 for count in left.values()):
+            raise stop
+        # What runs on may write into it (an in-place ReLU, an in-place sum); the last one of all needs no copy.
+        outputs[path] = [tensor.clone() for tensor in outputs[path]]
+
+    with hooked(module, calls, keep):
+        try:
+            module(images)
+        except _Stop as caught:
+            if caught is not stop:
+                raise
+    return outputs
+
+
+def _constant(value: Any) -> Tensor:
+    value = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+    return value if value.ndim == 3 else value.reshape(-1, 1, 1)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,257 @@
+"""What a job leaves on disk: the only source for going on, for tables and for figures.
+
+A finished pre-image is first a *part*, one safetensors file with its pixels, its row of the table and its curve. At the
+job's end the parts are merged into ``reconstructions.safetensors``, ``metrics.csv`` and ``curves.csv``, and removed.
+Every file is written beside its place and then renamed, so that it is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from invrep.errors import InvrepError
+from invrep.images import shown, to_pil
+
+Key = tuple[str, int]  # image id, restart
+FIRST = ("image", "restart", "error", "root_error", "pairwise_error", "psnr", "ssim", "energy")
+LAST = ("passes", "seconds", "distance", "code_norm", "content")
+NUMBERS = {"restart": int, "passes": int, "image": str, "content": str}
+
+
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InvrepError(
+                f"No space is left to write {path}; free some and run the same command again: it goes on from what "
+                f"is finished."
+            ) from None
+        raise InvrepError(
+            f"{path} cannot be written ({error.strerror or error}); choose another folder with output=FOLDER."
+        ) from None
+
+
+def _atomic(path: Path, write: Callable[[Path], Any]) -> None:
+    with _disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{hashlib.sha256(path.name.encode(errors='surrogateescape')).hexdigest()[:16]}.tmp")
+        try:
+            try:
+                write(beside)
+            except SafetensorError as error:  # its way to report a full disk
+                raise OSError(errno.ENOSPC if "os error 28" in str(error) else errno.EIO, str(error)) from None
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def file_name(image: str) -> str:
+    """Return an image id as a relative path that any file system takes and that no other id has.
+
+    Control characters, a percent sign and what other systems forbid are percent-encoded; other scripts stay readable.
+    """
+    return "/".join(
+        "".join(quote(c, errors="surrogateescape") if not c.isprintable() or c in '%<>:"\\|?*' else c for c in part)
+        for part in image.split("/")
+    )
+
+
+@dataclass
+class Finished:
+    """A finished pre-image.
+
+    Attributes:
+        row: its row of ``metrics.csv``.
+        curve: (pass, {name: value}) at the recorded passes.
+        pixels: (C, H, W) float32 in the photo's units, 0 to 1, unclipped.
+    """
+
+    row: dict[str, Any]
+    curve: list[tuple[int, dict[str, float]]]
+    pixels: Tensor
+
+
+class Results:
+    """The folder of one job.
+
+    Args:
+        folder: the job's output folder; it is made when something is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.parts = folder / "parts"
+        self.reconstructions = folder / "reconstructions.safetensors"
+        self.metrics = folder / "metrics.csv"
+        self.curves = folder / "curves.csv"
+        self.grid = folder / "grid.png"
+        self.config = folder / "config.yaml"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder and keep other processes out of it while inside.
+
+        Raises:
+            InvrepError: another process is at work in it, or it cannot be written.
+        """
+        with _disk(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / ".lock")
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                raise InvrepError(
+                    f"Another process is at work in {self.folder}; wait for it, or choose another folder with "
+                    f"output=FOLDER."
+                ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def rows(self) -> dict[Key, dict[str, Any]]:
+        """Return the rows of all finished pre-images, in the order of image and restart."""
+        found = {(row["image"], row["restart"]): row for row in self._read(self.metrics)}
+        if found and not self.reconstructions.exists():
+            found = {}  # rows without pixels are not finished
+        found |= {key: json.loads(meta["row"]) for key, _, meta in self._parts()}
+        return dict(sorted(found.items()))
+
+    def pixels(self, keys: Sequence[Key] | None = None) -> dict[Key, Tensor]:
+        """Return the reconstructions, (C, H, W) each, of the given keys or of all that are finished."""
+        wanted = None if keys is None else set(keys)
+        found = {}
+        if self.reconstructions.exists():
+            keys_here = {_name(key): key for key in self.rows()}
+            with safe_open(self.reconstructions, "pt") as file:
+                for name in file.keys():  # noqa: SIM118 (not a mapping)
+                    key = keys_here.get(name)
+                    if key is not None and (wanted is None or key in wanted):
+                        found[key] = file.get_tensor(name)
+        for key, path, _ in self._parts():
+            if wanted is None or key in wanted:
+                with safe_open(path, "pt") as file:
+                    found[key] = file.get_tensor("reconstruction")
+        return dict(sorted(found.items()))
+
+    def save(self, image: str, restart: int, finished: Finished, display: str) -> None:
+        """Write a finished pre-image: its PNG and its part."""
+        picture = self.picture(image, restart)
+        _atomic(picture, lambda path: to_pil(shown(finished.pixels, display)).save(path, format="PNG"))
+        meta = {"row": json.dumps(finished.row), "curve": json.dumps(finished.curve)}
+        tensors = {"reconstruction": finished.pixels.contiguous()}
+        _atomic(self._part((image, restart)), lambda path: save_file(tensors, path, metadata=meta))
+
+    def save_photo(self, image: str, pixels: Tensor) -> None:
+        """Write the PNG of a photo as Φ saw it, (C, H, W) in [0, 1]."""
+        _atomic(self.photo(image), lambda path: to_pil(shown(pixels, "clip")).save(path, format="PNG"))
+
+    def save_config(self, config: DictConfig) -> None:
+        """Write the resolved config."""
+        _atomic(self.config, lambda path: OmegaConf.save(config, path))
+
+    def save_picture(self, path: Path, save: Callable[[Path], Any]) -> None:
+        """Write a picture by ``save(path)``, whole or not at all."""
+        _atomic(path, save)
+
+    def picture(self, image: str, restart: int) -> Path:
+        """Return where a reconstruction's PNG is."""
+        return self.folder / "reconstructions" / f"{file_name(image)}.{restart}.png"
+
+    def photo(self, image: str) -> Path:
+        """Return where the PNG of a photo, as Φ saw it, is."""
+        return self.folder / "photos" / f"{file_name(image)}.png"
+
+    def merge(self, pairwise: float, images: Sequence[str]) -> dict[Key, dict[str, Any]]:
+        """Bring the parts into the whole files, remove them, and return all rows.
+
+        Args:
+            pairwise: mean_ij ‖Φ0_i − Φ0_j‖² over ``images``; NaN leaves ``pairwise_error`` blank.
+            images: the ids over which that mean was taken; other rows keep what they had.
+        """
+        rows = self.rows()
+        members = set(images)
+        for (image, _), row in rows.items():
+            if image in members:
+                row["pairwise_error"] = row["distance"] / pairwise if pairwise > 0 else math.nan
+        curves = {key: [] for key in rows}
+        for point in self._read(self.curves):
+            key = (point.pop("image"), point.pop("restart"))
+            if key in curves:
+                curves[key].append(point)
+        for key, _, meta in self._parts():
+            curves[key] = [{"pass": at, **values} for at, values in json.loads(meta["curve"])]
+        if any(True for _ in self._parts()):
+            # the rows' order of files matters: the pixels first, since a row without pixels is not finished
+            pixels = {_name(key): tensor for key, tensor in self.pixels().items()}
+            _atomic(self.reconstructions, lambda path: save_file(pixels, path))
+            points = [
+                {"image": image, "restart": restart, **point}
+                for (image, restart), curve in curves.items()
+                for point in curve
+            ]
+            _atomic(self.curves, lambda path: _write(path, points, ("image", "restart", "pass", "error", "energy"), ()))
+        _atomic(self.metrics, lambda path: _write(path, list(rows.values()), FIRST, LAST))
+        for _, path, _ in list(self._parts()):
+            path.unlink()
+        if self.parts.is_dir() and not any(self.parts.iterdir()):
+            self.parts.rmdir()
+        return rows
+
+    def _part(self, key: Key) -> Path:
+        name = hashlib.sha256(_name(key).encode(errors="surrogateescape")).hexdigest()[:24]
+        return self.parts / f"{name}.safetensors"
+
+    def _parts(self) -> Iterator[tuple[Key, Path, dict[str, str]]]:
+        for path in sorted(self.parts.glob("*.safetensors")) if self.parts.is_dir() else ():
+            with safe_open(path, "pt") as file:
+                meta = file.metadata()
+            row = json.loads(meta["row"])
+            yield (row["image"], row["restart"]), path, meta
+
+    def _read(self, path: Path) -> list[dict[str, Any]]:
+        if not path.exists():
+            return []
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            return [
+                {name: NUMBERS.get(name, _float)(value) for name, value in row.items()} for row in csv.DictReader(file)
+            ]
+
+
+def _float(text: str) -> float:
+    return float(text) if text else math.nan
+
+
+def _name(key: Key) -> str:
+    return f"{key[0]}/{key[1]}"
+
+
+def _write(path: Path, rows: Sequence[Mapping[str, Any]], first: Sequence[str], last: Sequence[str]) -> None:
+    names = dict.fromkeys([*first, *(n for row in rows for n in row if n not in last), *last])
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.DictWriter(file, list(names))
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({n: "" if isinstance(v, float) and math.isnan(v) else v for n, v in row.items()})

@@ -1,0 +1,78 @@
+"""Photos, jobs in this process, and where the shared data lie."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from invrep.images import bundled, read
+
+torch.set_num_threads(2)
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture
+def photo() -> torch.Tensor:
+    """A part of the cat, (3, 48, 64) in [0, 1]."""
+    return read(bundled("chelsea"))[:, 100:148, 130:194].contiguous()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with three small photos, one of them in a subfolder."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for name, file in (("astronaut", "a.png"), ("coffee", "b.png"), ("rocket", "sub/a.png")):
+        Image.open(bundled(name)).convert("RGB").resize((64, 48)).save(folder / file)
+    return folder
+
+
+class Outcome:
+    """What a command left: its result or exit status, and what it printed."""
+
+    def __init__(self, value: float | None, status: int, out: str, err: str, output: Path) -> None:
+        self.value, self.status, self.out, self.err, self.output = value, status, out, err, output
+
+    @property
+    def folder(self) -> Path:
+        """The one job folder below the output folder."""
+        (folder,) = (p for p in self.output.iterdir() if p.is_dir() and p.name != "sweeps")
+        return folder
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """Run ``python train.py …`` in this process, with few passes and no logger unless the overrides say so."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    import invrep.run
+    import train
+    from invrep.errors import one_sentence
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    values: list[float | None] = []
+    run_job = invrep.run.run
+    monkeypatch.setattr(invrep.run, "run", lambda config: values.append(run_job(config)))
+
+    def run(*overrides: str, defaults: bool = True) -> Outcome:
+        capfd.readouterr()
+        values.clear()
+        base = ["logger=none", "optim.steps=4", "log_every=2", "output=out"] if defaults else []
+        monkeypatch.setattr(
+            sys, "argv", ["train.py", *(o for o in overrides if o == "-m"), *base, *(o for o in overrides if o != "-m")]
+        )
+        status = 0
+        try:
+            with one_sentence():
+                train.main()
+        except SystemExit as error:
+            status = int(error.code or 0)
+        out, err = capfd.readouterr()
+        return Outcome(values[0] if values else None, status, out, err, tmp_path / "out")
+
+    yield run
+    sys.path.pop(0)

@@ -1,0 +1,145 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from invrep.data import batches, find
+from invrep.errors import InvrepError
+from invrep.images import bundled, read, shown, size_after, to_pil
+from invrep.representations.base import InputSize
+
+
+@pytest.fixture
+def ramp() -> np.ndarray:
+    """An 8-bit RGB picture, 20×30, of which every corner differs."""
+    y, x = np.mgrid[:20, :30]
+    return np.stack([x * 8, y * 12, 255 - x * 4], 2).astype(np.uint8)
+
+
+def save(path: Path, image: Image.Image, **options) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def test_rgb_is_read_as_it_is(tmp_path, ramp):
+    found = read(save(tmp_path / "a.png", Image.fromarray(ramp)))
+    assert torch.equal((found * 255).round().byte(), torch.from_numpy(ramp).permute(2, 0, 1))
+
+
+def test_gray_has_the_authors_weights(tmp_path, ramp):
+    found = read(save(tmp_path / "a.png", Image.fromarray(ramp)), color="gray")
+    np.testing.assert_allclose(found[0], ramp @ [0.2989, 0.5870, 0.1140] / 255, atol=1e-6)
+
+
+def test_palette_alpha_cmyk_and_one_bit(tmp_path, ramp):
+    image = Image.fromarray(ramp)
+    flat = torch.from_numpy(ramp).permute(2, 0, 1) / 255
+    assert (read(save(tmp_path / "p.png", image.quantize(256))) - flat).abs().mean() < 0.05
+    assert (read(save(tmp_path / "c.tif", image.convert("CMYK"))) - flat).abs().mean() < 0.05
+    clear = image.convert("RGBA")
+    clear.putalpha(Image.fromarray(np.full((20, 30), 51, np.uint8)))
+    torch.testing.assert_close(read(save(tmp_path / "a.png", clear)), flat * 0.2 + 0.8, atol=4e-3, rtol=0)
+    assert set(read(save(tmp_path / "1.png", image.convert("1"))).unique().tolist()) == {0.0, 1.0}
+
+
+def test_sixteen_bits_are_kept(tmp_path):
+    values = np.arange(600, dtype=np.uint16).reshape(20, 30) * 100
+    found = read(save(tmp_path / "a.png", Image.fromarray(values)))
+    np.testing.assert_allclose(found[1], values / 65535, atol=1e-6)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied(tmp_path, ramp, orientation):
+    upright = Image.fromarray(ramp)
+    turns = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
+    stored = upright if orientation == 1 else upright.transpose(Image.Transpose(turns[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / "a.png", stored, exif=exif)
+    assert torch.equal((read(path) * 255).round().byte(), torch.from_numpy(ramp).permute(2, 0, 1))
+    assert size_after(path, "none", None) == (20, 30)
+
+
+def test_one_pixel(tmp_path):
+    assert read(save(tmp_path / "a.png", Image.new("RGB", (1, 1), (255, 0, 51)))).flatten().tolist() == pytest.approx(
+        [1, 0, 0.2]
+    )
+
+
+def test_model_resize_is_torchvisions_published_transform():
+    from torchvision.models import AlexNet_Weights
+
+    preset = AlexNet_Weights.DEFAULT.transforms()
+    path = bundled("coffee")
+    size = InputSize(crop=(224, 224), resize=256, interpolation="bilinear")
+    wanted = preset(Image.open(path).convert("RGB"))
+    found = (read(path, resize="model", input_size=size) - torch.tensor(preset.mean)[:, None, None]) / torch.tensor(
+        preset.std
+    )[:, None, None]
+    torch.testing.assert_close(found, wanted)
+    assert read(path, resize="squash", input_size=size).shape == (3, 224, 224)
+    assert read(path, resize="none", input_size=size).shape == (3, 400, 600)
+    assert size_after(path, "model", size) == (224, 224) and size_after(path, "none", size) == (400, 600)
+
+
+def _gif(path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), c) for c in ("red", "blue")]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+
+
+def _truncated(path: Path) -> None:
+    data = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(data, "JPEG")
+    path.write_bytes(data.getvalue()[:600])
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "says"),
+    [
+        ("a.jpg", lambda path: path.write_text("hello"), "not an image that Pillow can read"),
+        ("a.jpg", _truncated, "is damaged"),
+        ("a.gif", _gif, "an animation of 2 frames"),
+        ("a.png", lambda path: None, "There is no file"),
+        ("a.png", lambda path: path.write_bytes(b""), "not an image that Pillow can read"),
+        ("a.jpg", lambda path: path.mkdir(), "is damaged"),
+    ],
+)
+def test_what_is_no_photo_is_said_in_a_sentence(tmp_path, name, make, says):
+    path = tmp_path / name
+    make(path)
+    with pytest.raises(InvrepError, match=says) as error:
+        read(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_photo_that_decompresses_to_gigabytes_is_refused(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", Image.new("1", (2000, 2000)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
+    with pytest.raises(InvrepError, match="over 1000000 pixels"):
+        read(path)
+
+
+def test_shown_and_to_pil():
+    image = torch.tensor([[[-1.0, 0.5], [1.0, 3.0]]])
+    assert shown(image, "rescale").flatten().tolist() == [0, 0.375, 0.5, 1]
+    assert shown(image, "clip").flatten().tolist() == [0, 0.5, 1, 1]
+    assert np.asarray(to_pil(shown(image, "clip"))).tolist() == [[0, 128], [255, 255]]
+    assert shown(torch.full((1, 2, 2), 0.3), "rescale").isfinite().all()
+
+
+def test_a_folder_is_searched_in_order_and_limited(photos):
+    (photos / "notes.txt").write_text("x")
+    (photos / ".hidden.png").write_text("x")
+    assert [photo.id for photo in find(str(photos))] == ["a.png", "b.png", "sub/a.png"]
+    assert [photo.id for photo in find(str(photos), 2)] == ["a.png", "b.png"]
+    assert find(str(photos / "b.png"))[0].id == "b.png"
+
+
+def test_batches_are_of_one_size_and_do_not_depend_on_what_is_done(photos):
+    a, b, c = find(str(photos))
+    found = list(batches([(a, (4, 4)), (b, (5, 4)), (c, (4, 4))], 1))
+    assert [batch.photos for batch in found] == [(a,), (c,), (b,)]
+    assert [batch.photos for batch in batches([(a, (4, 4)), (b, (5, 4)), (c, (4, 4))], 8)] == [(a, c), (b,)]

@@ -1,0 +1,217 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from invrep.api import representation
+from invrep.config import build, preset
+from invrep.images import Pixels, bundled, read
+from invrep.inversion import Inversion, measure, solve
+from invrep.objectives import Match
+from invrep.optimisers import Descent
+from invrep.priors import Prior
+from invrep.representations.base import Representation
+from invrep.representations.network import Network
+
+
+def photographs(size: tuple[int, int], color: str) -> torch.Tensor:
+    """Return three photos' parts of an odd size."""
+    return torch.stack(
+        [
+            read(bundled(name), color=color)[:, 20 : 20 + size[0], 30 : 30 + size[1]]
+            for name in ("chelsea", "coffee", "rocket")
+        ]
+    )
+
+
+def small_network() -> Network:
+    """Return a small convolutional network with random weights that see structure."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = nn.Sequential(nn.Conv2d(3, 8, 5, 2), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3))
+    return Network(layers, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+def start(phi: Representation, photos: torch.Tensor, descent: Descent | None = None) -> Inversion:
+    """Return an inversion that has not begun."""
+    descent = descent or Descent()
+    prior = Prior().for_shape(tuple(photos.shape[1:]), phi)
+    noise = torch.stack([descent.noise(tuple(photos.shape[1:]), 0, str(k), 0, prior) for k in range(len(photos))])
+    with torch.no_grad():
+        code = phi(photos)
+    return Inversion(noise.to(photos), phi=phi, objective=Match(code), prior=prior, descent=descent)
+
+
+def test_the_image_is_the_only_parameter_and_all_of_a_checkpoint():
+    inversion = start(small_network(), torch.rand(2, 3, 24, 20))
+    assert list(inversion.parameters()) == [inversion.image]
+    assert list(inversion.state_dict()) == ["image"]
+
+
+def test_pixels_round_trip():
+    pixels = Pixels(torch.tensor([0.4, 0.5, 0.6], dtype=torch.float64)[:, None, None], 68.92)
+    rgb = torch.rand(2, 3, 4, 5, dtype=torch.float64)
+    torch.testing.assert_close(pixels.to_rgb(pixels.from_rgb(rgb)), rgb)
+    assert float(pixels.from_rgb(pixels.mean[None] + 1)[0, 0]) == pytest.approx(255 / 68.92)
+
+
+@pytest.mark.parametrize("optim", ["adam", "cvpr15"])
+@pytest.mark.parametrize(
+    ("make", "color", "beta"),
+    [
+        (lambda: representation("hog"), "gray", 2.0),
+        (lambda: representation("hogb"), "rgb", 1.5),
+        (small_network, "rgb", 2.0),
+    ],
+)
+def test_an_image_is_equal_to_the_bit_whatever_stands_beside_it(make, color, beta, optim):
+    photos = photographs((37, 53), color)
+    config = preset("prior", "natural")
+    config.tv.beta = beta
+    found = []
+    for order in ([0, 1, 2], [2, 0, 1], [0, 0, 0]):
+        inversion = solve(
+            photos[order],
+            [(k, f"photo {n}", 0) for k, n in enumerate(order)],
+            phi=make(),
+            prior=build(config),
+            descent=build({**preset("optim", optim), "steps": 10}),
+        )
+        found.append(dict(zip(order, inversion.image.detach(), strict=True)))
+    for n in (0, 1, 2):
+        assert torch.equal(found[0][n], found[1][n])
+    assert torch.equal(found[0][0], found[2][0])
+
+
+def test_one_pass_agrees_across_batch_sizes():
+    photos = photographs((37, 53), "rgb").double()
+    whole = start(small_network().double(), photos)
+    whole()["energy"].sum().backward()
+    for k in range(3):
+        alone = start(small_network().double(), photos[k : k + 1])
+        alone.image.data = whole.image.data[k : k + 1].clone()
+        alone()["energy"].sum().backward()
+        torch.testing.assert_close(alone.image.grad[0], whole.image.grad[k], rtol=1e-10, atol=1e-18)
+
+
+class Fragile(Representation):
+    """Returns NaN for an image after its first passes, as soon as it has become bright enough."""
+
+    def encode(self, images: torch.Tensor) -> list[torch.Tensor]:
+        bright = images.mean((1, 2, 3), keepdim=True) > 0.55
+        return [images * torch.where(bright, float("nan"), 1.0)]
+
+
+def test_an_image_that_fails_keeps_its_last_good_state_and_leaves_the_others():
+    photos = torch.stack([torch.full((3, 8, 8), value) for value in (0.4, 0.5, 0.9)])
+    photos[0, :, ::2] += 0.1
+    rows = [(k, str(k), 0) for k in range(3)]
+    descent = Descent(steps=60, lr=0.03)
+    phi = Fragile()
+    phi.schedule = ()
+    target = Match([photos.clone()])
+    inversion = solve(photos, rows, phi=phi, prior=Prior(), descent=descent, objective=lambda code: target, segment=5)
+    assert inversion.active.tolist() == [True, True, False]
+    assert inversion.reconstruction().isfinite().all()
+    others = solve(
+        photos[:2].repeat(2, 1, 1, 1)[:3],
+        [(0, "0", 0), (1, "1", 0), (2, "0", 0)],
+        phi=phi,
+        prior=Prior(),
+        descent=descent,
+        objective=lambda code: Match([photos[[0, 1, 0]]]),
+        segment=5,
+    )
+    assert torch.equal(inversion.image[:2], others.image[:2])
+
+
+def test_curve_counts_passes_and_its_energy_is_the_sum_of_its_terms():
+    photos = photographs((24, 32), "gray")[:1]
+    inversion = solve(
+        photos,
+        [(0, "a", 0)],
+        phi=representation("hogb"),
+        prior=Prior(**_terms()),
+        descent=Descent(steps=65),
+        segment=10,
+    )
+    assert [at for at, _ in inversion.curve] == [0, 10, 20, 30, 40, 50, 60, 65]
+    for _, terms in inversion.curve:
+        assert set(terms) == {"error", "energy", "data", "tv", "alpha"}
+        torch.testing.assert_close(terms["energy"], terms["data"] + terms["tv"] + terms["alpha"])
+    assert inversion.curve[-1][1]["energy"] < 0.5 * inversion.curve[0][1]["energy"]
+
+
+def _terms() -> dict[str, nn.Module]:
+    return build(preset("prior", "natural")).terms
+
+
+@pytest.mark.parametrize("name", ["LBFGS", "Rprop"])
+def test_other_optimisers_run_through_the_loop(name):
+    photos = photographs((24, 32), "gray")[:1]
+    inversion = solve(
+        photos,
+        [(0, "a", 0)],
+        phi=representation("hogb"),
+        prior=Prior(**_terms()),
+        descent=Descent(name=name, lr=1.0 if name == "LBFGS" else 0.01, schedule="constant", steps=60),
+    )
+    assert 60 <= inversion.passes <= 85
+    assert inversion.curve[-1][1]["energy"] < 0.7 * inversion.curve[0][1]["energy"]
+
+
+def test_the_authors_descent_equals_a_loop_written_out():
+    """Heavy ball in the paper's variable x, in float64, against the formulas of paper.md §1 and §2."""
+    photos = photographs((21, 26), "rgb")[:1].double()
+    phi = small_network().double()
+    phi.receptive_field = 11
+    prior, descent = (
+        build({**preset(group, "cvpr15"), **more})
+        for group, more in (("prior", {"sigma": 2789.0}), ("optim", {"schedule": [[1e-4, 10], [1e-5, 20], [1e-6, 10]]}))
+    )
+    inversion = solve(photos, [(0, "a", 3)], phi=phi, prior=prior, descent=descent, seed=7)
+    sigma = 2789.0  # the published σ is for larger images
+    x = descent.noise((3, 21, 26), 7, "a", 3, prior.for_shape((3, 21, 26), phi))[None].requires_grad_()
+    start = x.detach()
+    mean = 255 * torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64)[:, None, None]
+    target = phi(photos)[0].detach()
+    v = torch.zeros_like(x)
+    for step in range(40):
+        lr = 1e-4 if step < 10 else 1e-5 if step < 30 else 1e-6
+        if step in (10, 30):
+            v.zero_()
+        energy = (phi((sigma * x + mean) / 255)[0] - target).square().sum() / target.square().sum()
+        energy = energy + 4e-10 * sigma**4 * (x**6).sum()
+        energy = energy + 0.5 * (x.diff(dim=2).square().sum() + x.diff(dim=3).square().sum())
+        (gradient,) = torch.autograd.grad(energy, x)
+        v = 0.9 * v - lr * gradient
+        x = (x + v).detach().requires_grad_()
+    assert float((x - start).norm() / start.norm()) > 0.01
+    np.testing.assert_allclose(inversion.image.detach(), x.detach(), rtol=1e-6, atol=1e-12)
+
+
+def test_measure_is_of_the_final_images():
+    photos = photographs((24, 32), "gray")
+    phi = representation("hogb")
+    inversion = solve(
+        photos, [(k, str(k), 0) for k in range(3)], phi=phi, prior=Prior(**_terms()), descent=Descent(steps=15)
+    )
+    found = measure(inversion, photos)
+    with torch.no_grad():
+        code, target = phi(inversion.reconstruction())[0], phi(photos)[0]
+    error = (code - target).flatten(1).square().sum(1) / target.flatten(1).square().sum(1)
+    torch.testing.assert_close(found["error"].float(), error)
+    torch.testing.assert_close(found["root_error"].float(), error.sqrt())
+    torch.testing.assert_close(found["distance"] / found["code_norm"], found["error"], rtol=1e-5, atol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_pass_on_the_gpu_agrees_with_the_cpu():
+    photos = photographs((37, 53), "rgb").double()
+    gradients = []
+    for device in ("cpu", "cuda"):
+        inversion = start(small_network().double(), photos).to(device)
+        inversion.setup("fit")
+        inversion()["energy"].sum().backward()
+        gradients.append(inversion.image.grad.cpu())
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-8, atol=1e-14)

@@ -1,0 +1,55 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio as skimage_psnr
+from skimage.metrics import structural_similarity as skimage_ssim
+
+from invrep.metrics import PairwiseError, RelativeError, psnr, ssim
+
+
+def test_relative_error_and_its_root():
+    distance, norm = torch.tensor([1.0, 4.0]), torch.tensor([4.0, 4.0])
+    metric = RelativeError()
+    metric.update(distance[:1], norm[:1])
+    metric.update(distance[1:], norm[1:])
+    assert metric.compute()["mean"] == pytest.approx(0.625)
+    assert metric.compute()["std"] == pytest.approx(np.std([0.25, 1.0], ddof=1))
+    metric = RelativeError(root=True)
+    metric.update(distance, norm)
+    assert metric.compute()["mean"] == pytest.approx(0.75)
+
+
+def test_one_image_has_no_standard_deviation():
+    metric = RelativeError()
+    metric.update(torch.ones(1), torch.ones(1))
+    assert math.isnan(metric.compute()["std"])
+
+
+def test_pairwise_normaliser_is_the_mean_over_all_ordered_pairs():
+    codes = torch.randn(5, 3, 4)
+    metric = PairwiseError()
+    assert math.isnan(metric.normaliser())
+    for code in codes.split(2):
+        metric.add_code(code)
+    pairs = torch.stack([(a - b).square().sum() for a in codes for b in codes])
+    assert float(metric.normaliser()) == pytest.approx(float(pairs.mean()), rel=1e-6)
+    metric.update(torch.tensor([2.0, 4.0]))
+    assert metric.compute()["mean"] == pytest.approx(3 / float(pairs.mean()), rel=1e-6)
+
+
+def test_psnr_and_ssim_are_of_clipped_values_and_one_per_image():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.5, 0.4, (2, 1, 80, 90)), rng.normal(0, 0.2, (2, 1, 80, 90))
+    b += a
+    x, y = a.clip(0, 1), b.clip(0, 1)
+    found = psnr(torch.tensor(a), torch.tensor(b))
+    assert found.tolist() == pytest.approx([skimage_psnr(y[k], x[k], data_range=1) for k in range(2)])
+    found = ssim(torch.tensor(a), torch.tensor(b))
+    options = {"data_range": 1, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    assert found.tolist() == pytest.approx([skimage_ssim(y[k, 0], x[k, 0], **options) for k in range(2)], abs=5e-3)
+
+
+def test_ssim_of_a_tiny_image_is_blank():
+    assert ssim(torch.rand(2, 3, 10, 30), torch.rand(2, 3, 10, 30)).isnan().all()

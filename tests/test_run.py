@@ -1,0 +1,299 @@
+"""Jobs from the command line, in this process."""
+
+import csv
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from filelock import FileLock
+from omegaconf import OmegaConf
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import invrep.run
+from invrep.api import representation
+from invrep.images import read
+from invrep.results import Results
+
+
+def table(folder) -> list[dict[str, str]]:
+    """Return the rows of a job's metrics.csv."""
+    return list(csv.DictReader((folder / "metrics.csv").open()))
+
+
+def test_the_default_job_leaves_everything_on_disk(job):
+    outcome = job("restarts=2")
+    assert outcome.status == 0, outcome.err
+    folder = outcome.folder
+    assert folder.name.startswith("hog-")
+    for name in ("grid.png", "reconstructions/chelsea.png.0.png", "reconstructions/chelsea.png.1.png"):
+        with Image.open(folder / name) as picture:
+            picture.load()
+            assert min(picture.size) >= 300
+    pixels = load_file(folder / "reconstructions.safetensors")
+    assert {key: tuple(t.shape) for key, t in pixels.items()} == {
+        "chelsea.png/0": (1, 300, 451),
+        "chelsea.png/1": (1, 300, 451),
+    }
+    assert all(t.dtype == torch.float32 for t in pixels.values())
+    rows = table(folder)
+    assert [(row["image"], row["restart"], row["passes"]) for row in rows] == [
+        ("chelsea.png", "0", "4"),
+        ("chelsea.png", "1", "4"),
+    ]
+    columns = [
+        "image",
+        "restart",
+        "error",
+        "root_error",
+        "pairwise_error",
+        "psnr",
+        "ssim",
+        "energy",
+        "data",
+        "tv",
+        "alpha",
+    ]
+    assert list(rows[0])[:11] == columns
+    assert rows[0]["pairwise_error"] == ""
+    assert outcome.value == pytest.approx(sum(float(row["error"]) for row in rows) / 2)
+    curve = list(csv.DictReader((folder / "curves.csv").open()))
+    assert [(p["restart"], p["pass"]) for p in curve] == [(r, p) for r in "01" for p in ("0", "2", "4")]
+    config = OmegaConf.load(folder / "config.yaml")
+    assert config.restarts == 2 and config.data.color == "gray" and config.rep.cell == 8
+    assert torch.__version__.startswith(config.provenance.versions.torch)
+    assert "restarts=2" in config.provenance.command
+    assert "grid.png" in outcome.out and "error" in outcome.out and "1 image × 2 restarts, 451×300 px" in outcome.out
+
+
+def test_the_table_is_of_the_pixels_on_disk(job, photos):
+    """Errors computed anew from the files by Φ itself, and the pairwise normaliser by its definition."""
+    folder = job(f"data.path={photos}", "rep=hogb", "data.color=rgb").folder
+    pixels = load_file(folder / "reconstructions.safetensors")
+    phi = representation("hogb")
+    originals = {name: phi(read(photos / name)[None])[0] for name in ("a.png", "b.png", "sub/a.png")}
+    pairs = [(a - b).square().sum() for a in originals.values() for b in originals.values()]
+    rows = table(folder)
+    assert [row["image"] for row in rows] == list(originals)
+    for row in rows:
+        distance = (phi(pixels[f"{row['image']}/0"][None])[0] - originals[row["image"]]).square().sum()
+        error = float(distance / originals[row["image"]].square().sum())
+        assert float(row["error"]) == pytest.approx(error, rel=1e-4)
+        assert float(row["root_error"]) == pytest.approx(math.sqrt(error), rel=1e-4)
+        assert float(row["pairwise_error"]) == pytest.approx(float(distance / torch.stack(pairs).mean()), rel=1e-4)
+        assert float(row["energy"]) == pytest.approx(sum(float(row[k]) for k in ("data", "tv", "alpha")), rel=1e-4)
+
+
+def test_finished_images_are_skipped_and_more_restarts_extend(job, photos):
+    first = job(f"data.path={photos}")
+    before = load_file(first.folder / "reconstructions.safetensors")
+    stamp = (first.folder / "reconstructions.safetensors").stat().st_mtime_ns
+    again = job(f"data.path={photos}")
+    assert "3 of 3 are finished" in again.out and again.value == pytest.approx(first.value)
+    assert (again.folder / "reconstructions.safetensors").stat().st_mtime_ns == stamp
+    more = job(f"data.path={photos}", "restarts=2")
+    assert "3 of 6 are finished" in more.out
+    after = load_file(more.folder / "reconstructions.safetensors")
+    assert len(after) == 6 and all(torch.equal(after[key], before[key]) for key in before)
+    assert len(table(more.folder)) == 6
+    assert not (more.folder / "parts").exists()
+
+
+def test_an_edited_photo_is_done_anew(job, photos):
+    job(f"data.path={photos}")
+    shutil.copy(photos / "b.png", photos / "a.png")
+    outcome = job(f"data.path={photos}")
+    assert "2 of 3 are finished" in outcome.out
+    rows = {row["image"]: row for row in table(outcome.folder)}
+    assert len(rows) == 3 and rows["a.png"]["content"] == rows["b.png"]["content"]
+
+
+def test_a_broken_job_goes_on_to_what_an_unbroken_one_gives(job, photos, monkeypatch):
+    whole = job(f"data.path={photos}", "data.batch_size=1", "output=whole")
+    solve, calls = invrep.run.solve, []
+
+    def break_down(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return solve(*args, **kwargs)
+
+    monkeypatch.setattr(invrep.run, "solve", break_down)
+    broken = job(f"data.path={photos}", "data.batch_size=1")
+    assert broken.status == 1 and "what is finished is kept" in broken.err
+    assert len(list((broken.folder / "parts").iterdir())) == 1
+    rest = job(f"data.path={photos}", "data.batch_size=1")
+    assert "1 of 3 are finished" in rest.out and len(calls) == 4
+    (reference,) = (whole.output.parent / "whole").iterdir()
+    wanted, found = (load_file(f / "reconstructions.safetensors") for f in (reference, rest.folder))
+    assert wanted.keys() == found.keys() and all(torch.equal(wanted[key], found[key]) for key in wanted)
+    columns = [c for c in table(reference)[0] if c != "seconds"]
+    assert [[row[c] for c in columns] for row in table(reference)] == [
+        [row[c] for c in columns] for row in table(rest.folder)
+    ]
+
+
+def test_a_bad_photo_among_others_is_reported_and_they_are_inverted(job, photos):
+    (photos / "c.jpg").write_text("not a photo")
+    (photos / "d.png").write_bytes((photos / "a.png").read_bytes()[:700])
+    outcome = job(f"data.path={photos}")
+    assert outcome.status == 1 and "Traceback" not in outcome.err
+    assert "2 photos could not be inverted, all others are done" in outcome.err
+    assert "c.jpg" in outcome.err and "d.png" in outcome.err
+    assert [row["image"] for row in table(outcome.folder)] == ["a.png", "b.png", "sub/a.png"]
+    assert (outcome.folder / "grid.png").exists()
+
+
+def test_a_diverging_photo_is_reported_and_nothing_of_it_is_kept(job, photos):
+    outcome = job(f"data.path={photos}", "optim=torch", "optim.name=SGD", "optim.lr=1e30", "optim.steps=8")
+    assert outcome.status == 1 and "diverged" in outcome.err
+    assert not (outcome.folder / "metrics.csv").exists() or table(outcome.folder) == []
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(job, photos):
+    outcome = job(f"data.path={photos}", "restarts=5", "dry_run=true")
+    assert outcome.status == 0 and outcome.value is None
+    assert "3 images × 5 restarts, 64×48 px" in outcome.out and "of up to 15 pre-images" in outcome.out
+    assert not outcome.output.exists()
+
+
+def test_a_layer_of_a_network_from_a_file_that_holds_no_more(job, photos, tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    phi = representation("alexnet", layer="relu2", weights="random", seed=3)
+    save_file({k: v for k, v in phi.module.state_dict().items() if v is not None}, weights)
+    outcome = job("rep=alexnet", "layer=relu2", f"rep.weights={weights}", f"data.path={photos}", "data.resize=none")
+    assert outcome.status == 0, outcome.err
+    assert outcome.folder.name.startswith("alexnet-relu2-")
+    pixels = load_file(outcome.folder / "reconstructions.safetensors")
+    row = table(outcome.folder)[0]
+    target = phi(read(photos / "a.png")[None])[0]
+    error = (phi(pixels["a.png/0"][None])[0] - target).square().sum() / target.square().sum()
+    assert float(row["error"]) == pytest.approx(float(error), rel=1e-4)
+    other = job("rep=alexnet", "layer=relu4", f"rep.weights={weights}", f"data.path={photos}", "data.resize=none")
+    assert other.status == 1 and "features.6" in other.err
+
+
+def test_resize_model_and_squash(job, photos):
+    for resize in ("model", "squash"):
+        outcome = job(
+            "rep=alexnet",
+            "layer=conv1",
+            "rep.weights=random",
+            f"data.path={photos}",
+            f"data.resize={resize}",
+            "data.limit=1",
+            "optim.steps=1",
+            f"output={resize}",
+        )
+        (folder,) = (outcome.output.parent / resize).iterdir()
+        assert load_file(folder / "reconstructions.safetensors")["a.png/0"].shape == (3, 224, 224)
+        with Image.open(folder / "photos" / "a.png.png") as seen:
+            wide = Image.open(photos / "a.png").resize((224, 224))
+            gap = torch.tensor([x / 255 for x in seen.convert("L").resize((8, 8)).get_flattened_data()])
+            gap = (
+                (gap - torch.tensor([x / 255 for x in wide.convert("L").resize((8, 8)).get_flattened_data()]))
+                .abs()
+                .mean()
+            )
+        assert (float(gap) < 0.02) == (resize == "squash")
+
+
+def test_a_sweep_shares_the_output_folder_and_each_job_has_its_own(job, photos):
+    command = (
+        "-m",
+        "rep=alexnet",
+        "layer=conv1,relu2",
+        "rep.weights=random",
+        f"data.path={photos}",
+        "data.resize=none",
+    )
+    outcome = job(*command)
+    assert outcome.status == 0, outcome.err
+    folders = sorted(p.name.rsplit("-", 1)[0] for p in outcome.output.iterdir() if p.name != "sweeps")
+    assert folders == ["alexnet-conv1", "alexnet-relu2"]
+    single = job(*command[1:2], "layer=relu2", *command[3:])
+    assert "3 of 3 are finished" in single.out
+
+
+def test_a_failing_job_of_a_sweep_is_reported_and_the_rest_is_done(job, photos):
+    outcome = job(
+        "-m", "rep=alexnet", "layer=relu9,relu1", "rep.weights=random", f"data.path={photos}", "data.resize=none"
+    )
+    assert outcome.status == 1
+    assert "no layer 'relu9'" in outcome.err + outcome.out and "Traceback" not in outcome.err
+    assert outcome.folder.name.startswith("alexnet-relu1-") and len(table(outcome.folder)) == 3
+
+
+def test_a_second_process_on_the_folder_says_so(job, photos):
+    folder = job(f"data.path={photos}").folder
+    with FileLock(folder / ".lock"):
+        outcome = job(f"data.path={photos}", "restarts=2")
+    assert outcome.status == 1 and "Another process is at work" in outcome.err
+
+
+def test_what_changes_a_result_changes_the_folder(job, photos):
+    base = [f"data.path={photos}", "data.limit=1", "dry_run=true"]
+    names = set()
+    for more in (
+        (),
+        ("seed=1",),
+        ("prior.tv.weight=5",),
+        ("rep.cell=4",),
+        ("optim.lr=.1",),
+        ("data.color=rgb",),
+        ("dtype=float64",),
+    ):
+        out = job(*base, *more).out
+        names.add(out.split("results in ")[1].split()[0])
+    assert len(names) == 7
+    same = set()
+    for more in (
+        (),
+        ("restarts=3",),
+        ("data.batch_size=2",),
+        ("log_every=5",),
+        ("display=clip",),
+        ("trainer.accelerator=cpu",),
+    ):
+        same.add(job(*base, *more).out.split("results in ")[1].split()[0])
+    assert len(same) == 1
+
+
+def test_names_that_are_hard_on_file_systems_stay_apart(job, photos):
+    names = ["ü b.png", "new\nline.png", "100%.png", "A.png"]
+    for name in names:
+        shutil.copy(photos / "a.png", photos / name)
+    outcome = job(f"data.path={photos}", "optim.steps=1")
+    assert outcome.status == 0, outcome.err
+    keys = load_file(outcome.folder / "reconstructions.safetensors").keys()
+    assert keys == {f"{name}/0" for name in [*names, "a.png", "b.png", "sub/a.png"]}
+    assert len(list((outcome.folder / "reconstructions").rglob("*.png"))) == 7
+    assert Results(outcome.folder).picture("100%.png", 0).exists()
+
+
+def test_display_is_what_the_png_shows(job, photos):
+    for display in ("rescale", "clip"):
+        outcome = job(f"data.path={photos}", "data.limit=1", f"display={display}", f"output={display}")
+        (folder,) = (outcome.output.parent / display).iterdir()
+        raw = load_file(folder / "reconstructions.safetensors")["a.png/0"][0]
+        with Image.open(folder / "reconstructions" / "a.png.0.png") as picture:
+            low, high = picture.convert("L").getextrema()
+        if display == "rescale":
+            assert (low, high) == (0, 255)
+        else:
+            assert (low, high) == tuple(round(255 * float(v.clamp(0, 1))) for v in (raw.min(), raw.max()))
+
+
+def test_a_part_is_enough_to_go_on(job, photos, monkeypatch):
+    """Killed between the last part and the merge, the next run merges without inverting anything."""
+    merge = Results.merge
+    monkeypatch.setattr(Results, "merge", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    job(f"data.path={photos}")
+    monkeypatch.setattr(Results, "merge", merge)
+    outcome = job(f"data.path={photos}")
+    assert "3 of 3 are finished" in outcome.out and len(table(outcome.folder)) == 3
+    assert json.dumps(sorted(load_file(outcome.folder / "reconstructions.safetensors"))) == json.dumps(
+        ["a.png/0", "b.png/0", "sub/a.png/0"]
+    )

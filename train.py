@@ -1,0 +1,21 @@
+"""Invert a representation: python train.py [key=value …]; see README.md."""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from invrep.errors import one_sentence
+
+
+@hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="config")
+def main(config: DictConfig) -> float | None:
+    """Run one job of the command line or of a sweep."""
+    from invrep.run import run
+
+    return run(config)
+
+
+if __name__ == "__main__":
+    with one_sentence():
+        main()
