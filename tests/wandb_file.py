@@ -1,10 +1,12 @@
 """Reading W&B's offline files: LevelDB's log framing round the records that wandb's own protobuf classes parse."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from wandb.proto import wandb_internal_pb2 as pb
 
 BLOCK, HEADER = 32768, 7
@@ -26,6 +28,19 @@ def records(path: Path) -> Iterator[pb.Record]:
             record = b""
 
 
+def whole(path: Path) -> list[pb.Record]:
+    """Return the records of a run that has ended; W&B's process closes its file a little after ``finish`` returns."""
+    for _ in range(300):
+        try:
+            found = list(records(path))
+        except DecodeError:
+            found = []
+        if any(record.WhichOneof("record_type") == "exit" for record in found):
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{path} has no end")
+
+
 class OfflineRun:
     """What a run recorded: history rows, summary, config, its name and group, step metrics and exit code."""
 
@@ -37,7 +52,7 @@ class OfflineRun:
         self.config: dict[str, Any] = {}
         self.steps: dict[str, str] = {}
         self.exit_code: int | None = None
-        for record in records(path):
+        for record in whole(path):
             kind = record.WhichOneof("record_type")
             if kind == "history":
                 self.history.append(_values(record.history.item))
