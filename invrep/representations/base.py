@@ -38,6 +38,8 @@ class Representation(nn.Module):
         receptive_field: side in pixels of what one position of the code sees; None where it is the whole image.
         stride: distance in pixels between neighbouring positions of the code; None for a code without positions.
         schedule: learning rate and number of passes of each stage of the CVPR 2015 descent (paper.md §2).
+        weights: of the parts of the code in an objective; None where they count alike.
+        weights_id: what changes when trained weights do, for the name of the output folder; None without any.
         mean: buffer (C, 1, 1), (1, 1, 1) or (C, H, W) in [0, 1]: the pixel value that the priors take for zero.
     """
 
@@ -47,6 +49,8 @@ class Representation(nn.Module):
     receptive_field: int | None = None
     stride: int | None = None
     schedule: tuple[tuple[float, int], ...] = ((4e-3, 100), (4e-4, 200), (4e-5, 100))
+    weights: tuple[float, ...] | None = None
+    weights_id: str | None = None
     mean: Tensor
 
     def __init__(self, mean: Any = 128 / 255) -> None:
@@ -70,7 +74,7 @@ class Representation(nn.Module):
         if images.ndim != 4 or images.shape[1] not in self.channels:
             wanted = " or ".join(map(str, self.channels))
             raise InvrepError(
-                f"{type(self).__name__} takes images of shape (batch, {wanted}, height, width), "
+                f"{getattr(self, 'name', type(self).__name__)} takes images of shape (batch, {wanted}, height, width), "
                 f"not {tuple(images.shape)}."
             )
         if not images.is_floating_point():

@@ -10,36 +10,47 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invrep.errors import InvrepError, nearest
+from invrep.errors import InvrepError, nearest, number
 from invrep.representations.base import InputSize, Representation
-from invrep.representations.trace import Trace, dry_run, evaluating, hooked, meta_copy, tensors_of
+from invrep.representations.trace import Trace, dry_run, evaluating, meta_copy
+from invrep.representations.watch import prefix_tokens, tensors_of, watching
 
-LayerNames = str | Sequence[str] | None
+LayerNames = str | int | Sequence[str | int] | Mapping[str | int, float] | None
 
 
 class Network(Representation):
     """The code of a module at one layer or at several; nothing past them runs.
 
-    The code is what a plain forward hook on the untouched module would have copied: of a layer that is called several
-    times the last call, of a layer that an in-place operation follows the value before it. The module runs in
-    evaluation mode and without weight gradients, and keeps its hooks, its ``training`` and its ``requires_grad`` flags
-    outside the call. :meth:`train` and :meth:`eval` do not reach it.
+    A layer is a submodule, or a value in between by the names of :mod:`invrep.representations.watch`. Its code is what
+    a plain forward hook on the untouched module would have copied: of a layer that is called several times the last
+    call, of a layer that an in-place operation follows the value before it. The module runs in evaluation mode and
+    without weight gradients, and keeps its hooks, its ``training`` and its ``requires_grad`` flags outside the call.
+    :meth:`train` and :meth:`eval` do not reach it.
 
     Args:
         module: the network; takes (B, C, H, W).
-        layer: an alias or a module path, or several; None for the module's output.
+        layer: an alias, a name or, with ``numbers``, a number; or several; or several with their weights in the
+            objective; None for the module's output.
         mean: the module sees (images − mean) / std; a number, one per channel, or (C, H, W), for images in [0, 1].
             None: nothing is subtracted, and mid-grey is the priors' zero.
         std: a number or one per channel.
         channels: the numbers of channels that the module takes.
         input_size: the size that the module was published with.
-        aliases: short name → module path.
+        aliases: short name → name.
+        numbers: the layers that have a number, 1 first.
         name: what the messages call the module; by default its class.
         skeleton: the whole module on the meta device, for dry runs; made from the module where it is not given.
 
+    Attributes:
+        classes: what the module's outputs are scores of; None where that is not known.
+        classifier: returns the whole module with its weights, where it has been trained to tell classes; else None.
+
     Raises:
-        InvrepError: the layer does not exist, is never called, or is a number.
+        InvrepError: the layer does not exist, is never called, or is a number without ``numbers``.
     """
+
+    classes: Sequence[str] | None = None
+    classifier: Callable[[], Network] | None = None
 
     def __init__(
         self,
@@ -51,6 +62,7 @@ class Network(Representation):
         channels: tuple[int, ...] = (3,),
         input_size: InputSize | None = None,
         aliases: Mapping[str, str] | None = None,
+        numbers: Sequence[str] = (),
         name: str | None = None,
         skeleton: nn.Module | None = None,
     ) -> None:
@@ -65,9 +77,13 @@ class Network(Representation):
         self.name = name or type(module).__name__
         self.module = module
         self.aliases = dict(aliases or {})
-        self.paths = resolve(layer, module, aliases=self.aliases, name=self.name)
+        self.numbers = tuple(numbers)
         self._skeleton = (skeleton,)  # a tuple, for it is no submodule
         self._calls: dict[tuple[int, ...], dict[str, int]] = {}
+        self._prefix = prefix_tokens(module)
+        if isinstance(layer, Mapping):
+            self.weights = tuple(number(f"layer.{name}", weight, above=0) for name, weight in layer.items())
+        self.paths = self._resolve(layer)
         if self.paths != [""]:
             self._declare()
 
@@ -77,17 +93,28 @@ class Network(Representation):
         Raises:
             InvrepError: the images are too small for the layer, or the layer returns no floating-point tensor.
         """
+        if self.mean.shape[-1] > 1 and self.mean.shape[1:] != images.shape[2:]:
+            raise InvrepError(
+                f"{self.name} subtracts a mean image of {self.mean.shape[1]}×{self.mean.shape[2]} pixels, which images "
+                f"of {images.shape[2]}×{images.shape[3]} do not fit; use data.resize=model or data.resize=squash."
+            )
         mean, std = (constant.to(images) for constant in (self.mean, self.std))
         images = ((images - mean) if self._centred else images) / std
         calls = {"": 1} if self.paths == [""] else self._expected_calls(images)
         with evaluating(self.module):
-            outputs = _run_to(self.module, images, calls)
+            outputs = self._run_to(images, calls)
         for path in self.paths:
             if not outputs.get(path):
                 raise InvrepError(
                     f"The layer {self._label(path)} of {self.name} "
                     + ("returned no floating-point tensor." if path in outputs else "was not reached.")
                 )
+            for tensor in outputs[path]:
+                if not tensor.ndim or len(tensor) != len(images):
+                    raise InvrepError(
+                        f"The layer {self._label(path)} of {self.name} does not return one part for each image: its "
+                        f"shape is {tuple(tensor.shape)} for {len(images)} image{'s'[: len(images) != 1]}."
+                    )
         return [tensor for path in self.paths for tensor in outputs[path]]
 
     def trace(self, height: int, width: int, *, channels: int | None = None) -> Trace:
@@ -123,6 +150,71 @@ class Network(Representation):
     @property
     def _published(self) -> tuple[int, int]:
         return self.input_size.crop if self.input_size else (224, 224)
+
+    def _resolve(self, layer: LayerNames) -> list[str]:
+        """Return the names of a layer, or of several, without aliases; ``[""]``, the module itself, for None."""
+        if layer is None:
+            return [""]
+        names = [layer] if isinstance(layer, (str, Real)) or not isinstance(layer, Iterable) else list(layer)
+        if not names:
+            raise InvrepError(f"The list of layers of {self.name} is empty; name at least one layer.")
+        return [self._resolve_one(name) for name in names]
+
+    def _resolve_one(self, name: object) -> str:
+        if isinstance(name, Integral) and not isinstance(name, bool):
+            if 1 <= name <= len(self.numbers):
+                return self.numbers[name - 1]
+            if self.numbers:
+                raise InvrepError(f"{self.name} has the layers 1 to {len(self.numbers)}, not {name}.")
+            raise InvrepError(
+                f"The layer of {self.name} is the number {name}, but layer numbers exist only for the paper's networks "
+                "(MatConvNet files); give its name, and quote one that reads as a number (1_2 is read as 12): "
+                "layer=\"'1_2'\"."
+            )
+        if not isinstance(name, str):
+            raise InvrepError(
+                f"The layer of {self.name} is {name!r}, not a name; quote a name that reads as a number "
+                "(1.10 is read as 1.1): layer=\"'1.10'\"."
+            )
+        if name in self.aliases:
+            return self.aliases[name]
+        if name.isdecimal() and self.numbers:
+            return self._resolve_one(int(name))
+        modules = [path for path, _ in self.module.named_modules(remove_duplicate=False) if path]
+        if name in modules:
+            return name
+        try:
+            values = self.published_trace.layers
+        except Exception:  # what is no module is found by the first pass
+            return name
+        if name not in values:
+            options = [*self.aliases, *modules, *(value for value in values if value)]
+            raise InvrepError(f"{self.name} has no layer {name!r}; {nearest(name, options)}.")
+        return name
+
+    def _run_to(self, images: Tensor, calls: Mapping[str, int]) -> dict[str, list[Tensor]]:
+        """Return each layer's value of its last call, having run the module no further than that."""
+        left = dict(calls)
+        outputs: dict[str, list[Tensor]] = {}
+        stop = _Stop()
+
+        def keep(path: str, output: Any) -> None:
+            left[path] -= 1
+            if left[path] > 0:
+                return
+            outputs[path] = tensors_of(output)
+            if all(count <= 0 for count in left.values()):
+                raise stop
+            # What runs on may write into it (an in-place ReLU or sum); the last one of all needs no copy.
+            outputs[path] = [tensor.clone() for tensor in outputs[path]]
+
+        with watching(self.module, keep, left.keys(), prefix=self._prefix):
+            try:
+                self.module(images)
+            except _Stop as caught:
+                if caught is not stop:
+                    raise
+        return outputs
 
     def _label(self, path: str) -> str:
         """Return how messages name a layer: ``'relu5_3' (features.29)``."""
@@ -199,65 +291,8 @@ class Network(Representation):
         )
 
 
-def resolve(layer: LayerNames, module: nn.Module, *, aliases: Mapping[str, str], name: str) -> list[str]:
-    """Return the module paths of a layer's name, or of several; ``[""]``, the module itself, for None.
-
-    Raises:
-        InvrepError: there is no such layer, or the name is a number.
-    """
-    if layer is None:
-        return [""]
-    paths = [path for path, _ in module.named_modules(remove_duplicate=False) if path]
-    names = [layer] if isinstance(layer, (str, Real)) or not isinstance(layer, Iterable) else list(layer)
-    if not names:
-        raise InvrepError(f"The list of layers of {name} is empty; name at least one layer.")
-    found = []
-    for one in names:
-        if isinstance(one, Integral) and not isinstance(one, bool):
-            raise InvrepError(
-                f"The layer of {name} is the number {one}, but layer numbers exist only for the paper's networks "
-                "(MatConvNet files); give its name, and quote one that reads as a number (1_2 is read as 12): "
-                "layer=\"'1_2'\"."
-            )
-        if not isinstance(one, str):
-            raise InvrepError(
-                f"The layer of {name} is {one!r}, not a name; quote a name that reads as a number "
-                "(1.10 is read as 1.1): layer=\"'1.10'\"."
-            )
-        path = aliases.get(one, one)
-        if path not in paths:
-            raise InvrepError(f"{name} has no layer {one!r}; {nearest(one, [*aliases, *paths])}.")
-        found.append(path)
-    return found
-
-
 class _Stop(BaseException):
     """Ends a forward pass at the last layer needed; no Exception, lest the module's own ``except`` catches it."""
-
-
-def _run_to(module: nn.Module, images: Tensor, calls: Mapping[str, int]) -> dict[str, list[Tensor]]:
-    """Return what each layer returned in its last call, having run the module no further than that."""
-    left = dict(calls)
-    outputs: dict[str, list[Tensor]] = {}
-    stop = _Stop()
-
-    def keep(path: str, output: Any) -> None:
-        left[path] -= 1
-        if left[path] > 0:
-            return
-        outputs[path] = tensors_of(output)
-        if all(count <= 0 for count in left.values()):
-            raise stop
-        # What runs on may write into it (an in-place ReLU, an in-place sum); the last one of all needs no copy.
-        outputs[path] = [tensor.clone() for tensor in outputs[path]]
-
-    with hooked(module, calls, keep):
-        try:
-            module(images)
-        except _Stop as caught:
-            if caught is not stop:
-                raise
-    return outputs
 
 
 def _constant(value: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""A dry run of a module: which layers are called how often, their shapes, what they see, which weights they need.
+"""A dry run of a module: what it computes, in what shapes, what that sees and costs, which weights it needs.
 
 On the meta device a forward pass costs no arithmetic and no memory, so all of this is known before any weight is.
 """
@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from invrep.representations.watch import Watcher, prefix_tokens, tensors_of, watching
 
 aten = torch.ops.aten
 
@@ -33,25 +36,62 @@ _IN_PLACE = {
     aten.detach,
     aten.contiguous,
 }
+_PADDINGS = {aten.constant_pad_nd, aten.reflection_pad2d, aten.replication_pad2d}
+
+
+class Geometry(NamedTuple):
+    """What the positions of a value see, all (height, width) in pixels.
+
+    Attributes:
+        field: sides of the receptive field; infinite where it is, or may be, the whole image.
+        stride: distance to the next position; None where there are no positions.
+        start: upper left corner of the receptive field of position (0, 0); negative within padding.
+    """
+
+    field: tuple[float, float]
+    stride: tuple[int, int] | None
+    start: tuple[int, int] = (0, 0)
+
+    def box(self, rows: slice, columns: slice) -> tuple[int, int, int, int] | None:
+        """Return top, left, bottom and right of what a rectangle of positions sees; None of the whole image."""
+        if self.stride is None or math.inf in self.field:
+            return None
+        (top, bottom), (left, right) = (
+            (begin + first.start * step, begin + (first.stop - 1) * step + int(side))
+            for begin, step, side, first in zip(self.start, self.stride, self.field, (rows, columns), strict=True)
+        )
+        return top, left, bottom, right
 
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """One layer of a dry run.
+    """One value of a dry run: a layer's output, or one in between (:mod:`invrep.representations.watch`).
 
     Attributes:
-        calls: how many times a forward pass calls it.
-        shapes: shapes of the tensors that its last call returns.
-        receptive_field: side in pixels of what one position sees; None where it is, or may be, the whole image.
-        stride: pixels between neighbouring positions; None where there are no positions.
-        end: place of its last call's end in the order of events.
+        calls: how many times a forward pass computes it.
+        shapes: shapes of its tensors, of the last time.
+        geometry: what its positions see.
+        forward: FLOPs of a pass up to there.
+        products: which of the pass's products (:attr:`Trace.costs`) it comes from, the bits of a number.
+        end: place of its last computation's end in the order of events.
     """
 
     calls: int
     shapes: tuple[tuple[int, ...], ...]
-    receptive_field: int | None
-    stride: int | None
+    geometry: Geometry
+    forward: int
+    products: int
     end: int
+
+    @property
+    def receptive_field(self) -> int | None:
+        """Side in pixels of what one position sees; None where it is, or may be, the whole image."""
+        return None if math.inf in self.geometry.field else int(max(self.geometry.field))
+
+    @property
+    def stride(self) -> int | None:
+        """Pixels between neighbouring positions; None where there are no positions."""
+        return None if self.geometry.stride is None else max(self.geometry.stride)
 
 
 @dataclass(frozen=True)
@@ -59,28 +99,34 @@ class Trace:
     """What a forward pass does.
 
     Attributes:
-        layers: module path → what happened there, for every module whose call came to an end; ``""`` is the module.
+        layers: name → what happened there, for every value that was computed; ``""`` is the module's output.
         first_use: name of a parameter or buffer → place of its first use in the order of events.
+        costs: for each convolution, matrix product and attention the FLOPs of its gradients toward the images and,
+            where it is no part of the module's own pass, of itself.
         error: what ended the pass early; None where it came to its end.
     """
 
     layers: dict[str, LayerTrace]
     first_use: dict[str, int]
+    costs: list[int]
     error: Exception | None
 
+    def flops(self, path: str) -> int:
+        """Return what a forward pass up to a value costs, and the backward pass from there to the images alone.
+
+        Multiplications and additions of convolutions, matrix products and attention; weights get no gradient.
+        """
+        layer = self.layers[path]
+        return layer.forward + sum(cost for k, cost in enumerate(self.costs) if layer.products >> k & 1)
+
     def calls(self, path: str) -> int:
-        """Return how many times the layer was called."""
+        """Return how many times the value was computed."""
         return self.layers[path].calls if path in self.layers else 0
 
     def weights_up_to(self, paths: Iterable[str]) -> set[str]:
         """Return the names of the parameters and buffers that a pass needs which stops at the last of these layers."""
         end = max(self.layers[path].end for path in paths)
         return {name for name, first in self.first_use.items() if first <= end}
-
-
-def tensors_of(output: Any) -> list[Tensor]:
-    """Return the floating-point tensors in what a module returned: a tensor, or tuples, lists and dicts of them."""
-    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
 @contextmanager
@@ -110,20 +156,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-@contextmanager
-def hooked(module: nn.Module, paths: Iterable[str], hook: Callable[[str, Any], None]) -> Iterator[None]:
-    """Call ``hook(path, output)`` whenever one of these submodules has returned, and leave no hook behind."""
-    handles = []
-    try:
-        for path in paths:
-            submodule = module.get_submodule(path)
-            handles.append(submodule.register_forward_hook(lambda _module, _args, output, p=path: hook(p, output)))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def meta_copy(module: nn.Module) -> nn.Module:
     """Return a copy of the module whose parameters and buffers have shapes but no values.
 
@@ -151,103 +183,149 @@ def dry_run(module: nn.Module, images: Tensor) -> Trace:
         module: any module; on the meta device (:func:`meta_copy`) the pass costs almost nothing.
         images: (B, C, H, W), on the module's device; the pass may change them.
     """
-    paths: dict[str, nn.Module] = dict(module.named_modules(remove_duplicate=False))
     recorder = _Recorder(module, images)
     ended: dict[str, LayerTrace] = {}
+    sources: Any = WeakTensorKeyDictionary()
 
-    def note(path: str, output: Any) -> None:
+    def note(name: str, output: Any) -> None:
         tensors = tensors_of(output)
-        field, stride = recorder.geometry(tensors)
+        if name in recorder.modules and len(tensors) == 1 and (source := sources.pop(tensors[0], None)) is not None:
+            ended.pop(source, None)  # the function whose value the module returns has no need of another name
+        elif len(tensors) == 1 and tensors[0] is output and name not in recorder.modules:
+            sources.setdefault(output, name)
+        seen = recorder.seen(tensors)
         shapes = tuple(tuple(tensor.shape) for tensor in tensors)
-        calls = ended[path].calls + 1 if path in ended else 1
-        ended[path] = LayerTrace(calls, shapes, field, stride, recorder.clock)
+        calls = ended[name].calls + 1 if name in ended else 1
+        ended[name] = LayerTrace(calls, shapes, seen.geometry, recorder.forward, seen.products, recorder.clock)
 
     error = None
     factories = torch.device("meta") if images.is_meta else nullcontext()
+    watched = watching(module, note, prefix=prefix_tokens(module))
     try:
         # A caller who counts operations (FlopCounterMode) should see those of the pass that was asked for.
         uncounted = _disable_current_modes()
-        with uncounted, evaluating(module), hooked(module, paths, note), torch.no_grad(), factories, recorder:
+        with uncounted, evaluating(module), watched as recorder.watcher, torch.no_grad(), factories, recorder:
             module(images)
     except Exception as caught:
         error = caught.with_traceback(None)  # its frames would keep every tensor of the pass alive
-    return Trace(ended, recorder.first_use, error)
+    once = {f"{path}_0" for path in recorder.modules if path not in ended or ended[path].calls == 1}
+    dropped = once | {name + part for name in once for part in (".cls", ".patches")}
+    layers = {name: seen for name, seen in ended.items() if name not in dropped}
+    return Trace(layers, recorder.first_use, recorder.costs, error)
 
 
-# (height, width) of what a position sees, and of the distance to the next; no strides where there are no positions.
-_Geometry = tuple[tuple[float, float], tuple[int, int] | None]
-_WHOLE = (math.inf, math.inf)
+class _Seen(NamedTuple):
+    """What a tensor comes from: what part of the image, and which products (a set, as the bits of a number)."""
+
+    geometry: Geometry
+    products: int
 
 
 class _Recorder(TorchDispatchMode):
-    """Follows every operation: when each weight is first used, and what part of the image each tensor sees."""
+    """Follows every operation: when each weight is first used, what each tensor sees, what it costs."""
+
+    watcher: Watcher | None = None
 
     def __init__(self, module: nn.Module, images: Tensor) -> None:
         super().__init__()
+        self.modules = {path for path, _ in module.named_modules(remove_duplicate=False)}
         self.clock = 0
         self.first_use: dict[str, int] = {}
         self._names: dict[int, list[str]] = {}
         for named in (module.named_parameters, module.named_buffers):
             for name, tensor in named(remove_duplicate=False):
                 self._names.setdefault(id(tensor), []).append(name)
-        self._geometry: Any = WeakTensorKeyDictionary()
-        self._geometry[images] = ((1, 1), (1, 1))
+        self._seen: Any = WeakTensorKeyDictionary()
+        self._seen[images] = _Seen(Geometry((1, 1), (1, 1)), 0)
+        self.forward = 0
+        self.costs: list[int] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.clock += 1
-        output = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         for tensor in inputs:
             for name in self._names.get(id(tensor), ()):
                 self.first_use.setdefault(name, self.clock)
-        seen = [self._geometry[tensor] for tensor in inputs if tensor in self._geometry]
+        seen = [self._seen[tensor] for tensor in inputs if tensor in self._seen]
+        if func.overloadpacket in flop_registry:
+            flops = flop_registry[func.overloadpacket](*args, **kwargs, out_val=output)
+            aside = self.watcher is not None and self.watcher.aside
+            self.forward += 0 if aside else flops
+            seen = seen and [*seen, _Seen(seen[0].geometry, 1 << len(self.costs))]
+            self.costs.append(flops * (max(len(seen) - 1, 0) + aside))
         if seen:
-            geometry = _after(func, args, _union(seen))
+            before = _union(seen)
+            after = _Seen(_after(func, args, before.geometry), before.products)
             for tensor in tensors_of(output):
-                self._geometry[tensor] = geometry
+                self._seen[tensor] = after
         return output
 
-    def geometry(self, tensors: list[Tensor]) -> tuple[int | None, int | None]:
-        """Return receptive field and stride of a layer's output in pixels."""
-        seen = [self._geometry[tensor] for tensor in tensors if tensor in self._geometry]
-        field, stride = _union(seen) if seen else (_WHOLE, None)
-        return (None if math.inf in field else int(max(field)), None if stride is None else max(stride))
+    def seen(self, tensors: list[Tensor]) -> _Seen:
+        """Return what a value of these tensors comes from."""
+        seen = [self._seen[tensor] for tensor in tensors if tensor in self._seen]
+        return _union(seen) if seen else _Seen(_WHOLE, 0)
 
 
-def _union(seen: list[_Geometry]) -> _Geometry:
+_WHOLE = Geometry((math.inf, math.inf), None)
+
+
+def _union(seen: list[_Seen]) -> _Seen:
     """What is seen where branches meet: the larger of them, since all are centred on the same pixel."""
-    fields, strides = [one[0] for one in seen], [one[1] for one in seen if one[1] is not None]
-    field = (max(f[0] for f in fields), max(f[1] for f in fields))
-    return field, (max(s[0] for s in strides), max(s[1] for s in strides)) if strides else None
+    geometries, products = [one.geometry for one in seen], 0
+    for one in seen:
+        products |= one.products
+    field = tuple(max(g.field[k] for g in geometries) for k in (0, 1))
+    placed = [g for g in geometries if g.stride is not None]
+    if not placed:
+        return _Seen(Geometry(field, None), products)
+    stride, start = (
+        tuple(pick(values[k] for values in column) for k in (0, 1))
+        for pick, column in ((max, [g.stride for g in placed]), (min, [g.start for g in placed]))
+    )
+    return _Seen(Geometry(field, stride, start), products)
 
 
-def _after(func: Any, args: Any, before: _Geometry) -> _Geometry:
+def _after(func: Any, args: Any, before: Geometry) -> Geometry:
     """What the output of an operation sees."""
-    field, stride = before
     operation = func.overloadpacket
     if torch.Tag.pointwise in func.tags or operation in _IN_PLACE:
         return before
     if operation is aten.cat:
-        return before if (args[1] if len(args) > 1 else 0) == 1 else (_WHOLE, None)
+        return before if (args[1] if len(args) > 1 else 0) == 1 else _WHOLE
+    if before.stride is None:
+        return _WHOLE
+    if operation in _PADDINGS:
+        left, _, top, *_ = (*args[1], 0, 0, 0)
+        return before._replace(start=_moved(before, (top, left)))
     window = _window(operation, args)
-    if window is None or stride is None:
-        return _WHOLE, None
-    size, step, dilation = window
-    field = tuple(f + (k - 1) * d * s for f, k, d, s in zip(field, size, dilation, stride, strict=True))
-    return field, tuple(s * t for s, t in zip(stride, step, strict=True))
+    if window is None:
+        return _WHOLE
+    size, step, padding, dilation = window
+    return Geometry(
+        tuple(f + (k - 1) * d * s for f, k, d, s in zip(before.field, size, dilation, before.stride, strict=True)),
+        tuple(s * t for s, t in zip(before.stride, step, strict=True)),
+        _moved(before, padding),
+    )
 
 
-def _window(operation: Any, args: Any) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None:
-    """Return kernel size, stride and dilation of a two-dimensional convolution or pooling; None of anything else."""
+def _moved(before: Geometry, padding: tuple[int, int]) -> tuple[int, int]:
+    return tuple(begin - pad * step for begin, pad, step in zip(before.start, padding, before.stride, strict=True))
+
+
+def _window(operation: Any, args: Any) -> tuple[tuple[int, int], ...] | None:
+    """Return kernel size, stride, padding and dilation of a 2D convolution or pooling; None of anything else."""
 
     def pair(values: Any) -> tuple[int, int]:
         return (values[0], values[-1]) if isinstance(values, (list, tuple)) else (values, values)
 
     if operation is aten.convolution and args[1].ndim == 4 and not args[6]:
-        return tuple(args[1].shape[2:]), pair(args[3]), pair(args[5])
+        return tuple(args[1].shape[2:]), pair(args[3]), pair(args[4]), pair(args[5])
     if operation in (aten.max_pool2d_with_indices, aten.avg_pool2d):
         kernel = pair(args[1])
         step = pair(args[2]) if len(args) > 2 and args[2] else kernel
+        padding = pair(args[3]) if len(args) > 3 else (0, 0)
         dilated = operation is aten.max_pool2d_with_indices and len(args) > 4
-        return kernel, step, pair(args[4]) if dilated else (1, 1)
+        return kernel, step, padding, pair(args[4]) if dilated else (1, 1)
     return None
