@@ -82,6 +82,8 @@ def check(config: DictConfig) -> None:
         value = OmegaConf.select(config, key)
         if not isinstance(value, str) or not value:
             raise InvrepError(f"{key}={value} is not valid: expected text; quote a name that looks like a number.")
+    if config.layer is not None and "layer" not in config.rep:
+        raise InvrepError(f"rep={config.name} is one code and has no layers; leave layer={config.layer} out.")
     if config.trainer.get("devices", 1) not in (1, "1", [0]):
         raise InvrepError(
             f"trainer.devices={config.trainer.devices} is not supported yet: expected 1; start one process per device, "

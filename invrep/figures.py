@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from invrep.images import shown
@@ -24,11 +25,13 @@ class GridRow:
         photo: (C, H, W) in [0, 1].
         reconstructions: each (C, H, W) in [0, 1], unclipped.
         captions: what stands under each reconstruction.
+        boxes: (top, left, bottom, right) in pixels, drawn on photo and reconstructions.
     """
 
     photo: Tensor
     reconstructions: Sequence[Tensor]
     captions: Sequence[str]
+    boxes: Sequence[tuple[int, int, int, int]] = ()
 
 
 def grid(rows: Sequence[GridRow], *, title: str, display: str, path: Path) -> None:
@@ -56,6 +59,11 @@ def grid(rows: Sequence[GridRow], *, title: str, display: str, path: Path) -> No
             bounds = (left / total[0], 1 - (top + height) / total[1], width / total[0], height / total[1])
             axes = figure.add_axes(bounds)
             axes.imshow(picture.permute(1, 2, 0).expand(-1, -1, 3).numpy(), interpolation="none", aspect="auto")
+            for top_, left_, bottom, right in row.boxes:
+                corner = (left_ - 0.5, top_ - 0.5)
+                axes.add_patch(Rectangle(corner, right - left_, bottom - top_, fill=False, color="red", linewidth=1))
+            axes.set_xlim(-0.5, picture.shape[2] - 0.5)
+            axes.set_ylim(picture.shape[1] - 0.5, -0.5)
             axes.set_axis_off()
             middle = (left + width / 2) / total[0]
             if top == heading:

@@ -203,6 +203,11 @@ def _trainer(options: Mapping[str, Any], callbacks: Sequence[pl.Callback]) -> pl
         raise InvrepError(f"Lightning's Trainer does not take {given}: {' '.join(str(error).split())}") from None
 
 
+def match(phi: Representation, code: list[Tensor], objective: Callable[..., Match]) -> Match:
+    """Return the objective whose target is a code of Φ, with what Φ knows of its parts."""
+    return objective(code, weights=phi.weights, channel_axes=phi.channel_axes)
+
+
 def solve(
     photos: Tensor,
     rows: Sequence[tuple[int, str, int]],
@@ -210,7 +215,7 @@ def solve(
     phi: Representation,
     prior: Prior,
     descent: Descent,
-    objective: Callable[[list[Tensor]], Match] = Match,
+    objective: Callable[..., Match] = Match,
     seed: int = 0,
     segment: int = 20,
     trainer: Mapping[str, Any] | None = None,
@@ -249,7 +254,7 @@ def solve(
     inversion = Inversion(
         start.to(photos.dtype),
         phi=phi,
-        objective=objective([part[owner] for part in code]),
+        objective=match(phi, [part[owner] for part in code], objective),
         prior=fixed,
         descent=descent,
         segment=segment,

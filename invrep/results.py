@@ -32,7 +32,7 @@ from invrep.images import shown, to_pil
 Key = tuple[str, int]  # image id, restart
 FIRST = ("image", "restart", "error", "root_error", "pairwise_error", "psnr", "ssim", "energy")
 LAST = ("passes", "seconds", "distance", "code_norm", "content")
-NUMBERS = {"restart": int, "passes": int, "image": str, "content": str}
+NUMBERS = {"restart": int, "passes": int, "image": str, "content": str, "class": str}
 
 
 @contextmanager

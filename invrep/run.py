@@ -25,16 +25,18 @@ from torch import Tensor
 
 from invrep import metrics
 from invrep.callbacks import Bar, Record
+from invrep.classes import Classifier
 from invrep.config import build, check, result_name
 from invrep.data import Batch, Photo, batches, find
 from invrep.errors import InvrepError, UnfitError
 from invrep.figures import MOST_COLUMNS, MOST_ROWS, GridRow, grid
 from invrep.images import read, size_after
-from invrep.inversion import Inversion, measure, solve
+from invrep.inversion import Inversion, match, measure, solve
 from invrep.optimisers import Descent
 from invrep.priors import Prior
 from invrep.representations.base import Representation
-from invrep.representations.weights import weights_id
+from invrep.representations.listing import layers_table
+from invrep.representations.network import LISTING, Network
 from invrep.results import Finished, Key, Results
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class Job:
         descent: the recipe of descent.
         results: the job's folder.
         console: where the user is told.
+        classifier: tells what the network takes a pre-image for.
         failures: photo's id → a sentence that says what is wrong with it.
     """
 
@@ -61,6 +64,7 @@ class Job:
     descent: Descent
     results: Results
     console: Console
+    classifier: Classifier
     failures: dict[str, str] = field(default_factory=dict)
 
     def read(self, photo: Photo) -> Tensor | None:
@@ -112,6 +116,13 @@ def _run(config: DictConfig) -> float | None:
     console = Console(highlight=False)
     config = config.copy()
     check(config)
+    if config.layer in LISTING:
+        network = build(config.rep)
+        if not isinstance(network, Network):
+            raise InvrepError(f"rep={config.name} is one code and has no layers; leave layer out.")
+        wide = console if console.is_terminal else Console(highlight=False, width=160)
+        wide.print(layers_table(network))
+        return None
     photos = find(config.data.path, config.data.limit)
     phi = build(config.rep)
     with open_dict(config):
@@ -120,10 +131,8 @@ def _run(config: DictConfig) -> float | None:
     if (3 if config.data.color == "rgb" else 1) not in phi.channels:
         wanted = "gray" if phi.channels == (1,) else "rgb"
         raise InvrepError(f"data.color={config.data.color} does not fit rep={config.name}: expected {wanted}.")
-    weights = config.rep.get("weights")
-    identity = None if weights is None else weights_id(weights, config.rep.model)
-    results = Results(Path(config.output) / result_name(config, identity))
-    job = Job(config, phi, build(config.prior), build(config.optim), results, console)
+    results = Results(Path(config.output) / result_name(config, phi.weights_id))
+    job = Job(config, phi, build(config.prior), build(config.optim), results, console, Classifier(phi))
 
     sizes = {}
     for photo in photos:
@@ -141,7 +150,7 @@ def _run(config: DictConfig) -> float | None:
         _fail(job, done=len(sizes))
         return None
     with results.held():
-        results.save_config(_provenance(config, identity))
+        results.save_config(_provenance(config, phi.weights_id))
         record = Record(
             config.logger,
             folder=results.folder,
@@ -210,7 +219,10 @@ def _invert(job: Job, batch: Batch, missing: Sequence[tuple[Photo, int]], record
     for photo in readable:
         job.results.save_photo(photo.id, pixels[photo])
     contents = {photo.id: photo.content() for photo in readable}
-    for finished in finished_rows(inversion, tensors, rows):
+    found = finished_rows(inversion, tensors, rows)
+    owners = [index for index, _, _ in rows]
+    classes = job.classifier(tensors[owners].to(job.phi.mean.device), inversion.reconstruction().detach())
+    for finished, seen in zip(found, classes or [{}] * len(found), strict=True):
         image, restart = finished.row["image"], finished.row["restart"]
         if not math.isfinite(finished.row["energy"]) or finished.row["failed"]:
             job.failures[image] = (
@@ -219,7 +231,7 @@ def _invert(job: Job, batch: Batch, missing: Sequence[tuple[Photo, int]], record
             )
             continue
         del finished.row["failed"]
-        finished.row |= {"seconds": seconds, "content": contents[image]}
+        finished.row |= {"seconds": seconds, "content": contents[image], **seen}
         job.results.save(image, restart, finished, config.display)
 
 
@@ -270,7 +282,8 @@ def _pairwise(job: Job, photos: Sequence[Photo]) -> float:
         if pixels is None:
             continue
         with torch.no_grad():
-            code = torch.cat([part.flatten(1) for part in job.phi(pixels[None].to(device))], 1)
+            objective = match(job.phi, job.phi(pixels[None].to(device)), build(job.config.objective))
+            code = torch.cat([part.flatten(1) for part in objective.target], 1)
         shapes.add(code.shape)
         if len(shapes) > 1:
             return math.nan
@@ -286,11 +299,22 @@ def _draw(job: Job, photos: Sequence[Photo], rows: dict[Key, dict[str, Any]]) ->
         original = job.read(photo)
         if original is not None:
             captions = [f"error {100 * rows[key]['error']:.2g} %" for key in some]
-            drawn.append(GridRow(original, [pixels[key] for key in some], captions))
+            drawn.append(GridRow(original, [pixels[key] for key in some], captions, _boxes(job, original)))
     title = f"{job.config.name} {job.config.layer}" if job.config.layer is not None else job.config.name
     job.results.save_picture(
         job.results.grid, lambda path: grid(drawn, title=title, display=job.config.display, path=path)
     )
+
+
+def _boxes(job: Job, pixels: Tensor) -> list[tuple[int, int, int, int]]:
+    """Return what the region of the code that is matched sees, for each part of the code; nothing for all of it."""
+    if (region := job.config.objective.get("region")) is None:
+        return []
+    with torch.no_grad():
+        objective = match(job.phi, job.phi(pixels[None].to(job.phi.mean.device)), build(job.config.objective))
+    places = zip(objective.regions(region), job.phi.geometry(*pixels.shape[1:]), strict=True)
+    boxes = [geometry.box(rows, columns) for (rows, columns), geometry in places]
+    return [box for box in boxes if box is not None]
 
 
 def _show_plan(job: Job, planned: Sequence[Batch], todo: Sequence[tuple[Batch, list[Any]]]) -> None:
@@ -358,9 +382,15 @@ def _summary(job: Job, rows: dict[Key, dict[str, Any]], seen: str | None) -> Non
     for row in rows.values():
         error.update(torch.tensor([row["distance"]]), torch.tensor([max(row["code_norm"], 1e-30)]))
     value = {name: 100 * float(number) for name, number in error.compute().items()}
+    kept = [row["class_kept"] for row in rows.values() if not math.isnan(row.get("class_kept", math.nan))]
     spread = "" if math.isnan(value["std"]) else f" ± {value['std']:.2f}"
     root = 100 * math.sqrt(value["mean"] / 100) if len(rows) == 1 else None
     console.print(f"error ‖Φ−Φ0‖²/‖Φ0‖²: {value['mean']:.2f}{spread} %" + (f" (root {root:.1f} %)" if root else ""))
+    if kept:
+        given = sum(row["class_probability"] for row in rows.values() if "class_probability" in row) / len(kept)
+        console.print(
+            f"top-1 class kept: {int(sum(kept))} of {len(kept)} (mean probability of the photo's class {given:.2f})"
+        )
     console.print(f"picture: {job.results.grid}", soft_wrap=True)
     if seen:
         console.print(f"more:    {seen}", soft_wrap=True, style="dim")

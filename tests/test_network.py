@@ -354,7 +354,7 @@ def test_a_wrong_layer(layer: object, message: str) -> None:
 
 
 def test_a_wrong_model_and_a_layer_that_never_runs() -> None:
-    with pytest.raises(InvrepError, match=r"no classification model 'vgg61'; the nearest are vgg1"):
+    with pytest.raises(InvrepError, match=r"no model 'vgg61'; the nearest are vgg1"):
         torchvision_network("vgg61", layer="relu5", weights="random")
     with pytest.raises(InvrepError, match=r"'aux1' of googlenet is never called"):
         torchvision_network("googlenet", layer="aux1", weights="random")

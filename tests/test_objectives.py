@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from invrep.errors import InvrepError
 from invrep.objectives import Match
 
 
@@ -36,11 +37,50 @@ class TestMatch(ObjectiveTests):
         assert (Match([target], weight=20.0)([code]) / 20).tolist() == pytest.approx(wanted, rel=1e-5)
         assert Match([target], weight=20.0).error([code]).tolist() == pytest.approx(wanted, rel=1e-5)
 
-    def test_a_mask_hides_the_rest_from_loss_and_normaliser(self):
-        target, code = torch.randn(2, 4, 5, 5), torch.randn(2, 4, 5, 5)
-        mask = torch.zeros(4, 1, 1)
-        mask[:2] = 1
-        torch.testing.assert_close(Match([target], masks=[mask])([code]), Match([target[:, :2]])([code[:, :2]]))
+    @pytest.mark.parametrize(
+        ("options", "seen"),
+        [
+            ({"channels": "group1"}, (slice(0, 3),)),
+            ({"channels": "group2"}, (slice(3, 6),)),
+            ({"channels": "1:3"}, (slice(1, 3),)),
+            ({"channels": 4}, (slice(4, 5),)),
+            ({"region": "5x5"}, (slice(None), slice(4, 9), slice(2, 7))),  # paper.md §2: from 5 and 3, counted from 1
+            ({"region": "2x3@0x6"}, (slice(None), slice(0, 2), slice(6, 9))),
+            ({"region": "13x1", "channels": "5"}, (slice(5, 6), slice(0, 13), slice(4, 5))),
+        ],
+    )
+    @pytest.mark.parametrize("axis", [1, 3])
+    def test_the_loss_and_its_normaliser_see_only_region_and_channels(self, options, seen, axis):
+        target, code = torch.randn(2, 6, 13, 9), torch.randn(2, 6, 13, 9)
+        wanted = Match([target[:, *seen]])([code[:, *seen]])
+        turned = [t.movedim(1, axis) for t in (target, code)]
+        objective = Match([turned[0]], channel_axes=[axis], **options)
+        torch.testing.assert_close(objective([turned[1]]), wanted)
+        norm = target[:, *seen].flatten(1).square().sum(1)
+        torch.testing.assert_close(objective.totals([turned[1]]), (wanted * norm, norm))
+
+    def test_channels_of_tokens_and_of_logits(self):
+        for shape, seen in (((2, 7, 4), (slice(None), slice(0, 2))), ((2, 4), (slice(0, 2),))):
+            target, code = torch.randn(shape), torch.randn(shape)
+            wanted = Match([target[:, *seen]])([code[:, *seen]])
+            torch.testing.assert_close(Match([target], channels="0:2")([code]), wanted)
+
+    @pytest.mark.parametrize(
+        ("options", "shape", "message"),
+        [
+            ({"region": "5"}, (1, 3, 9, 9), "expected ROWSxCOLUMNS"),
+            ({"region": "5x5"}, (1, 9, 3), r"rows and columns, but this layer's has the shape \(9, 3\)"),
+            ({"region": "5x11"}, (1, 3, 9, 9), "does not fit a code of 9 rows and 9 columns"),
+            ({"region": "2x2@8x0"}, (1, 3, 9, 9), "does not fit"),
+            ({"region": "0x2"}, (1, 3, 9, 9), "does not fit"),
+            ({"channels": "2:7"}, (1, 3, 9, 9), "does not fit a code of 3 channels"),
+            ({"channels": "2:2"}, (1, 3, 9, 9), "does not fit"),
+            ({"channels": "group3"}, (1, 3, 9, 9), "expected FIRST:END, a number, group1 or group2"),
+        ],
+    )
+    def test_wrong_parts(self, options, shape, message):
+        with pytest.raises(InvrepError, match=message):
+            Match([torch.ones(shape)], **options)
 
     def test_parts_are_weighted_relative_to_their_sum(self):
         target = [torch.randn(2, 3), torch.randn(2, 5)]

@@ -15,7 +15,7 @@ from torchvision import models
 
 from invrep.errors import InvrepError
 from invrep.representations.vision import torchvision_network
-from invrep.representations.weights import assign_weights, download_weights, read_weights, weights_id
+from invrep.representations.weights import assign_weights, download_weights, file_id, read_weights
 
 
 @pytest.fixture(scope="module")
@@ -207,11 +207,13 @@ def test_what_lies_past_the_layer_is_not_made() -> None:
 def test_the_id_changes_with_the_weights(tmp_path: Path) -> None:
     file = tmp_path / "a.pth"
     file.write_bytes(b"one")
-    assert weights_id(file, "alexnet") == hashlib.sha256(b"one").hexdigest()[:12]
-    assert weights_id("random", "alexnet") == "random"
-    assert weights_id("default", "vgg16") == "VGG16_Weights.IMAGENET1K_V1-397923af"
-    assert weights_id("IMAGENET1K_FEATURES", "vgg16") == "VGG16_Weights.IMAGENET1K_FEATURES-88682ab5"
+    assert file_id(file) == hashlib.sha256(b"one").hexdigest()[:12]
     with pytest.raises(InvrepError, match="no weights file"):
-        weights_id("defualt", "vgg16")
+        file_id("defualt")
     with pytest.raises(InvrepError, match="cannot be read"):
-        weights_id(tmp_path, "vgg16")
+        file_id(tmp_path)
+    phi = torchvision_network("alexnet", layer="conv1", weights="random")
+    assert phi.weights_id == "random" and phi.classifier is None
+    torch.save(phi.module.state_dict(), file)
+    phi = torchvision_network("alexnet", layer="conv1", weights=file)
+    assert phi.weights_id == file_id(file)

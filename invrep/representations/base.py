@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,30 @@ class InputSize:
     interpolation: str = "bilinear"
 
 
+class Geometry(NamedTuple):
+    """What the positions of a value see, all (height, width) in pixels.
+
+    Attributes:
+        field: sides of the receptive field; infinite where it is, or may be, the whole image.
+        stride: distance to the next position; None where there are no positions.
+        start: upper left corner of the receptive field of position (0, 0); negative within padding.
+    """
+
+    field: tuple[float, float]
+    stride: tuple[int, int] | None
+    start: tuple[int, int] = (0, 0)
+
+    def box(self, rows: slice, columns: slice) -> tuple[int, int, int, int] | None:
+        """Return top, left, bottom, right of what a rectangle of positions sees, in pixels; None: the whole image."""
+        if self.stride is None or math.inf in self.field:
+            return None
+        (top, bottom), (left, right) = (
+            (begin + first.start * step, begin + (first.stop - 1) * step + int(side))
+            for begin, step, side, first in zip(self.start, self.stride, self.field, (rows, columns), strict=True)
+        )
+        return top, left, bottom, right
+
+
 class Representation(nn.Module):
     """A differentiable map Φ from images to codes.
 
@@ -37,6 +62,9 @@ class Representation(nn.Module):
         input_size: the published input size of a model; None where any size is as good as another.
         receptive_field: side in pixels of what one position of the code sees; None where it is the whole image.
         stride: distance in pixels between neighbouring positions of the code; None for a code without positions.
+        start: the first pixel, in either direction, that position (0, 0) of the code sees; negative within padding.
+        channel_axes: which dimension of each part of the code is that of its channels; None for the usual one, 1 of
+            (B, C, H, W) and the last of (B, tokens, C).
         schedule: learning rate and number of passes of each stage of the CVPR 2015 descent (paper.md §2).
         weights: of the parts of the code in an objective; None where they count alike.
         weights_id: what changes when trained weights do, for the name of the output folder; None without any.
@@ -48,6 +76,8 @@ class Representation(nn.Module):
     input_size: InputSize | None = None
     receptive_field: int | None = None
     stride: int | None = None
+    start: int = 0
+    channel_axes: tuple[int, ...] | None = None
     schedule: tuple[tuple[float, int], ...] = ((4e-3, 100), (4e-4, 200), (4e-5, 100))
     weights: tuple[float, ...] | None = None
     weights_id: str | None = None
@@ -60,6 +90,12 @@ class Representation(nn.Module):
     def encode(self, images: Tensor) -> list[Tensor]:
         """Return the code of images that :meth:`forward` has checked."""
         raise NotImplementedError
+
+    def geometry(self, height: int, width: int) -> list[Geometry]:
+        """Return what the positions of each part of the code see in images of this size in pixels."""
+        if self.receptive_field is None or self.stride is None:
+            return [Geometry((math.inf, math.inf), None)]
+        return [Geometry((self.receptive_field,) * 2, (self.stride,) * 2, (self.start,) * 2)]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the code of RGB or grey images.

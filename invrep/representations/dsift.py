@@ -67,6 +67,7 @@ class DSIFT(Representation):
         self.stride = step if variant == "vlfeat" else step * bin
         # Four overlapping triangles and the derivative's two pixels.
         self.receptive_field = 5 * bin + (1 if variant == "vlfeat" else 2)
+        self.start = -bin if variant == "vlfeat" else 0
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Return [descriptors] of images (B, 1, H, W) in [0, 1]; see the class for shapes and errors."""

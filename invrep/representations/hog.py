@@ -85,6 +85,7 @@ class HOG(Representation):
         self.stride = cell
         # Two pixels of derivative, a triangle over one cell, and the neighbouring cells of the four blocks.
         self.receptive_field = 4 * cell - cell % 2 + 2
+        self.start = (cell - self.receptive_field) // 2
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Return [code] of images (B, C, H, W) in [0, 1]; see the class for shapes and errors."""

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from invrep.errors import InvrepError, nearest, number
-from invrep.representations.base import InputSize, Representation
-from invrep.representations.trace import Trace, dry_run, evaluating, meta_copy
+from invrep.representations.base import Geometry, InputSize, Representation
+from invrep.representations.trace import LayerTrace, Trace, dry_run, evaluating, meta_copy
 from invrep.representations.watch import prefix_tokens, tensors_of, watching
 
+LISTING = ("list", "?")  # instead of a layer: show which there are
 LayerNames = str | int | Sequence[str | int] | Mapping[str | int, float] | None
 
 
@@ -145,10 +146,11 @@ class Network(Representation):
     @cached_property
     def published_trace(self) -> Trace:
         """The :meth:`trace` at the size that the module was published with; 224×224 where that is not known."""
-        return self.trace(*self._published)
+        return self.trace(*self.published_size)
 
     @property
-    def _published(self) -> tuple[int, int]:
+    def published_size(self) -> tuple[int, int]:
+        """Height and width in pixels of the images that the module was published for; 224×224 where not known."""
         return self.input_size.crop if self.input_size else (224, 224)
 
     def _resolve(self, layer: LayerNames) -> list[str]:
@@ -183,6 +185,8 @@ class Network(Representation):
         modules = [path for path, _ in self.module.named_modules(remove_duplicate=False) if path]
         if name in modules:
             return name
+        if name == "output":
+            return ""
         try:
             values = self.published_trace.layers
         except Exception:  # what is no module is found by the first pass
@@ -233,9 +237,18 @@ class Network(Representation):
                     f"The layer {self._label(path)} of {self.name} is never called in evaluation mode and has no code; "
                     "name another one."
                 )
-        if len(self.paths) == 1 and self.paths[0] in trace.layers:
-            layer = trace.layers[self.paths[0]]
-            self.receptive_field, self.stride = layer.receptive_field, layer.stride
+        layers = [trace.layers[path] for path in self.paths if path in trace.layers]
+        if len(layers) < len(self.paths):
+            return
+        if len(layers) == 1:
+            self.receptive_field, self.stride = layers[0].receptive_field, layers[0].stride
+        self.channel_axes = tuple(_channel_axis(layer, shape) for layer in layers for shape in layer.shapes)
+
+    def geometry(self, height: int, width: int) -> list[Geometry]:
+        """Return what the positions of each part of the code see in images of this size in pixels."""
+        trace = self.trace(height, width)
+        layers = [trace.layers[path] for path in self.paths]
+        return [layer.geometry for layer in layers for _ in layer.shapes]
 
     def _expected_calls(self, images: Tensor) -> dict[str, int]:
         """Return how many times a pass with these images calls each layer, or say why it cannot."""
@@ -271,7 +284,7 @@ class Network(Representation):
 
     def _misfit(self, height: int, width: int, channels: int, calls: Mapping[str, int]) -> InvrepError:
         """Say what size the layer needs, where the module's published size is known to work."""
-        too_small, enough = 0, max(self._published)
+        too_small, enough = 0, max(self.published_size)
         while enough - too_small > 1:
             side = (too_small + enough) // 2
             trace = self.trace(side, side, channels=channels)
@@ -287,12 +300,19 @@ class Network(Representation):
             )
         return InvrepError(
             f"The layer {layers} of {self.name} does not take images of {height}×{width} pixels; "
-            f"the network was published for {self._published[0]}×{self._published[1]}."
+            f"the network was published for {self.published_size[0]}×{self.published_size[1]}."
         )
 
 
 class _Stop(BaseException):
     """Ends a forward pass at the last layer needed; no Exception, lest the module's own ``except`` catches it."""
+
+
+def _channel_axis(layer: LayerTrace, shape: tuple[int, ...]) -> int:
+    """Return which dimension is that of the channels, of a code of a square image."""
+    if len(shape) == 4 and layer.stride is None and shape[1] == shape[2] != shape[3]:
+        return 3  # Swin's
+    return 1 if len(shape) != 3 else 2
 
 
 def _constant(value: Any) -> Tensor:

@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from invrep.representations.watch import Watcher, prefix_tokens, tensors_of, watching
+from invrep.representations.base import Geometry
+from invrep.representations.watch import TOKENS, Watcher, numbered_call, prefix_tokens, tensors_of, watching
 
 aten = torch.ops.aten
 
@@ -37,30 +38,6 @@ _IN_PLACE = {
     aten.contiguous,
 }
 _PADDINGS = {aten.constant_pad_nd, aten.reflection_pad2d, aten.replication_pad2d}
-
-
-class Geometry(NamedTuple):
-    """What the positions of a value see, all (height, width) in pixels.
-
-    Attributes:
-        field: sides of the receptive field; infinite where it is, or may be, the whole image.
-        stride: distance to the next position; None where there are no positions.
-        start: upper left corner of the receptive field of position (0, 0); negative within padding.
-    """
-
-    field: tuple[float, float]
-    stride: tuple[int, int] | None
-    start: tuple[int, int] = (0, 0)
-
-    def box(self, rows: slice, columns: slice) -> tuple[int, int, int, int] | None:
-        """Return top, left, bottom and right of what a rectangle of positions sees; None of the whole image."""
-        if self.stride is None or math.inf in self.field:
-            return None
-        (top, bottom), (left, right) = (
-            (begin + first.start * step, begin + (first.stop - 1) * step + int(side))
-            for begin, step, side, first in zip(self.start, self.stride, self.field, (rows, columns), strict=True)
-        )
-        return top, left, bottom, right
 
 
 @dataclass(frozen=True)
@@ -189,10 +166,10 @@ def dry_run(module: nn.Module, images: Tensor) -> Trace:
 
     def note(name: str, output: Any) -> None:
         tensors = tensors_of(output)
-        if name in recorder.modules and len(tensors) == 1 and (source := sources.pop(tensors[0], None)) is not None:
-            ended.pop(source, None)  # the function whose value the module returns has no need of another name
-        elif len(tensors) == 1 and tensors[0] is output and name not in recorder.modules:
-            sources.setdefault(output, name)
+        if len(tensors) == 1 and name not in recorder.modules and numbered_call(name) not in recorder.modules:
+            sources[tensors[0]] = name
+        elif len(tensors) == 1 and sources.get(tensors[0], "").rpartition(".")[0] == name:
+            ended.pop(sources[tensors[0]], None)  # the module returns what its function does: one name is enough
         seen = recorder.seen(tensors)
         shapes = tuple(tuple(tensor.shape) for tensor in tensors)
         calls = ended[name].calls + 1 if name in ended else 1
@@ -209,7 +186,7 @@ def dry_run(module: nn.Module, images: Tensor) -> Trace:
     except Exception as caught:
         error = caught.with_traceback(None)  # its frames would keep every tensor of the pass alive
     once = {f"{path}_0" for path in recorder.modules if path not in ended or ended[path].calls == 1}
-    dropped = once | {name + part for name in once for part in (".cls", ".patches")}
+    dropped = once | {name + part for name in once for part in TOKENS}
     layers = {name: seen for name, seen in ended.items() if name not in dropped}
     return Trace(layers, recorder.first_use, recorder.costs, error)
 
@@ -255,6 +232,8 @@ class _Recorder(TorchDispatchMode):
             self.forward += 0 if aside else flops
             seen = seen and [*seen, _Seen(seen[0].geometry, 1 << len(self.costs))]
             self.costs.append(flops * (max(len(seen) - 1, 0) + aside))
+        if func.overloadpacket is aten.convolution and self.watcher is not None and output.ndim == 4:
+            self.watcher.patches = output.shape[2] * output.shape[3]
         if seen:
             before = _union(seen)
             after = _Seen(_after(func, args, before.geometry), before.products)

@@ -7,8 +7,8 @@ A name is looked up in this order:
 - ``blocks.5.attn.q``, ``.k``, ``.v``: queries, keys and values of an attention, before they are parted into heads;
 - ``layer1.0.add``, ``encoder.cat``: what a torch function returns that the submodule itself calls, by the function's
   name (operators by theirs, in place or not), ``add_1`` for its second call within one call of the submodule;
-- any of these with ``.cls`` or ``.patches``, where it is a tensor (batch, tokens, channels): its class token alone, or
-  its tokens without the class and register tokens.
+- of a transformer with a class token any of these with ``.cls`` or ``.patches``, where it is a tensor (batch, tokens,
+  channels): its class token alone, or its tokens without the class and register tokens.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Emit = Callable[[str, Any], None]
 
 _OPERATOR = re.compile(r"__[ir]?(add|sub|mul|truediv|matmul|pow)__")
 _CALL = re.compile(r"(.+)_(\d+)")
-_TOKENS = (".cls", ".patches")
+TOKENS = (".cls", ".patches")
 _PROJECTIONS = ("q", "k", "v")
 
 
@@ -44,6 +44,12 @@ def prefix_tokens(module: nn.Module) -> int:
         return known
     names = {name for child in module.modules() for name in child._parameters}
     return int(bool(names & {"class_token", "cls_token", "class_embedding"}))
+
+
+def numbered_call(name: str) -> str | None:
+    """Return ``relu`` for ``relu_1``; None for a name without a number."""
+    call = _CALL.fullmatch(name)
+    return call and call[1]
 
 
 @contextmanager
@@ -71,6 +77,7 @@ class Watcher(TorchFunctionMode):
 
     Attributes:
         aside: whether what is computed now is the watcher's own, no part of the module's pass.
+        patches: how many tokens there are beside the class and register tokens; None where any number will do.
     """
 
     def __init__(self, module: nn.Module, emit: Emit, names: Set[str] | None, prefix: int) -> None:
@@ -80,6 +87,7 @@ class Watcher(TorchFunctionMode):
         self.names = names
         self.prefix = prefix
         self.aside = False
+        self.patches: int | None = None
         self.handles: list[Any] = []
         self.calls: Counter[str] = Counter()
         self.stack: list[tuple[str | None, Counter[str]]] = []
@@ -107,13 +115,12 @@ class Watcher(TorchFunctionMode):
         for name in names:
             base = name
             if name not in self.modules:
-                base = next((name.removesuffix(part) for part in _TOKENS if name.endswith(part)), name)
+                base = next((name.removesuffix(part) for part in TOKENS if name.endswith(part)), name)
             owner, _, last = base.rpartition(".")
-            call = _CALL.fullmatch(base)
             if base in self.modules:
                 outputs.add(base)
-            elif call is not None and call[1] in self.modules:
-                outputs.add(call[1])
+            elif numbered_call(base) in self.modules:
+                outputs.add(numbered_call(base))
             elif last in _PROJECTIONS and isinstance(self.modules.get(owner), nn.MultiheadAttention):
                 inputs.add(owner)
             elif last in _PROJECTIONS and f"{owner}.qkv" in self.modules:
@@ -142,12 +149,12 @@ class Watcher(TorchFunctionMode):
         tensors = tensors_of(output)
         if (tensors or always) and (self.names is None or name in self.names):
             self.emit(name, output)
-        if len(tensors) == 1 and tensors[0].ndim == 3 and tensors[0].shape[1] > self.prefix:
-            parts = {".cls": tensors[0][:, 0]} if self.prefix else {}
-            parts[".patches"] = tensors[0][:, self.prefix :]
-            for part, tokens in parts.items():
-                if self.names is None or name + part in self.names:
-                    self.emit(name + part, tokens)
+        if self.prefix and len(tensors) == 1 and tensors[0].ndim == 3:
+            patches = tensors[0].shape[1] - self.prefix
+            if patches > 0 and self.patches in (None, patches):
+                for part, tokens in zip(TOKENS, (tensors[0][:, 0], tensors[0][:, self.prefix :]), strict=True):
+                    if self.names is None or name + part in self.names:
+                        self.emit(name + part, tokens)
 
     def _enter(self, path: str) -> Callable[..., None]:
         own = path if path in self.owners else None
@@ -182,7 +189,7 @@ class Watcher(TorchFunctionMode):
             with self._aside():
                 for k, (name, role) in enumerate(zip(_PROJECTIONS, ("query", "key", "value"), strict=True)):
                     full = f"{path}.{name}"
-                    if self.names is None or not self.names.isdisjoint((full, *(full + part for part in _TOKENS))):
+                    if self.names is None or not self.names.isdisjoint((full, *(full + part for part in TOKENS))):
                         part = linear(given[role], weights[k], biases[k])
                         self._emit(full, part if attention.batch_first else part.transpose(0, 1))
 

@@ -31,39 +31,31 @@ def published_weights(model: str, weights: str = "default") -> WeightsEnum | Non
     """Return torchvision's entry for a model: its default one, or the one named; None for any other word.
 
     Raises:
-        InvrepError: torchvision has no classification model of this name.
+        InvrepError: torchvision has no model of this name for classification or segmentation.
     """
-    known = models.list_models(module=models)
+    known = [name for kind in (models, models.segmentation) for name in models.list_models(module=kind)]
     if model not in known:
-        raise InvrepError(f"torchvision has no classification model {model!r}; {nearest(str(model), known)}.")
+        if model in models.list_models():
+            raise InvrepError(
+                f"torchvision's {model} takes no batch of photos alone (video, flow, boxes or quantised weights); "
+                f"expected a model for classification or segmentation, such as {known[0]}."
+            )
+        raise InvrepError(f"torchvision has no model {model!r}; {nearest(str(model), known)}.")
     entries = models.get_model_weights(model)
     return entries.DEFAULT if weights == "default" else entries.__members__.get(weights)
 
 
-def weights_id(weights: str | os.PathLike[str], model: str) -> str:
-    """Return a short name that changes when the weights do, for the name of an output folder.
-
-    Args:
-        weights: ``default``, ``random``, the name of a torchvision entry, or a path.
-        model: a torchvision model's name.
-
-    Returns:
-        ``"random"``, torchvision's name and hash (``"VGG16_Weights.IMAGENET1K_V1-397923af"``), or the first twelve
-        hexadecimal digits of the file's SHA-256. Nothing is downloaded and no model is built.
+def file_id(path: str | os.PathLike[str]) -> str:
+    """Return the first twelve hexadecimal digits of a file's SHA-256.
 
     Raises:
-        InvrepError: there is no such model or file.
+        InvrepError: there is no such file, or it cannot be read.
     """
-    if weights == "random":
-        return "random"
-    entry = published_weights(model, str(weights))
-    if entry is not None:
-        return f"{entry}-{Path(entry.url).stem.rpartition('-')[2]}"
     try:
-        with open(_existing(weights), "rb") as file:
+        with open(existing(path), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:12]
     except OSError as error:
-        raise InvrepError(f"The weights file {str(weights)!r} cannot be read ({error.strerror}).") from error
+        raise InvrepError(f"The weights file {str(path)!r} cannot be read ({error.strerror}).") from error
 
 
 def download_weights(entry: WeightsEnum) -> dict[str, Tensor]:
@@ -96,7 +88,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         InvrepError: there is no such file, it is no weights file, or it holds code.
     """
-    file = _existing(path)
+    file = existing(path)
     try:
         if file.suffix == ".safetensors":
             with safe_open(file, framework="pt") as opened:
@@ -172,7 +164,12 @@ def _plain(found: Any) -> dict[str, Tensor]:
     return {_OLD_DENSENET.sub(r"\1\2", name): value for name, value in tensors.items()}
 
 
-def _existing(path: str | os.PathLike[str]) -> Path:
+def existing(path: str | os.PathLike[str]) -> Path:
+    """Return where a weights file is.
+
+    Raises:
+        InvrepError: nowhere.
+    """
     file = Path(path).expanduser()
     if not file.exists():
         raise InvrepError(

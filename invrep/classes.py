@@ -1,0 +1,68 @@
+"""Whether a pre-image is still the same thing to the network: its class beside the photo's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invrep.errors import InvrepError
+from invrep.representations.base import Representation
+from invrep.representations.network import Network
+
+COLUMNS = ("class", "class_kept", "class_probability", "photo_probability")
+
+
+class Classifier:
+    """The whole network of which Φ is a part, made with the first question.
+
+    There is none for a representation that has not been trained to tell classes, or where the weights at hand do not
+    reach up to the classes.
+
+    Args:
+        phi: the representation.
+    """
+
+    def __init__(self, phi: Representation) -> None:
+        self._make = phi.classifier if isinstance(phi, Network) else None
+        self._network: Network | None = None
+        self.classes = phi.classes if isinstance(phi, Network) else None
+
+    @torch.no_grad()
+    def __call__(self, photos: Tensor, images: Tensor) -> list[dict[str, Any]]:
+        """Return for each pre-image the values of :data:`COLUMNS`; an empty list where there is no classifier.
+
+        ``class`` is the photo's most probable class, ``photo_probability`` what the network gives it on the photo,
+        ``class_probability`` on the pre-image, and ``class_kept`` 1 where it is the pre-image's most probable one too.
+
+        Args:
+            photos: (B, C, H, W) in [0, 1], on the CPU.
+            images: pre-images of the same shape and precision.
+        """
+        scores = self._scores(photos), self._scores(images)
+        if scores[0] is None or scores[1] is None:
+            return []
+        before, after = (score.double().softmax(1) for score in scores)
+        names = before.argmax(1).tolist()
+        return [
+            {
+                "class": str(name) if self.classes is None else self.classes[name],
+                "class_kept": int(after[k].argmax() == name),
+                "class_probability": float(after[k, name]),
+                "photo_probability": float(before[k, name]),
+            }
+            for k, name in enumerate(names)
+        ]
+
+    def _scores(self, images: Tensor) -> Tensor | None:
+        if self._make is None:
+            return None
+        try:
+            if self._network is None:
+                self._network = self._make()
+            network = self._network.to(images.device, images.dtype)
+            return torch.cat([network(image[None])[0].flatten(1) for image in images])
+        except InvrepError:
+            self._make = self._network = None
+            return None
