@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 from torchvision.transforms.functional import normalize
 
+from invrep.config import preset
 from invrep.errors import InvrepError
 from invrep.representations.network import Network
 from invrep.representations.trace import meta_copy
@@ -472,7 +473,7 @@ def test_batch_norm_stays_as_it_is_when_lightning_calls_train() -> None:
 
 @pytest.mark.parametrize("name", ["alexnet", "vgg16", "resnet18"])
 def test_the_configuration(name: str) -> None:
-    config = OmegaConf.load(ROOT / "conf" / "rep" / f"{name}.yaml")
+    config = preset("rep", name)
     assert config.weights == "default" and config.model == name
     layer = "conv1" if name == "resnet18" else "relu1"
     root = OmegaConf.create({"layer": layer, "seed": 0, "rep": config})

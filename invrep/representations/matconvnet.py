@@ -1,4 +1,4 @@
-"""The paper's networks: MatConvNet's .mat files in both their layouts, read by field name and without pickles."""
+"""The paper's networks, with MatConvNet's layers: files of its pretrained models, or random weights."""
 
 from __future__ import annotations
 
@@ -6,75 +6,25 @@ import functools
 import hashlib
 import math
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.io import loadmat
-from scipy.io.matlab import matfile_version
 from torch import Tensor, nn
 
 from invrep.errors import InvrepError, nearest
 from invrep.representations.base import InputSize
-from invrep.representations.network import LayerNames, Network
+from invrep.representations.matfile import Layer, read_matfile
+from invrep.representations.network import LISTING, LayerNames, Network
+from invrep.representations.skeleton import drop_weights
 from invrep.representations.trace import meta_copy
-from invrep.representations.weights import assign_weights, read_weights
+from invrep.representations.weights import assign_weights, file_id, read_weights
 
 _MEAN = (122.68, 116.67, 104.01)  # of ILSVRC12's training images, RGB, 0 … 255; as Caffe distributes it
-_PAGE = "MatConvNet's page of pretrained models, www.vlfeat.org/matconvnet/pretrained"
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer of a chain, with MatConvNet's parameters.
-
-    Attributes:
-        kind: convolution, max pooling, average pooling, normalisation, relu or softmax.
-        name: the paper's name, which is the module's path.
-        size: height and width of the window; ``stride`` and ``dilate`` likewise.
-        pad: top, bottom, left, right.
-        channels: of the input and of the output of a convolution, all groups together; of a normalisation, twice.
-        param: N, κ, α, β of a normalisation (α multiplies the sum of squares, not their mean); the leak of a ReLU.
-    """
-
-    kind: str
-    name: str
-    size: tuple[int, int] = (1, 1)
-    stride: tuple[int, int] = (1, 1)
-    pad: tuple[int, int, int, int] = (0, 0, 0, 0)
-    dilate: tuple[int, int] = (1, 1)
-    channels: tuple[int, int] = (0, 0)
-    groups: int = 1
-    param: tuple[float, ...] = ()
-
-    def __str__(self) -> str:
-        text = self.kind
-        if self.kind == "convolution":
-            text += f" {self.size[0]}×{self.size[1]}×{self.channels[0] // self.groups}×{self.channels[1]}"
-        elif "pooling" in self.kind:
-            text += f" {self.size[0]}×{self.size[1]}"
-        if self.param:
-            return text + f" with the parameters {' '.join(f'{value:g}' for value in self.param)}"
-        if text == self.kind:
-            return text
-        dilated = f", dilation {self.dilate[0]} {self.dilate[1]}" if self.dilate != (1, 1) else ""
-        return text + f", stride {self.stride[0]} {self.stride[1]}, pad {' '.join(map(str, self.pad))}{dilated}"
-
-    def output(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return height and width of the output for those of the input; below 1 where a window does not fit."""
-        margins = (self.pad[0] + self.pad[1], self.pad[2] + self.pad[3])
-        each = zip(size, margins, self.size, self.dilate, self.stride, strict=True)
-        return tuple((n + p - d * (k - 1) - 1) // s + 1 for n, p, k, d, s in each)
-
-    def same(self, other: Layer, size: tuple[int, int]) -> bool:
-        """Whether both compute the same of an input of this size; bottom and right pads may differ as far as that."""
-        mine, its = (replace(one, name="", pad=(one.pad[0], 0, one.pad[2], 0), param=()) for one in (self, other))
-        close = len(self.param) == len(other.param) and all(map(_close, self.param, other.param))
-        return mine == its and close and self.output(size) == other.output(size)
+_PAGE = "www.vlfeat.org/matconvnet/pretrained"
 
 
 def matconvnet_network(
@@ -100,38 +50,37 @@ def matconvnet_network(
     """
     if model is not None and model not in _PUBLISHED:
         raise InvrepError(f"There is no MatConvNet network {model!r}; {nearest(str(model), _PUBLISHED)}.")
-    published = None if model is None else _PUBLISHED[model]
-    path, name = str(weights), model or "matconvnet"
-    if path == "default" or (path == "random" and published is None):
-        file = f"a .mat file, for instance {_PUBLISHED['caffenet'].file}" if published is None else published.file
-        raise InvrepError(
-            f"rep={name} needs weights: get {file} from {_PAGE}, and give rep.weights=PATH"
-            + (" (random weights need a network with a name, for instance rep=caffenet)." if published is None else "")
-            + (", or rep.weights=random." if published is not None else "")
-        )
-    network = None
+    published, name, path = _PUBLISHED.get(model), model or "matconvnet", str(weights)
     if published is not None:
         # Before the file is read, so that a wrong layer is known at once.
         network = _network(published.layers, layer, mean=_MEAN, size=published.size, name=name)
-    if published is not None and path == "random":
-        _fill(network, lambda needed: _random(published.layers, needed, seed), source=f"{name}'s random weights")
-        network.weights_id = "random"
+        if layer in LISTING:
+            return network
+    if path == "default" or (path == "random" and published is None):
+        choice = f"{published.file} of {_PAGE}, or rep.weights=random" if published else f"a .mat file, as of {_PAGE}"
+        raise InvrepError(f"rep={name} cannot have weights={path}; give rep.weights=PATH, the path of {choice}.")
+    if published is not None:
+        if path == "random":
+            _fill(network, _random(published.layers, _needed(network), seed), source=f"{name}'s random weights")
+            network.weights_id = "random"
+            return network
+        if Path(path).suffix in (".safetensors", ".pth", ".pt"):
+            _fill(network, read_weights(weights), source=f"The weights in {path!r}")
+            network.weights_id = file_id(weights)
+            return network
+    layers, size = (published.layers, published.size) if published else ((), None)
+    wanted = f"{published.file} of {_PAGE}" if published else f"a .mat file of a simple network, as those of {_PAGE}"
+    found = read_matfile(weights, layers=layers, size=size, expected=wanted)
+    network = _network(
+        (*found.layers, *layers[len(found.layers) :]), layer, mean=found.mean, size=found.size, name=name
+    )
+    if layer in LISTING:
         return network
-    if published is not None and Path(path).suffix in (".safetensors", ".pth", ".pt"):
-        tensors = read_weights(weights)
-        _fill(network, lambda _needed: tensors, source=f"The weights in {path!r}")
-        network.weights_id = _digest(path)
-        return network
-    found = read_matconvnet(weights, model)
-    rest = published.layers[len(found.layers) :] if published is not None else ()
-    network = _network((*found.layers, *rest), layer, mean=found.mean, size=found.size, name=name)
-    _fill(network, lambda _needed: found.tensors, source=f"The weights in {path!r}")
-    network.weights_id = _digest(path)
-    network.classes = found.classes
-    if found.classifier:
-        network.classifier = functools.partial(
-            matconvnet_network, model, layer=found.classifier, weights=weights, seed=seed
-        )
+    _fill(network, found.tensors, source=f"The weights in {path!r}")
+    network.weights_id, network.classes = file_id(weights), found.classes
+    scores = _scores(found.layers, found.size)
+    if scores is not None and (published is None or scores == published.layers[-2].name):
+        network.classifier = functools.partial(matconvnet_network, model, layer=scores, weights=weights, seed=seed)
     return network
 
 
@@ -219,14 +168,13 @@ def _module(layer: Layer) -> nn.Module:
     return kinds.get(layer.kind, _Normalisation)(layer)
 
 
-def _network(
-    layers: tuple[Layer, ...], layer: LayerNames, *, mean: Any, size: InputSize, name: str
-) -> Network:
+def _network(layers: tuple[Layer, ...], layer: LayerNames, *, mean: Any, size: InputSize, name: str) -> Network:
     """Return the network without weights. ``mean``: 3 numbers or (3, H, W), in 0 … 255."""
     names = [one.name for one in layers if one.kind != "softmax"]
     if layer is None or layer == "???":
         raise InvrepError(
-            f"{name} needs a layer, for instance layer={names[0]}, layer={names[len(names) // 2]} or layer={names[-1]}."
+            f"{name} needs a layer, for instance layer={names[0]}, layer={names[len(names) // 2]} or "
+            f"layer={names[-1]}; layer=list shows all."
         )
     module = nn.Sequential()
     for one in layers:
@@ -234,7 +182,7 @@ def _network(
     module.requires_grad_(False).eval()
     return Network(
         module,
-        layer,
+        None if layer in LISTING else layer,
         mean=torch.as_tensor(mean, dtype=torch.float64) / 255,
         std=1 / 255,
         input_size=size,
@@ -245,14 +193,23 @@ def _network(
     )
 
 
-def _fill(network: Network, tensors: Any, *, source: str) -> None:
-    """Give the network what ``tensors(names)`` returns for the names of the weights that its layers need."""
-    needed = network.published_trace.weights_up_to(network.paths)
-    for name, child in network.module.named_children():
-        if isinstance(child, nn.Conv2d) and f"{name}.weight" not in needed:
-            child.weight = child.bias = None
-    given = tensors(needed)
-    assign_weights(network.module, {name: given[name] for name in needed if name in given}, source=source)
+def _needed(network: Network) -> set[str]:
+    """Return the names of the weights that the network's layers need."""
+    return network.published_trace.weights_up_to(network.paths)
+
+
+def _fill(network: Network, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Give the network the weights that its layers need, and take the others away."""
+    needed = _needed(network)
+    drop_weights(network.module, keep=needed)
+    assign_weights(network.module, {name: tensors[name] for name in needed if name in tensors}, source=source)
+
+
+def _scores(layers: tuple[Layer, ...], size: InputSize) -> str | None:
+    """Return the layer with the classes' scores: a convolution at the end that leaves one position."""
+    last = next((layer for layer in reversed(layers) if layer.kind != "softmax"), layers[0])
+    end = functools.reduce(lambda side, layer: layer.output(side), layers, size.crop)
+    return last.name if last.kind == "convolution" and end == (1, 1) else None
 
 
 def _random(layers: tuple[Layer, ...], needed: set[str], seed: int) -> dict[str, Tensor]:
@@ -268,65 +225,74 @@ def _random(layers: tuple[Layer, ...], needed: set[str], seed: int) -> dict[str,
     return tensors
 
 
-def _digest(path: str) -> str:
-    with open(Path(path).expanduser(), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
-
-
-def _close(a: float, b: float) -> bool:
-    return math.isclose(a, b, rel_tol=1e-3)
-
-
-# --- reading -------------------------------------------------------------------------------------------------------
+# --- the paper's networks ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class MatFile:
-    """What a MatConvNet file holds.
-
-    Attributes:
-        layers: in their order, without dropout and losses.
-        tensors: ``conv1.weight`` (out, in / groups, rows, columns), ``conv1.bias`` (out,) and so on, as torch has them.
-        mean: (3, 1, 1) or (3, H, W), RGB, 0 … 255.
-        size: the input size, and how photos are brought to it.
-        classes: the names of the outputs of the last layer; None where there are none.
-        classifier: the layer with the scores of the classes; None where the file ends before.
-    """
-
-    layers: tuple[Layer, ...]
-    tensors: dict[str, Tensor]
-    mean: Tensor
+class _Published:
+    file: str
     size: InputSize
-    classes: list[str] | None
-    classifier: str | None
+    layers: tuple[Layer, ...]
 
 
-class _Unfit(Exception):
-    """What is wrong with a file, as a sentence."""
+def _conv(name: str, inputs: int, outputs: int, side: int, stride: int = 1, pad: int = 0, groups: int = 1) -> Layer:
+    channels = (inputs, outputs)
+    return Layer("convolution", name, (side, side), (stride, stride), (pad,) * 4, channels=channels, groups=groups)
 
 
-def read_matconvnet(path: str | os.PathLike[str], model: str | None = None) -> MatFile:
-    """Read a simple network (no DagNN) of MatConvNet from a .mat file in either layout; nothing in it is run.
+def _pool(name: str, side: int, pad: tuple[int, int, int, int] = (0, 0, 0, 0)) -> Layer:
+    return Layer("max pooling", name, (side, side), (2, 2), pad)
 
-    Args:
-        path: a MATLAB 5 to 7 file with ``layers`` and ``meta`` (since 2015), or ``layers`` and ``normalization`` (2014).
-        model: the network that it has to be; None for any. Bottom and right pads may differ where the output does not.
 
-    Raises:
-        InvrepError: there is no such file, it is damaged, something is missing in it, or it is another network's.
-    """
-    published = _PUBLISHED[model] if model else None
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise InvrepError(f"There is no weights file {str(path)!r}; rep.weights is a MatConvNet .mat file or random.")
-    try:
-        contents = _contents(file)
-        size = _input_size(contents, published)
-        layers, tensors = _chain(contents, size.crop, published.layers if published else ())
-        mean = _mean(contents, size.crop)
-    except _Unfit as error:
-        mend = f"expected {published.file} or a part of it" if published else "expected a simple network"
-        raise InvrepError(f"{str(path)!r} cannot be used for rep={model or 'matconvnet'}: {error}; {mend}, as on {_PAGE}.") from error
-    names = _get(_get(contents, "meta", "classes") or _get(contents, "classes"), "description")
-    scores = [layer.name for layer in layers if layer.kind != "softmax"][-1:]
-    return MatFile(layers, tensors, mean, size)
+def _norm(name: str, channels: int, kappa: float, alpha: float) -> Layer:
+    return Layer("normalisation", name, channels=(channels, channels), param=(5, kappa, alpha, 0.75))
+
+
+def _relu(name: str) -> Layer:
+    return Layer("relu", name, param=(0.0,))
+
+
+def _classifier(inputs: int, side: int) -> Iterator[Layer]:
+    yield from (_conv("fc6", inputs, 4096, side), _relu("relu6"), _conv("fc7", 4096, 4096, 1), _relu("relu7"))
+    yield from (_conv("fc8", 4096, 1000, 1), Layer("softmax", "prob"))
+
+
+def _caffe(*, pool_first: bool) -> Iterator[Layer]:
+    step = 1 if pool_first else -1
+    yield from (_conv("conv1", 3, 96, 11, stride=4), _relu("relu1"))
+    yield from (_pool("pool1", 3), _norm("norm1", 96, 1, 1e-4 / 5))[::step]
+    yield from (_conv("conv2", 96, 256, 5, pad=2, groups=2), _relu("relu2"))
+    yield from (_pool("pool2", 3), _norm("norm2", 256, 1, 1e-4 / 5))[::step]
+    yield from (_conv("conv3", 256, 384, 3, pad=1), _relu("relu3"))
+    yield from (_conv("conv4", 384, 384, 3, pad=1, groups=2), _relu("relu4"))
+    yield from (_conv("conv5", 384, 256, 3, pad=1, groups=2), _relu("relu5"), _pool("pool5", 3))
+    yield from _classifier(256, 6)
+
+
+def _vgg_m() -> Iterator[Layer]:
+    yield from (_conv("conv1", 3, 96, 7, stride=2), _relu("relu1"), _norm("norm1", 96, 2, 5e-4 / 5), _pool("pool1", 3))
+    yield from (_conv("conv2", 96, 256, 5, stride=2, pad=1), _relu("relu2"), _norm("norm2", 256, 2, 5e-4 / 5))
+    yield _pool("pool2", 3, pad=(0, 1, 0, 1))
+    for number, inputs in ((3, 256), (4, 512), (5, 512)):
+        yield from (_conv(f"conv{number}", inputs, 512, 3, pad=1), _relu(f"relu{number}"))
+    yield _pool("pool5", 3)
+    yield from _classifier(512, 6)
+
+
+def _vgg_vd_16() -> Iterator[Layer]:
+    inputs = 3
+    for block, (count, outputs) in enumerate(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)), start=1):
+        for index in range(1, count + 1):
+            yield from (_conv(f"conv{block}_{index}", inputs, outputs, 3, pad=1), _relu(f"relu{block}_{index}"))
+            inputs = outputs
+        yield _pool(f"pool{block}", 2)
+    yield from _classifier(512, 7)
+
+
+_227, _224 = InputSize(crop=(227, 227), resize=256), InputSize(crop=(224, 224), resize=256)
+_PUBLISHED = {
+    "caffenet": _Published("imagenet-caffe-ref.mat", _227, tuple(_caffe(pool_first=True))),
+    "caffe_alexnet": _Published("imagenet-caffe-alex.mat", _227, tuple(_caffe(pool_first=False))),
+    "vgg_m": _Published("imagenet-vgg-m.mat", _224, tuple(_vgg_m())),
+    "vgg_vd_16": _Published("imagenet-vgg-verydeep-16.mat", _224, tuple(_vgg_vd_16())),
+}

@@ -58,20 +58,21 @@ def module_network(
     here = os.getcwd()
     sys.path.insert(0, here)
     try:
-        factory = get_object(target)
-    except Exception as error:
-        reason = str(error.__cause__ or error).splitlines()[0].rstrip(".")
-        raise InvrepError(
-            f"rep.target={target} cannot be imported ({reason}); expected package.module.factory."
-        ) from error
+        with torch.random.fork_rng(devices=[]):
+            try:
+                factory = get_object(target)
+            except Exception as error:
+                reason = str(error.__cause__ or error).splitlines()[0].rstrip(".")
+                raise InvrepError(
+                    f"rep.target={target} cannot be imported ({reason}); expected package.module.factory."
+                ) from error
+            torch.manual_seed(seed)  # after the import, which happens once
+            try:
+                made = factory if isinstance(factory, nn.Module) else factory(**(args or {}))
+            except TypeError as error:
+                raise InvrepError(f"rep.target={target} does not take rep.args={dict(args or {})}: {error}.") from error
     finally:
         sys.path.remove(here)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            made = factory(**(args or {})) if callable(factory) and not isinstance(factory, nn.Module) else factory
-        except TypeError as error:
-            raise InvrepError(f"rep.target={target} does not take rep.args={dict(args or {})}: {error}.") from error
     if not isinstance(made, nn.Module):
         raise InvrepError(f"rep.target={target} made a {type(made).__name__}, expected an nn.Module.")
     if isinstance(made, Representation):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
 from numbers import Integral, Real
 from typing import Any
 
@@ -16,6 +15,7 @@ from invrep.representations.trace import LayerTrace, Trace, dry_run, evaluating,
 from invrep.representations.watch import prefix_tokens, tensors_of, watching
 
 LISTING = ("list", "?")  # instead of a layer: show which there are
+KEPT_TRACES = 4  # photos of a thousand sizes need no thousand of them
 LayerNames = str | int | Sequence[str | int] | Mapping[str | int, float] | None
 
 
@@ -81,6 +81,7 @@ class Network(Representation):
         self.numbers = tuple(numbers)
         self._skeleton = (skeleton,)  # a tuple, for it is no submodule
         self._calls: dict[tuple[int, ...], dict[str, int]] = {}
+        self._traces: dict[tuple[int, int, int], Trace] = {}
         self._prefix = prefix_tokens(module)
         if isinstance(layer, Mapping):
             self.weights = tuple(number(f"layer.{name}", weight, above=0) for name, weight in layer.items())
@@ -94,7 +95,7 @@ class Network(Representation):
         Raises:
             InvrepError: the images are too small for the layer, or the layer returns no floating-point tensor.
         """
-        if self.mean.shape[-1] > 1 and self.mean.shape[1:] != images.shape[2:]:
+        if self.mean.shape[1:] not in ((1, 1), images.shape[2:]):
             raise InvrepError(
                 f"{self.name} subtracts a mean image of {self.mean.shape[1]}×{self.mean.shape[2]} pixels, which images "
                 f"of {images.shape[2]}×{images.shape[3]} do not fit; use data.resize=model or data.resize=squash."
@@ -124,13 +125,16 @@ class Network(Representation):
         Raises:
             Exception: the module cannot be copied (deepcopy).
         """
-        if self._skeleton[0] is None:
-            self._skeleton = (meta_copy(self.module),)
-        skeleton = self._skeleton[0]
-        dtype = next((p.dtype for p in skeleton.parameters() if p.is_floating_point()), None)
-        return dry_run(
-            skeleton, torch.empty(1, channels or self.channels[0], height, width, dtype=dtype, device="meta")
-        )
+        size = (channels or self.channels[0], height, width)
+        if size not in self._traces:
+            if self._skeleton[0] is None:
+                self._skeleton = (meta_copy(self.module),)
+            skeleton = self._skeleton[0]
+            dtype = next((p.dtype for p in skeleton.parameters() if p.is_floating_point()), None)
+            while len(self._traces) >= KEPT_TRACES:
+                self._traces.pop(next(iter(self._traces)))
+            self._traces[size] = dry_run(skeleton, torch.empty(1, *size, dtype=dtype, device="meta"))
+        return self._traces[size]
 
     def train(self, mode: bool = True) -> Network:
         """Set this module's own flag; the network within runs in evaluation mode whatever its flags say."""
@@ -143,7 +147,7 @@ class Network(Representation):
             setattr(self, buffer, value.to(getattr(self, buffer).dtype).to(getattr(self, buffer).device))
         return self
 
-    @cached_property
+    @property
     def published_trace(self) -> Trace:
         """The :meth:`trace` at the size that the module was published with; 224×224 where that is not known."""
         return self.trace(*self.published_size)
@@ -188,13 +192,17 @@ class Network(Representation):
         if name == "output":
             return ""
         try:
-            values = self.published_trace.layers
+            trace = self.published_trace
         except Exception:  # what is no module is found by the first pass
             return name
-        if name not in values:
-            options = [*self.aliases, *modules, *(value for value in values if value)]
-            raise InvrepError(f"{self.name} has no layer {name!r}; {nearest(name, options)}.")
-        return name
+        if name in trace.layers or (trace.error is not None and self.input_size is None):
+            return name
+        raise self._unknown(name, trace)
+
+    def _unknown(self, name: str, trace: Trace) -> InvrepError:
+        modules = [path for path, _ in self.module.named_modules(remove_duplicate=False)]
+        options = filter(None, dict.fromkeys([*self.aliases, *modules, *trace.layers]))
+        return InvrepError(f"{self.name} has no layer {name!r}; {nearest(name, options)}.")
 
     def _run_to(self, images: Tensor, calls: Mapping[str, int]) -> dict[str, list[Tensor]]:
         """Return each layer's value of its last call, having run the module no further than that."""
@@ -266,6 +274,10 @@ class Network(Representation):
         except Exception:
             here = whole = None
         if here is not None and whole is not None:
+            if here.error is None:
+                for path in self.paths:
+                    if not here.calls(path):
+                        raise self._unknown(path, here)
             calls = {path: (here if whole.error else whole).calls(path) for path in self.paths}
             if all(0 < calls[path] <= here.calls(path) for path in self.paths):
                 return calls
