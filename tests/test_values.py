@@ -197,7 +197,7 @@ def test_class_token_patch_tokens_queries_keys_and_values_of_torchvisions() -> N
     torch.testing.assert_close(
         sum_, code(module, f"{block}.dropout", images) + code(module, "encoder.layers.encoder_layer_0", images)
     )
-    with pytest.raises(InvrepError, match="has no layer 'conv_proj.cls'"):
+    with pytest.raises(InvrepError, match=r"has no layer 'conv_proj\.cls'"):
         code(module, "conv_proj.cls", images)
 
 
