@@ -96,7 +96,7 @@ def run(config: DictConfig) -> float | None:
         raise
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Let glibc keep the memory that a pass frees for the next one, which needs the same.
 
     By default it hands large blocks back to the system each time, and getting them anew costs a fifth of a HOG pass,
@@ -112,7 +112,7 @@ def _keep_memory() -> None:
 
 
 def _run(config: DictConfig) -> float | None:
-    _keep_memory()
+    keep_memory()
     console = Console(highlight=False)
     config = config.copy()
     check(config)
