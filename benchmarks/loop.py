@@ -68,7 +68,7 @@ def main() -> None:
         photos = photo.repeat(batch, 1, 1, 1)
         rows = [(k, str(k), 0) for k in range(batch)]
         fixed = prior.for_shape((3, *photo.shape[1:]), phi)
-        start = torch.stack([descent.noise(photo.shape, 0, str(k), 0, fixed) for k in range(batch)]).float()
+        start = torch.stack([descent.draw(photo.shape, 0, str(k), 0, fixed) for k in range(batch)]).float()
         loops, jobs = [], []
         for pair in range(options.pairs + 1):
             loops.append(bare(photos, start, features, phi.mean, std, options.passes))

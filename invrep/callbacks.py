@@ -74,11 +74,11 @@ class Bar(pl.Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
         """Count the batch as done."""
         pl_module.on_tick = None
-        self.done += pl_module.steps * len(pl_module.active)
+        self.done += (pl_module.steps - pl_module.first) * len(pl_module.active)
         self.progress.update(self.task, completed=self.done)
 
     def _show(self, inversion: Inversion) -> None:
-        completed = self.done + min(inversion.passes, inversion.steps) * len(inversion.active)
+        completed = self.done + (min(inversion.passes, inversion.steps) - inversion.first) * len(inversion.active)
         error = inversion.latest["error"][inversion.active]
         state = f"pass {inversion.passes}/{inversion.steps}"
         if len(error):
@@ -185,8 +185,8 @@ class Record(pl.Callback):
             self._guard(lambda: self.logger.log_hyperparams(dict(config)))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
-        """Begin a batch."""
-        self.recorded, self.pictured = 0, -1
+        """Begin a batch, or a further stage of one."""
+        self.recorded, self.pictured = len(pl_module.curve), -1
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Inversion, *_: Any) -> None:
         """Write what a segment has added."""
@@ -196,7 +196,7 @@ class Record(pl.Callback):
         """Write the batch's last point and picture."""
         self.pictured = -1
         self._write(pl_module)
-        self.offset += pl_module.passes
+        self.offset += pl_module.passes if pl_module.last else 0
 
     def _write(self, inversion: Inversion) -> None:
         if self.logger is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import signal
 import time
@@ -19,12 +20,15 @@ from torch.utils.data import DataLoader
 from invrep.errors import InvrepError, UnfitError
 from invrep.images import Pixels
 from invrep.metrics import psnr, ssim
-from invrep.objectives import Match
-from invrep.optimisers import Descent
+from invrep.objectives import Match, data_weight
+from invrep.optimisers import Descent, generator_of
 from invrep.priors import FixedPrior, Prior
 from invrep.representations.base import Representation
 
 TICK = 0.25  # seconds between two calls of on_tick
+SLOWER = 0.1  # what the steps of an image that diverges are multiplied by
+RETRIES = 3  # before it has failed
+MOST_RISE = 10.0  # of an energy, over one and its start: no descent comes back from there
 
 
 class Inversion(pl.LightningModule):
@@ -34,21 +38,31 @@ class Inversion(pl.LightningModule):
     representation and the objective are not registered as submodules, so that they are neither parameters nor part of
     a checkpoint.
 
+    An image that diverges (its energy or a pixel is not finite, or the energy has left its start far behind) goes back
+    to its last good state, the end of a segment, and on from there with a tenth of the step; after three times it has
+    failed and stays there. Its neighbours do not notice.
+
     Args:
-        start: (B, C, H, W), where the descent begins, in the units of ``prior.scale``.
+        start: (B, C, H, W), where the descent begins, in the units of ``prior.scale``; with offsets larger than the
+            images by the jitter's margin.
         phi: the representation Φ.
         objective: codes (list of (B, …)) → (B,); see :class:`invrep.objectives.Match`.
         prior: the priors with their constants.
-        descent: the recipe of descent.
+        descent: the recipe of descent, one stage of it.
         segment: passes between two recorded points of the curve.
+        offsets: (B, passes, 2), the row and column from which each pass of each image sees it; None without jitter.
+        margin: rows and columns by which ``start`` is larger than what Φ sees.
+        before: the stage before this one, whose passes and curve are gone on with.
+        last: whether no other stage follows.
 
     Attributes:
-        image: the optimised variable, (B, C, H, W).
+        image: the optimised variable, (B, C, H, W), in the recipe's basis.
         passes: forward-backward evaluations so far.
         curve: (pass, {name: (B,)}) at the start, after every segment and at the end; the names are ``error``,
             ``energy``, ``data`` and those of the prior's terms.
-        active: (B,) bool; False for an image that has failed (its energy or pixels were not finite), which then
-            keeps the last state that was.
+        active: (B,) bool; False for an image that has failed, which keeps its last good state.
+        done: (B,) bool; True for an image that has converged (``descent.tolerance``).
+        pace: (B,), what the steps of each image are multiplied by; below 1 after it has diverged.
         latest: {name: (B,)} of the last pass.
         on_tick: called with this module a few times a second, from inside a segment.
     """
@@ -62,21 +76,33 @@ class Inversion(pl.LightningModule):
         prior: FixedPrior,
         descent: Descent,
         segment: int = 20,
+        offsets: Tensor | None = None,
+        margin: int = 0,
+        before: Inversion | None = None,
+        last: bool = True,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.image = nn.Parameter(start.detach().clone())
+        self.basis = descent.make_basis(tuple(start.shape[1:])).to(start.device, start.dtype)
+        self.image = nn.Parameter(self.basis.analyse(start.detach()).clone())
         self._unregistered = (phi, objective)
         self.prior = prior
         self.descent = descent
-        self.steps, self._rate = descent.plan(phi)
+        steps, self._rate = descent.plan(phi)
+        self.first = before.passes if before else 0
+        self.steps = self.first + steps
         self.segment = segment
+        self.offsets, self.margin = offsets, margin
+        self.last = last
         self.pixels = Pixels(phi.mean, prior.scale)
-        self.passes = 0
-        self.curve: list[tuple[int, dict[str, Tensor]]] = []
-        self.active = torch.ones(len(start), dtype=torch.bool)
+        self.passes = self.first
+        self.curve: list[tuple[int, dict[str, Tensor]]] = list(before.curve) if before else []
+        self.active = before.active.clone() if before else torch.ones(len(start), dtype=torch.bool)
+        self.done = torch.zeros(len(start), dtype=torch.bool)
+        self.pace = torch.ones(len(start))
         self.on_tick: Callable[[Inversion], None] | None = None
         self.latest: dict[str, Tensor] = {}
+        self._rows: Tensor | None = None  # those that still cost time, where they are not all
         self._next_tick = 0.0
 
     @property
@@ -90,67 +116,105 @@ class Inversion(pl.LightningModule):
         return self._unregistered[1]
 
     def reconstruction(self) -> Tensor:
-        """Return the pre-images in [0, 1] (unclipped), (B, C, H, W)."""
-        return self.pixels.to_rgb(self.image)
+        """Return the pre-images in [0, 1] (unclipped), (B, C, H, W), without the jitter's margin."""
+        return self.pixels.to_rgb(self._cropped(self.basis.synthesise(self.image), None))
 
-    def forward(self) -> dict[str, Tensor]:
-        """Return ``error``, ``energy``, ``data`` and every prior term of the present images, each (B,)."""
-        code = self.phi(self.reconstruction())
-        error = self.objective.error(code)
-        terms = {"data": error * self.objective.weight, **self.prior(self.image)}
+    def _cropped(self, x: Tensor, offsets: Tensor | None) -> Tensor:
+        """Return what Φ sees of x: from each image's offset (B, 2), or the centre."""
+        if not self.margin:
+            return x
+        height, width = (side - self.margin for side in x.shape[-2:])
+        corners = [[self.margin // 2] * 2] * len(x) if offsets is None else offsets.tolist()
+        crops = [image[:, i : i + height, j : j + width] for image, (i, j) in zip(x, corners, strict=True)]
+        return torch.stack(crops)
+
+    def forward(self, *, jitter: bool = False) -> dict[str, Tensor]:
+        """Return ``error``, ``energy``, ``data`` and every prior term of the present images, each (B,).
+
+        Args:
+            jitter: whether to see them from this pass's offsets instead of the centre.
+        """
+        x = self.basis.synthesise(self.image if self._rows is None else self.image[self._rows])
+        offsets = None
+        if jitter and self.offsets is not None:
+            offsets = self.offsets[:, self.passes - self.first]
+            offsets = offsets if self._rows is None else offsets[self._rows.cpu()]
+        objective = self.objective if self._rows is None else self._remaining
+        code = self.phi(self.pixels.to_rgb(self._cropped(x, offsets)))
+        error = objective.error(code)
+        terms = {"data": error * objective.weight, **self.prior(x)}
         return {"error": error, "energy": torch.stack(list(terms.values())).sum(0), **terms}
 
     def setup(self, stage: str) -> None:
         """Bring what is not registered to the device and precision of the image tensor."""
         device, dtype = self.device, self.image.dtype
         self._unregistered = tuple(part.to(device, dtype) for part in self._unregistered)
-        self.pixels = self.pixels.to(device, dtype)
-        self.active = self.active.to(device)
+        self.pixels, self.basis = self.pixels.to(device, dtype), self.basis.to(device, dtype)
+        self.active, self.done = self.active.to(device), self.done.to(device)
+        self.pace = self.pace.to(device, dtype)
         self._good = self.image.detach().clone()
+        self._started: Tensor | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimiser of the image tensor; its rate is set before every pass."""
-        return self.descent.optimiser(self.image, self._rate(0) * self.descent.lr_unit(self.prior))
+        unit = self.descent.lr_unit(self.prior, self.image.shape)
+        return self.descent.optimiser(self.image, self._rate(0) * unit, self.prior)
 
     def train_dataloader(self) -> DataLoader:
         """Return the lengths of the segments: the loop's data are its own passes."""
-        whole, rest = divmod(self.steps, self.segment)
+        whole, rest = divmod(self.steps - self.first, self.segment)
         return DataLoader([self.segment] * whole + [rest] * (rest > 0), batch_size=None)
 
     def _evaluate(self) -> Tensor:
         self.image.grad = None
-        terms = self()
+        terms = self(jitter=True)
         # the sum's gradient is every image's own; a mean would tie an image to how many stand beside it
         loss = terms["energy"].sum()
         loss.backward()
-        self.latest = {name: value.detach() for name, value in terms.items()}
+        self._keep({name: value.detach() for name, value in terms.items()})
         self.passes += 1
         return loss.detach()
+
+    def _keep(self, terms: dict[str, Tensor]) -> None:
+        """Take the values of a pass as the latest; images that cost no more time keep theirs."""
+        if self._rows is None:
+            self.latest = terms
+        else:
+            self.latest = {name: self.latest[name].index_copy(0, self._rows, value) for name, value in terms.items()}
 
     def training_step(self, passes: int, _: int) -> None:
         """Do a segment of passes."""
         optimiser = self.optimizers(use_pl_optimizer=False)
-        unit = self.descent.lr_unit(self.prior)
+        unit = self.descent.lr_unit(self.prior, self.image.shape)
         end = min(self.passes + int(passes), self.steps)
         begin = self.passes
+        slowed = bool((self.pace != 1).any())
         while self.passes < end:
             for group in optimiser.param_groups:
-                group["lr"] = self._rate(self.passes) * unit
+                group["lr"] = self._rate(self.passes - self.first) * unit
                 if "max_eval" in group:
                     group["max_eval"] = min(25, self.steps - self.passes)
             first = self.passes == begin
+            was = self.image.detach().clone() if slowed else None
             optimiser.step(self._evaluate)
+            with torch.no_grad():
+                if was is not None:
+                    self.image.copy_(torch.lerp(was, self.image, self.pace[:, None, None, None]))
+                if self.prior.ball is not None:
+                    self.image.copy_(self.basis.analyse(self.prior.project(self.basis.synthesise(self.image))))
             if first:
                 self._record(begin)
+                self._started = self.latest["energy"] if self._started is None else self._started
             if self.on_tick is not None and time.monotonic() >= self._next_tick:
                 self.on_tick(self)
                 self._next_tick = time.monotonic() + TICK
-        self._freeze()
-        if not self.active.any():
+        self._settle(optimiser)
+        if not (self.active & ~self.done).any():
             self.trainer.should_stop = True
 
     def on_train_end(self) -> None:
         """Evaluate the final images once more for the curve's last point."""
+        self._rows = None
         with torch.no_grad():
             self.latest = self()
         self._record(self.passes)
@@ -158,17 +222,44 @@ class Inversion(pl.LightningModule):
     def _record(self, passes: int) -> None:
         self.curve.append((passes, self.latest))
 
-    def _freeze(self) -> None:
-        """Take back to the last good state every image that has failed, now or before."""
-        finite = self.image.detach().isfinite().flatten(1).all(1) & self.latest["energy"].isfinite()
-        self.active &= finite
-        if bool(self.active.all()):
-            self._good.copy_(self.image.detach())
-            return
-        keep = self.active[:, None, None, None]
-        with torch.no_grad():
-            self._good = torch.where(keep, self.image, self._good)
-            self.image.copy_(self._good)
+    @torch.no_grad()
+    def _settle(self, optimiser: torch.optim.Optimizer) -> None:
+        """At a segment's end, take back images that diverge, and leave out those that have converged."""
+        energy, started = self.latest["energy"], self._started
+        sound = self.image.isfinite().flatten(1).all(1) & energy.isfinite()
+        sound &= ~(energy > started + MOST_RISE * (1 + started.abs()))
+        diverged = self.active & ~self.done & ~sound
+        if bool(diverged.any()):
+            self.pace[diverged] *= SLOWER
+            self.active &= ~(diverged & (self.pace < SLOWER**RETRIES / 2))
+            for state in optimiser.state.values():
+                for name, value in state.items():
+                    if isinstance(value, Tensor) and value.shape == self.image.shape:
+                        value[diverged] = 0
+                    elif len(self.image) == 1 and name != "step":
+                        optimiser.state.clear()  # a history (L-BFGS), of one image
+                        break
+        back = diverged | self.done | ~self.active
+        if bool(back.any()):
+            self.image.copy_(torch.where(back[:, None, None, None], self._good, self.image))
+        self._good.copy_(self.image)
+        tolerance = self.descent.tolerance
+        if tolerance is not None and len(self.curve) > 1:
+            fallen = self.curve[-1][1]["energy"] - energy  # since the segment began
+            self.done |= self.active & ~diverged & (fallen < tolerance * energy.abs()) & (self.passes < self.steps)
+            if bool(self.done.any()) and not bool(self.done.all()):
+                self._rows = (~self.done).nonzero()[:, 0]
+                self._remaining = _some(self.objective, self._rows)
+
+
+def _some(objective: Match, rows: Tensor) -> Match:
+    """Return an objective for some of its images: what it holds for each of them, (B, …), is in its buffers."""
+    count = max(len(buffer) for buffer in objective.buffers())
+    some = copy.deepcopy(objective)
+    for name, buffer in objective.named_buffers():
+        if len(buffer) == count:
+            setattr(some, name, buffer[rows])
+    return some
 
 
 @contextmanager
@@ -205,7 +296,10 @@ def _trainer(options: Mapping[str, Any], callbacks: Sequence[pl.Callback]) -> pl
 
 def match(phi: Representation, code: list[Tensor], objective: Callable[..., Match]) -> Match:
     """Return the objective whose target is a code of Φ, with what Φ knows of its parts."""
-    return objective(code, weights=phi.weights, channel_axes=phi.channel_axes)
+    made = objective(code, weights=phi.weights, channel_axes=phi.channel_axes)
+    if made.weight == "auto":
+        made.weight = data_weight(phi.receptive_field, phi.stride)
+    return made
 
 
 def solve(
@@ -239,32 +333,39 @@ def solve(
         UnfitError: the representation does not take these photos.
         InvrepError: the optimiser or the Trainer does not take its arguments.
     """
-    shape = tuple(photos.shape[1:])
-    fixed = prior.for_shape(shape, phi)
-    start = torch.stack([descent.noise(shape, seed, image, restart, fixed) for _, image, restart in rows])
-    runner = _trainer(trainer or {}, callbacks)
-    device = runner.strategy.root_device
-    phi.to(device, photos.dtype)
-    try:
-        with torch.no_grad():
-            code = phi(photos.to(device))
-    except InvrepError as error:
-        raise UnfitError(str(error)) from None
-    owner = torch.tensor([index for index, _, _ in rows], device=device)
-    inversion = Inversion(
-        start.to(photos.dtype),
-        phi=phi,
-        objective=match(phi, [part[owner] for part in code], objective),
-        prior=fixed,
-        descent=descent,
-        segment=segment,
-    )
+    owner = torch.tensor([index for index, _, _ in rows])
+    stages = descent.stages(phi)
+    inversion: Inversion | None = None
     before = getattr(phi, "straight_through", None)
     try:
-        if before is not None:
-            phi.straight_through = before or descent.straight_through
-        with _quiet():
-            runner.fit(inversion)
+        for stage in stages:
+            margin = phi.jitter - 1 if stage.jitter else 0
+            shape = (photos.shape[1], photos.shape[2] + margin, photos.shape[3] + margin)
+            fixed = prior.for_shape(shape, phi)
+            runner = _trainer(trainer or {}, callbacks)
+            device = runner.strategy.root_device
+            if inversion is None:
+                draws = [stage.draw(shape, seed, image, restart, fixed) for _, image, restart in rows]
+                start = torch.stack(draws).to(photos.dtype)
+                target = _target(phi, photos, owner, device, objective)
+            else:
+                start = inversion.pixels.from_rgb(inversion.reconstruction()).detach()
+            inversion = Inversion(
+                start,
+                phi=phi,
+                objective=target,
+                prior=fixed,
+                descent=stage,
+                segment=segment,
+                offsets=_offsets(rows, seed, margin, stage.plan(phi)[0]) if margin else None,
+                margin=margin,
+                before=inversion,
+                last=stage is stages[-1],
+            )
+            if before is not None:
+                phi.straight_through = before or descent.straight_through
+            with _quiet():
+                runner.fit(inversion)
     except SystemExit:  # what Lightning makes of Ctrl-C, with further ones ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
@@ -272,6 +373,28 @@ def solve(
         if before is not None:
             phi.straight_through = before
     return inversion
+
+
+def _target(
+    phi: Representation, photos: Tensor, owner: Tensor, device: torch.device, objective: Callable[..., Match]
+) -> Match:
+    """Return the objective for the photos' own codes, of which every row has a copy."""
+    phi.to(device, photos.dtype)
+    try:
+        with torch.no_grad():
+            code = phi(photos.to(device))
+    except InvrepError as error:
+        raise UnfitError(str(error)) from None
+    return match(phi, [part[owner.to(device)] for part in code], objective)
+
+
+def _offsets(rows: Sequence[tuple[int, str, int]], seed: int, margin: int, passes: int) -> Tensor:
+    """Return (B, passes, 2) offsets between 0 and the margin, uniformly at random."""
+    draws = []
+    for _, image, restart in rows:
+        generator = generator_of(seed, image, restart, "jitter")
+        draws.append(torch.randint(margin + 1, (passes, 2), generator=generator))
+    return torch.stack(draws)
 
 
 @torch.no_grad()

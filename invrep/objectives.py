@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from invrep.errors import InvrepError
+from invrep.errors import InvrepError, number
 
 
 class Match(nn.Module):
@@ -26,7 +26,8 @@ class Match(nn.Module):
         channel_axes: which dimension of each part is that of the channels, where it is not the usual one (see
             :class:`invrep.representations.base.Representation`).
         weights: a number for each part; all 1 by default.
-        weight: C of the IJCV recipe, a factor before the whole term.
+        weight: C of the IJCV recipe, a factor before the whole term; ``auto`` for that of the layer, which is filled in
+            by what knows Φ (:func:`data_weight`).
 
     Raises:
         InvrepError: region or channels are not in a part of the code, or cannot be read.
@@ -40,11 +41,11 @@ class Match(nn.Module):
         channels: str | int | None = None,
         channel_axes: Sequence[int] | None = None,
         weights: Sequence[float] | None = None,
-        weight: float = 1.0,
+        weight: float | str = 1.0,
     ) -> None:
         super().__init__()
         self.parts = len(target)
-        self.weight = weight
+        self.weight = weight if weight == "auto" else number("objective.weight", weight, above=0, word="auto")
         self.axes = [2 if part.ndim == 3 else 1 for part in target] if channel_axes is None else list(channel_axes)
         weights = [1.0] * self.parts if weights is None else list(weights)
         self.weights = [w / sum(weights) for w in weights]
@@ -94,6 +95,19 @@ class Match(nn.Module):
         """Return the energy of each image. Shape: list of (B, …) → (B,)."""
         error = self.error(code)
         return error if self.weight == 1 else error * self.weight
+
+
+def data_weight(receptive_field: int | None, stride: int | None) -> float:
+    """Return the IJCV recipe's C for a layer: 300, 100, 20 or 1, the deeper the less.
+
+    The authors used 300 up to relu3, 100 up to relu4, 20 up to relu5 and 1 from pool5 on for AlexNet and VGG-M, and
+    300 up to relu4_3, 100 up to relu5_1, 20 up to relu5_3 for VGG-16 (paper.md §1). All of these follow from the
+    receptive field, up to 100, 132 and 200 pixels, where pool4 of VGG-16 is the only one at its bound, and from the
+    stride of 32 pixels that pool5 has.
+    """
+    if receptive_field is None or receptive_field > 200 or (stride or 1) >= 32:
+        return 1.0
+    return 300.0 if receptive_field < 100 else 100.0 if receptive_field <= 132 else 20.0
 
 
 def mask_of(part: Tensor, axis: int, region: str | None, channels: str | int | None) -> Tensor | None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from invrep.bases import FourierBasis, PixelBasis, cosines, frequencies
 from invrep.errors import InvrepError, choice, number
-from invrep.priors import FixedPrior
+from invrep.priors import BOUND, FixedPrior
 from invrep.representations.base import Representation
 
 COUPLED = ("Adafactor", "LBFGS")  # one step length or history for the whole tensor, hence for all images of a batch
@@ -36,6 +37,42 @@ class HeavyBall(torch.optim.SGD):
         return super().step(closure)
 
 
+class ForgettingAdaGrad(torch.optim.Optimizer):
+    """The IJCV descent: G ← decay·G + g², v ← momentum·v − g/(1/lr + √G), x ← x + v (nnpreimage.m:130-232).
+
+    Args:
+        params: the image tensor.
+        lr: the greatest step per unit of gradient.
+        decay: what is kept of the sum of squared gradients.
+        momentum: what is kept of the last step.
+    """
+
+    def __init__(self, params: Any, lr: float, *, decay: float = 0.9, momentum: float = 0.9) -> None:
+        super().__init__(params, {"lr": lr, "decay": decay, "momentum": momentum, "unit": 1.0})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """Do one pass; ``unit`` of a group is the variable's size in the units in which its gradient is taken."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                if not state:
+                    state["squares"], state["step"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+                gradient = parameter.grad / group["unit"]
+                state["squares"].mul_(group["decay"]).addcmul_(gradient, gradient)
+                push = gradient / (state["squares"].sqrt() + 1 / group["lr"])
+                state["step"].mul_(group["momentum"]).sub_(push / group["unit"])
+                parameter.add_(state["step"])
+        return loss
+
+
+OURS = {"HeavyBall": HeavyBall, "ForgettingAdaGrad": ForgettingAdaGrad}
+
+
 def names() -> list[str]:
     """Return the names that ``optim.name`` takes."""
     found = [
@@ -43,7 +80,7 @@ def names() -> list[str]:
         for n, c in vars(torch.optim).items()
         if isinstance(c, type) and issubclass(c, torch.optim.Optimizer) and n not in UNFIT
     ]
-    return ["HeavyBall", *sorted(found)]
+    return [*OURS, *sorted(found)]
 
 
 @dataclass
@@ -51,13 +88,23 @@ class Descent:
     """A recipe of descent.
 
     Attributes:
-        name: a class of ``torch.optim``, or ``HeavyBall``.
-        lr: learning rate in units of the optimised variable (of the paper's x for ``HeavyBall``); not used where the
-            schedule is a list.
+        name: a class of ``torch.optim``, ``HeavyBall`` (CVPR) or ``ForgettingAdaGrad`` (IJCV).
+        lr: learning rate in units of the optimised variable, of the paper's x for ``HeavyBall`` and of the paper's
+            H·W·.05·80²/6 for ``ForgettingAdaGrad``; not used where the schedule is a list.
         steps: passes (forward-backward evaluations); None takes the sum of a schedule's stages.
         schedule: ``constant``, ``linear`` (to 0), ``cosine`` (to 0), a list of stages ``[[lr, passes], …]``, which
             stretches to ``steps``, or ``auto``: the stages that the paper used with this representation.
-        start: L2 norm of the Gaussian start noise in units of σ; the authors' is 1.
+        start: how loud the start noise is, see ``noise``.
+        noise: ``gaussian`` of L2 norm ``start``·σ (CVPR: 1), or ``uniform``: between ±``start``·80/√3 grey levels over
+            its own 95 % quantile (IJCV: 1); ``natural``: Gaussian of L2 norm ``start``·σ with the spectrum 1/f^1.5.
+        basis: ``pixel`` or ``fourier``, what the optimised tensor holds (:mod:`invrep.bases`).
+        decorrelate: in the basis ``fourier``, whether its channels are those of the natural colour covariance.
+        warm_up: passes over which the rate rises to the schedule's.
+        jitter: whether every pass sees the image shifted by up to a quarter of the layer's stride, in an image that is
+            that much larger (IJCV).
+        polish: how many of the passes, at most half, are a second stage at a tenth of the rate and without jitter.
+        tolerance: an image whose energy has fallen by less than this part over a segment is done and costs no more
+            time; a smaller batch then rounds otherwise, so that its neighbours' last bits depend on it. None: never.
         options: further keyword arguments of the optimiser's class.
         straight_through: for HOG's hard binning, descend along the gradient of its bilinear binning.
     """
@@ -67,6 +114,13 @@ class Descent:
     steps: int | None = 400
     schedule: str | Sequence[Sequence[float]] = "cosine"
     start: float = 0.1
+    noise: str = "gaussian"
+    basis: str = "pixel"
+    decorrelate: bool = False
+    warm_up: int = 0
+    jitter: bool = False
+    polish: int = 0
+    tolerance: float | None = None
     options: Mapping[str, Any] | None = None
     straight_through: bool = True
 
@@ -76,8 +130,15 @@ class Descent:
         self.start = number("optim.start", self.start, minimum=0)
         if self.steps is not None:
             self.steps = number("optim.steps", self.steps, minimum=1, whole=True)
-        if not isinstance(self.straight_through, bool):
-            raise InvrepError(f"optim.straight_through={self.straight_through} is not valid: expected true or false.")
+        choice("optim.noise", self.noise, ("gaussian", "natural", "uniform"))
+        choice("optim.basis", self.basis, ("pixel", "fourier"))
+        self.warm_up = number("optim.warm_up", self.warm_up, minimum=0, whole=True)
+        self.polish = number("optim.polish", self.polish, minimum=0, whole=True)
+        if self.tolerance is not None:
+            self.tolerance = number("optim.tolerance", self.tolerance, minimum=0, word="null")
+        for key in ("jitter", "decorrelate", "straight_through"):
+            if not isinstance(getattr(self, key), bool):
+                raise InvrepError(f"optim.{key}={getattr(self, key)} is not valid: expected true or false.")
         if isinstance(self.schedule, str):
             choice("optim.schedule", self.schedule, SCHEDULES)
         else:
@@ -89,13 +150,25 @@ class Descent:
         if self.steps is None and self.schedule in SCHEDULES[:3]:
             raise InvrepError(f"optim.steps is missing: the schedule {self.schedule!r} needs a number of passes.")
 
+    def stages(self, phi: Representation) -> list[Descent]:
+        """Return the recipe's stages, each to be descended from the last one's reconstruction."""
+        steps, _ = self.plan(phi)
+        polish = min(self.polish, steps // 2)
+        if not polish:
+            return [self]
+        first = replace(self, steps=steps - polish, polish=0)
+        return [first, replace(first, steps=polish, lr=self.lr / 10, schedule="constant", jitter=False)]
+
     def plan(self, phi: Representation) -> tuple[int, Callable[[int], float]]:
         """Return the number of passes and the learning rate as a function of the passes done."""
         if isinstance(self.schedule, str) and self.schedule != "auto":
-            steps, schedule, lr = self.steps, self.schedule, self.lr
-            if schedule == "cosine":
-                return steps, lambda p: lr * (1 + math.cos(math.pi * p / steps)) / 2
-            return steps, (lambda p: lr) if schedule == "constant" else (lambda p: lr * (1 - p / steps))
+            steps, schedule, lr, warm_up = self.steps, self.schedule, self.lr, self.warm_up
+            fall = {
+                "constant": lambda p: 1.0,
+                "linear": lambda p: 1 - p / steps,
+                "cosine": lambda p: (1 + math.cos(math.pi * p / steps)) / 2,
+            }[schedule]
+            return steps, lambda p: lr * fall(p) * min(1.0, (p + 1) / warm_up if warm_up else 1.0)
         stages = phi.schedule if self.schedule == "auto" else self.schedule
         total = sum(passes for _, passes in stages)
         steps = self.steps or total
@@ -103,7 +176,7 @@ class Descent:
         # the last stage also serves an optimiser whose line search overruns
         return steps, lambda p: next((lr for (lr, _), end in zip(stages, ends, strict=True) if p < end), stages[-1][0])
 
-    def optimiser(self, image: torch.nn.Parameter, lr: float) -> torch.optim.Optimizer:
+    def optimiser(self, image: torch.nn.Parameter, lr: float, prior: FixedPrior) -> torch.optim.Optimizer:
         """Return the optimiser of the image tensor.
 
         Raises:
@@ -114,25 +187,48 @@ class Descent:
                 f"optim.name={self.name} has one history for a whole batch, so images would depend on each other; "
                 f"use it with data.batch_size=1 restarts=1, or choose another, such as Adam."
             )
-        kind = HeavyBall if self.name == "HeavyBall" else getattr(torch.optim, self.name)
+        kind = OURS.get(self.name) or getattr(torch.optim, self.name)
         try:
-            return kind([image], lr=lr, **(self.options or {}))
+            optimiser = kind([image], lr=lr, **(self.options or {}))
         except (TypeError, ValueError) as error:
             raise InvrepError(
                 f"optim.options={dict(self.options or {})} does not fit torch.optim.{self.name}: {error}."
             ) from None
 
-    def lr_unit(self, prior: FixedPrior) -> float:
-        """Return what a learning rate is multiplied by: 1, or for the heavy ball the change from x to our variable."""
-        return (prior.sigma / prior.scale) ** 2 if self.name == "HeavyBall" else 1.0
+        if self.name == "ForgettingAdaGrad":
+            optimiser.param_groups[0]["unit"] = prior.scale  # the paper's gradients are by grey levels
+        return optimiser
 
-    def noise(self, shape: tuple[int, int, int], seed: int, image: str, restart: int, prior: FixedPrior) -> Tensor:
-        """Return the start of one image, (C, H, W): Gaussian noise of L2 norm ``start``·σ grey levels.
+    def lr_unit(self, prior: FixedPrior, shape: tuple[int, ...]) -> float:
+        """Return what a rate is multiplied by for images (…, H, W): 1, or the papers' units (paper.md §2)."""
+        if self.name == "HeavyBall":
+            return (prior.sigma / prior.scale) ** 2
+        return math.prod(shape[-2:]) * 0.05 * BOUND**2 / 6 if self.name == "ForgettingAdaGrad" else 1.0
+
+    def make_basis(self, shape: tuple[int, int, int]) -> PixelBasis | FourierBasis:
+        """Return the basis of images (C, H, W)."""
+        return FourierBasis(shape, decorrelate=self.decorrelate) if self.basis == "fourier" else PixelBasis()
+
+    def draw(self, shape: tuple[int, int, int], seed: int, image: str, restart: int, prior: FixedPrior) -> Tensor:
+        """Return the start of one image, (C, H, W), in units of the optimised variable.
 
         It depends on the seed, the image's id and the restart and on nothing else: not on its place in a batch, nor
         on the device.
         """
-        key = hashlib.sha256(f"{seed}\0{image}\0{restart}".encode(errors="surrogateescape")).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)
+        generator = generator_of(seed, image, restart)
+        if self.noise == "uniform":
+            noise = 2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1
+            loudest = noise.flatten().sort().values[int(0.95 * (noise.numel() - 1))]
+            return noise * (self.start * BOUND / math.sqrt(3) / prior.scale / loudest)
         noise = torch.randn(shape, generator=generator, dtype=torch.float64)
+        if self.noise == "natural":
+            rows, columns = cosines(shape[1]), cosines(shape[2])
+            noise = rows.mT @ (noise / frequencies(*shape[1:]) ** 1.5) @ columns
         return noise * (self.start * prior.sigma / prior.scale / noise.norm())
+
+
+def generator_of(seed: int, image: str, restart: int, purpose: str = "") -> torch.Generator:
+    """Return a generator that depends on these and on nothing else."""
+    name = f"{seed}\0{image}\0{restart}{purpose and chr(0) + purpose}"
+    key = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+    return torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)

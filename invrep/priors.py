@@ -1,8 +1,8 @@
 """Natural-image priors: one number for each image.
 
-A term's energy is ``weight · σ^(power−2) · R(x)`` with x = (255·rgb − mean)/σ, that is ``weight/σ² · R(255·rgb −
-mean)``: with it a weight is the paper's λ_V for β=2, its σ^(β−2) rule for other β, and λ_α = 4e-10·σ⁴ for α=6
-(paper.md §1).
+With X = 255·rgb − mean a term's energy is ``weight/σ² · R(X)``, that is ``weight · σ^(power−2) · R(X/σ)``: with it a
+weight is the paper's λ_V for β=2, its σ^(β−2) rule for other β, and λ_α = 4e-10·σ⁴ for α=6 (CVPR; paper.md §1). A
+preset that counts per pixel (IJCV) has ``weight/(H·W) · R(X)`` instead.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from invrep.errors import InvrepError, number
 from invrep.representations.base import Representation
 
 PIXEL_RMS = 68.92  # grey levels; the published σ is 68.92·√(227·227·3)
+BOUND = 80.0  # grey levels, B of the IJCV recipe: what a pixel's norm is measured by
+STEEPNESS = 6.5  # what differences of neighbours are, in the same units
 
 
 def _power(x: Tensor, exponent: float) -> Tensor:
@@ -66,7 +68,7 @@ class TotalVariation(nn.Module):
     Args:
         beta: the exponent, at least 1; 1 is the isotropic total variation, 2 the squared one.
         weight: λ_V in the paper's units, or ``auto``: .5, 5 or 50 by the layer's receptive field
-            (:func:`weight_by_depth`).
+            (:func:`weight_by_depth`); per pixel (6.5/80)^β (get_defaults.m).
 
     Raises:
         InvrepError: beta is below 1 or weight is negative.
@@ -78,6 +80,10 @@ class TotalVariation(nn.Module):
         super().__init__()
         self.power = number("prior.tv.beta", beta, minimum=1)
         self.weight = weight if weight == "auto" else number("prior.tv.weight", weight, minimum=0, word="auto")
+
+    def automatic(self, phi: Representation, *, per_pixel: bool) -> float:
+        """Return what the weight ``auto`` is for a representation."""
+        return (STEEPNESS / BOUND) ** self.power if per_pixel else weight_by_depth(phi.receptive_field)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return R for each image. Shape: (B, C, H, W) → (B,)."""
@@ -111,6 +117,67 @@ class AlphaNorm(nn.Module):
         return values.flatten(1).sum(1)
 
 
+class PixelNorm(nn.Module):
+    """R(x) = Σ_uv (Σ_c x_cuv²)^{α/2}, the α-norm of every pixel's colour as one vector (IJCV; paper.md §1).
+
+    Args:
+        alpha: the exponent, at least 1.
+        weight: λ_α, or ``auto``: per pixel (1/80)^α (get_defaults.m), else that of :class:`AlphaNorm`.
+
+    Raises:
+        InvrepError: alpha is below 1 or weight is negative.
+    """
+
+    def __init__(self, *, alpha: float = 6.0, weight: float | str = "auto") -> None:
+        super().__init__()
+        self.power = number("prior.alpha.alpha", alpha, minimum=1)
+        self.weight = weight if weight == "auto" else number("prior.alpha.weight", weight, minimum=0, word="auto")
+
+    def automatic(self, phi: Representation, *, per_pixel: bool) -> float:
+        """Return what the weight ``auto`` is for a representation."""
+        return BOUND**-self.power if per_pixel else 4e-10
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return R for each image. Shape: (B, C, H, W) → (B,)."""
+        squares, half = x.square().sum(1), self.power / 2
+        values = squares.pow(int(half)) if half.is_integer() else _power(squares, half)
+        return values.flatten(1).sum(1)
+
+
+class ChromaVariation(nn.Module):
+    """R(x) = Σ ‖∇c‖² over the two colour differences of x, which in photographs vary far less than brightness.
+
+    The paper's total variation takes each of R, G and B for itself, and so lets deep layers, which do not mind, fill
+    a pre-image with coloured fringes. Here c1 = (r − g)/√2 and c2 = (r + g − 2b)/√6, and the differences are those of
+    :class:`TotalVariation`. Not in the papers. Grey images have no such term: R = 0.
+
+    Args:
+        weight: in the units of λ_V, or ``auto``: four times what :func:`weight_by_depth` gives.
+
+    Raises:
+        InvrepError: weight is negative.
+    """
+
+    power = 2.0
+
+    def __init__(self, *, weight: float | str = "auto") -> None:
+        super().__init__()
+        self.weight = weight if weight == "auto" else number("prior.chroma.weight", weight, minimum=0, word="auto")
+
+    def automatic(self, phi: Representation, *, per_pixel: bool) -> float:
+        """Return what the weight ``auto`` is for a representation."""
+        return 4 * ((STEEPNESS / BOUND) ** 2 if per_pixel else weight_by_depth(phi.receptive_field))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return R for each image. Shape: (B, C, H, W) → (B,)."""
+        if x.shape[1] != 3:
+            return 0 * x.flatten(1).sum(1)
+        r, g, b = x.unbind(1)
+        chroma = torch.stack([(r - g) / math.sqrt(2), (r + g - 2 * b) / math.sqrt(6)], 1)
+        squares = [chroma.diff(dim=axis).square().flatten(1).sum(1) for axis in (-1, -2)]
+        return squares[0] + squares[1]
+
+
 def weight_by_depth(receptive_field: int | None) -> float:
     """Return the paper's λ_V for a layer: .5 up to a receptive field of 60 pixels, 5 up to 150, else 50.
 
@@ -129,16 +196,31 @@ class Prior:
     Args:
         sigma: σ in grey levels, the L2 norm of a typical photo less its mean; ``auto`` is 68.92·√(C·H·W).
         scale: grey levels per unit of the optimised variable; ``sigma`` takes σ itself, as the CVPR recipe does.
+        ball: the greatest norm of a pixel's X, to which the image is projected after every pass; None for no bound.
+        per_pixel: whether weights are divided by H·W instead of σ².
         terms: name → :class:`TotalVariation`, :class:`AlphaNorm` or any module (B, C, H, W) → (B,) with the
-            attributes ``weight`` and ``power``; None leaves a term of a preset out.
+            attributes ``weight`` and ``power`` and, where its weight may be ``auto``, a method ``automatic``; None
+            leaves a term of a preset out.
 
     Raises:
-        InvrepError: σ or the scale is not positive, or a term declares no weight or power.
+        InvrepError: σ, the scale or the ball is not positive, or a term declares no weight or power.
     """
 
-    def __init__(self, *, sigma: float | str = "auto", scale: float | str = 255.0, **terms: nn.Module | None) -> None:
+    def __init__(
+        self,
+        *,
+        sigma: float | str = "auto",
+        scale: float | str = 255.0,
+        ball: float | None = None,
+        per_pixel: bool = False,
+        **terms: nn.Module | None,
+    ) -> None:
         self.sigma = sigma if sigma == "auto" else number("prior.sigma", sigma, above=0, word="auto")
         self.scale = scale if scale == "sigma" else number("prior.scale", scale, above=0, word="sigma")
+        self.ball = None if ball is None else number("prior.ball", ball, above=0, word="null")
+        if not isinstance(per_pixel, bool):
+            raise InvrepError(f"prior.per_pixel={per_pixel} is not valid: expected true or false.")
+        self.per_pixel = per_pixel
         self.terms = {name: term for name, term in terms.items() if term is not None}
         for name, term in self.terms.items():
             if not hasattr(term, "weight") or not hasattr(term, "power"):
@@ -147,11 +229,12 @@ class Prior:
     def for_shape(self, shape: tuple[int, int, int], phi: Representation) -> FixedPrior:
         """Return this preset with its automatic values filled in for images of shape (C, H, W) and for Φ."""
         sigma = PIXEL_RMS * math.sqrt(math.prod(shape)) if self.sigma == "auto" else self.sigma
-        weights = {
-            name: weight_by_depth(phi.receptive_field) if term.weight == "auto" else term.weight
-            for name, term in self.terms.items()
-        }
-        return FixedPrior(sigma, sigma if self.scale == "sigma" else self.scale, dict(self.terms), weights)
+        factors = {}
+        for name, term in self.terms.items():
+            weight = term.automatic(phi, per_pixel=self.per_pixel) if term.weight == "auto" else term.weight
+            # R is taken of X/σ, whose powers are of a size that float32 holds
+            factors[name] = weight * sigma**term.power / (shape[1] * shape[2] if self.per_pixel else sigma**2)
+        return FixedPrior(sigma, sigma if self.scale == "sigma" else self.scale, self.ball, dict(self.terms), factors)
 
 
 @dataclass(frozen=True)
@@ -161,18 +244,24 @@ class FixedPrior:
     Attributes:
         sigma: σ in grey levels.
         scale: grey levels per unit of the optimised variable.
+        ball: the greatest norm of a pixel in grey levels, or None.
         terms: name → module.
-        weights: name → weight, in the units of this module's first paragraph.
+        factors: name → what R(X/σ) is multiplied by.
     """
 
     sigma: float
     scale: float
+    ball: float | None
     terms: dict[str, nn.Module]
-    weights: dict[str, float]
+    factors: dict[str, float]
 
     def __call__(self, image: Tensor) -> dict[str, Tensor]:
         """Return each term's weighted energy, (B,), of the optimised variable, (B, C, H, W)."""
         x = image if self.scale == self.sigma else image * (self.scale / self.sigma)
-        return {
-            name: term(x) * (self.weights[name] * self.sigma ** (term.power - 2)) for name, term in self.terms.items()
-        }
+        return {name: term(x) * self.factors[name] for name, term in self.terms.items()}
+
+    def project(self, image: Tensor) -> Tensor:
+        """Return the nearest image within the ball: x_uv · min(ball/‖X_uv‖, 1) (paper.md §1)."""
+        if self.ball is None:
+            return image
+        return image * (self.ball / (image.norm(dim=1, keepdim=True) * self.scale)).clamp(max=1)

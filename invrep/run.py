@@ -128,6 +128,7 @@ def _run(config: DictConfig) -> float | None:
     with open_dict(config):
         config.data.resize = config.data.resize or ("model" if phi.input_size else "none")
         config.data.color = config.data.color or phi.color
+        config.optim.basis = config.basis or config.optim.basis
     if (3 if config.data.color == "rgb" else 1) not in phi.channels:
         wanted = "gray" if phi.channels == (1,) else "rgb"
         raise InvrepError(f"data.color={config.data.color} does not fit rep={config.name}: expected {wanted}.")

@@ -13,6 +13,12 @@ torch.set_num_threads(2)
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Let every test draw the same numbers in every run."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def photo() -> torch.Tensor:
     """A part of the cat, (3, 48, 64) in [0, 1]."""

@@ -4,11 +4,12 @@ import torch
 from torch import nn
 
 from invrep.api import representation
+from invrep.bases import FourierBasis
 from invrep.config import build, preset
 from invrep.images import Pixels, bundled, read
 from invrep.inversion import Inversion, measure, solve
 from invrep.objectives import Match
-from invrep.optimisers import Descent
+from invrep.optimisers import Descent, generator_of
 from invrep.priors import Prior
 from invrep.representations.base import Representation
 from invrep.representations.network import Network
@@ -36,7 +37,7 @@ def start(phi: Representation, photos: torch.Tensor, descent: Descent | None = N
     """Return an inversion that has not begun."""
     descent = descent or Descent()
     prior = Prior().for_shape(tuple(photos.shape[1:]), phi)
-    noise = torch.stack([descent.noise(tuple(photos.shape[1:]), 0, str(k), 0, prior) for k in range(len(photos))])
+    noise = torch.stack([descent.draw(tuple(photos.shape[1:]), 0, str(k), 0, prior) for k in range(len(photos))])
     with torch.no_grad():
         code = phi(photos)
     return Inversion(noise.to(photos), phi=phi, objective=Match(code), prior=prior, descent=descent)
@@ -95,34 +96,173 @@ def test_one_pass_agrees_across_batch_sizes():
 
 
 class Fragile(Representation):
-    """Returns NaN for an image after its first passes, as soon as it has become bright enough."""
+    """Returns NaN for an image that has become bright, and from then on until it is dark again."""
+
+    schedule = ()
 
     def encode(self, images: torch.Tensor) -> list[torch.Tensor]:
         bright = images.mean((1, 2, 3), keepdim=True) > 0.55
         return [images * torch.where(bright, float("nan"), 1.0)]
 
 
+def flat(*values: float) -> torch.Tensor:
+    return torch.stack([torch.full((3, 8, 8), value) for value in values])
+
+
+def follow(targets: torch.Tensor, names: str, **options) -> Inversion:
+    return solve(
+        targets.clamp(max=0.5),  # what Fragile takes
+        [(k, name, 0) for k, name in enumerate(names)],
+        phi=Fragile(),
+        prior=Prior(),
+        objective=lambda code, **_: Match([targets]),
+        segment=5,
+        **options,
+    )
+
+
 def test_an_image_that_fails_keeps_its_last_good_state_and_leaves_the_others():
-    photos = torch.stack([torch.full((3, 8, 8), value) for value in (0.4, 0.5, 0.9)])
-    photos[0, :, ::2] += 0.1
-    rows = [(k, str(k), 0) for k in range(3)]
-    descent = Descent(steps=60, lr=0.03)
-    phi = Fragile()
-    phi.schedule = ()
-    target = Match([photos.clone()])
-    inversion = solve(photos, rows, phi=phi, prior=Prior(), descent=descent, objective=lambda code: target, segment=5)
+    # at a constant rate it runs into the bright each time that it has been put back, however slowly
+    descent = Descent(steps=900, lr=0.03, schedule="constant")
+    inversion = follow(flat(0.4, 0.5, 0.9), "abc", descent=descent)
     assert inversion.active.tolist() == [True, True, False]
     assert inversion.reconstruction().isfinite().all()
-    others = solve(
-        photos[:2].repeat(2, 1, 1, 1)[:3],
-        [(0, "0", 0), (1, "1", 0), (2, "0", 0)],
-        phi=phi,
+    assert 0.5 < float(inversion.reconstruction()[2].mean()) <= 0.55
+    others = follow(flat(0.4, 0.5, 0.4), "aba", descent=descent)
+    assert others.active.all() and torch.equal(inversion.image[:2], others.image[:2])
+    assert (inversion.pace[:2] == 1).all()
+
+
+def test_an_image_that_diverges_goes_on_with_a_smaller_step():
+    photo = photographs((24, 32), "gray")[:2]
+    prior = Prior(**build(preset("prior", "natural")).terms)
+    config = {**preset("optim", "cvpr15"), "schedule": [[0.5, 100], [0.05, 100]]}  # a hundred times the paper's
+    rows = [(0, "a", 0), (1, "b", 0)]
+    inversion = solve(photo, rows, phi=representation("hogb"), prior=prior, descent=build(config), segment=10)
+    assert inversion.active.all() and (inversion.pace < 1).all()
+    assert (inversion.curve[-1][1]["energy"] < 0.5 * inversion.curve[0][1]["energy"]).all()
+
+
+def test_converged_images_cost_no_more_time():
+    sizes = []
+
+    class Counted(Fragile):
+        def encode(self, images: torch.Tensor) -> list[torch.Tensor]:
+            sizes.append(len(images))
+            return super().encode(images)
+
+    targets = flat(0.4, 0.5, 0.3)
+    targets[1, 0, 0, 0] = 30  # a long way for one value, with the rest there at once
+    inversion = solve(
+        targets.clamp(max=0.5),
+        [(k, str(k), 0) for k in range(3)],
+        phi=Counted(),
         prior=Prior(),
-        descent=descent,
-        objective=lambda code: Match([photos[[0, 1, 0]]]),
-        segment=5,
+        descent=Descent(steps=400, lr=0.02, schedule="constant", tolerance=1e-3),
+        objective=lambda code, **_: Match([targets]),
+        segment=10,
     )
-    assert torch.equal(inversion.image[:2], others.image[:2])
+    assert 3 in sizes and 1 in sizes[:-1]  # the last is the curve's last point, of all
+    assert inversion.done[[0, 2]].all() and len(inversion.curve[-1][1]["energy"]) == 3
+    errors = inversion.curve[-1][1]["error"]
+    assert errors[0] < 0.05 and errors[2] < 0.05 and inversion.passes <= 400
+
+
+# --- stages, jitter, bases -----------------------------------------------------------------------------------------
+
+
+def test_the_ijcv_descent_equals_a_loop_written_out():
+    """Both stages, with the energy, the steps, the ball and the crops as paper.md §1 and §2 state them."""
+    photo = photographs((21, 26), "rgb")[:1].double()
+    network = small_network().double()
+    network.stride = 12  # T = 3
+    descent = build({**preset("optim", "ijcv16"), "steps": 12, "polish": 4})
+    config = build(preset("prior", "ijcv16"))
+    inversion = solve(photo, [(0, "a", 3)], phi=network, prior=config, descent=descent, seed=7, segment=5)
+    assert inversion.passes == 12 and [at for at, _ in inversion.curve] == [0, 5, 8, 8, 12]
+
+    mean = 255 * network.mean
+    (target,) = network(photo)
+
+    def energy(x, crop):
+        code = network((crop + mean) / 255)[0]
+        n = x.shape[2] * x.shape[3]
+        d1 = torch.cat([x.diff(dim=3), torch.zeros_like(x[..., :1])], 3)
+        d2 = torch.cat([x.diff(dim=2), torch.zeros_like(x[:, :, :1])], 2)
+        return (
+            (code - target).square().sum() / target.square().sum()
+            + (6.5 / 80) ** 2 / n * (d1**2 + d2**2).sum()
+            + (1 / 80) ** 6 / n * x.square().sum(1).pow(3).sum()
+        )
+
+    uniform = 2 * torch.rand((3, 23, 28), generator=generator_of(7, "a", 3), dtype=torch.float64) - 1
+    x = (uniform / uniform.flatten().quantile(0.95, interpolation="lower") * 80 / 3**0.5)[None]
+    offsets = torch.randint(3, (8, 2), generator=generator_of(7, "a", 3, "jitter"))
+    for stage, passes in ((1, 8), (2, 4)):
+        v, g = torch.zeros_like(x), torch.zeros_like(x)
+        height, width = (23, 28) if stage == 1 else (21, 26)
+        lr = height * width * 0.05 * 80**2 / 6 / (1 if stage == 1 else 10)
+        for k in range(passes):
+            x = x.detach().requires_grad_()
+            i, j = offsets[k].tolist() if stage == 1 else (0, 0)
+            energy(x, x[:, :, i : i + 21, j : j + 26]).backward()
+            g = 0.9 * g + x.grad**2
+            v = 0.9 * v - x.grad / (1 / lr + g.sqrt())
+            x = (x + v).detach()
+            x = x * (160 / x.norm(dim=1, keepdim=True)).clamp(max=1)
+        if stage == 1:
+            x = x[:, :, 1:22, 1:27]
+    torch.testing.assert_close(inversion.reconstruction(), (x + mean) / 255, rtol=1e-8, atol=1e-10)
+
+
+def test_jitter_depends_on_no_neighbour():
+    photos = photographs((37, 53), "rgb")
+    found = {}
+    for order in ([0, 1, 2], [2, 0, 1]):
+        network = small_network()
+        network.stride = 16
+        inversion = solve(
+            photos[order],
+            [(k, f"photo {n}", 0) for k, n in enumerate(order)],
+            phi=network,
+            prior=build(preset("prior", "ijcv16")),
+            descent=build({**preset("optim", "ijcv16"), "steps": 10}),
+        )
+        assert inversion.offsets is None and inversion.reconstruction().shape == photos.shape
+        for n, image in zip(order, inversion.image.detach(), strict=True):
+            assert torch.equal(image, found.setdefault(n, image))
+
+
+@pytest.mark.parametrize("decorrelate", [False, True])
+def test_the_fourier_basis_is_one_and_its_image_a_photo_of_scaled_cosines(decorrelate):
+    from scipy.fft import idctn
+
+    basis = FourierBasis((3, 21, 34), decorrelate=decorrelate)
+    image = torch.rand(2, 3, 21, 34, dtype=torch.float64)
+    torch.testing.assert_close(basis.synthesise(basis.analyse(image)), image)
+    z = torch.zeros(1, 3, 21, 34, dtype=torch.float64)
+    z[0, 1, 2, 5] = 2.0
+    f = ((2 / 42) ** 2 + (5 / 68) ** 2) ** 0.5
+    lowest = basis.scale[0, 0] * (1 / 34)
+    assert float(basis.scale[2, 5] * f) == pytest.approx(float(lowest))
+    wave = torch.from_numpy(idctn((z[0, 1] * basis.scale).numpy(), norm="ortho"))
+    found = basis.synthesise(z)[0]
+    mixed = torch.tensor([0.0, 1, 0], dtype=torch.float64) if basis.colour is None else basis.colour[:, 1]
+    torch.testing.assert_close(found, mixed[:, None, None] * wave)
+
+
+@pytest.mark.parametrize("options", [{}, {"decorrelate": True}])
+def test_the_descent_in_the_fourier_basis(options):
+    photos = photographs((37, 53), "rgb")
+    descent = Descent(basis="fourier", noise="natural", steps=30, warm_up=3, **options)
+    found = {}
+    for order in ([0, 1, 2], [2, 0, 1], [0, 0, 0]):
+        rows = [(k, f"photo {n}", 0) for k, n in enumerate(order)]
+        inversion = solve(photos[order], rows, phi=representation("hogb"), prior=Prior(), descent=descent)
+        assert list(inversion.parameters()) == [inversion.image]
+        for n, image in zip(order, inversion.image.detach(), strict=True):
+            assert torch.equal(image, found.setdefault(n, image))
+    assert (inversion.curve[-1][1]["error"] < 0.5 * inversion.curve[0][1]["error"]).all()
 
 
 def test_curve_counts_passes_and_its_energy_is_the_sum_of_its_terms():
@@ -171,7 +311,7 @@ def test_the_authors_descent_equals_a_loop_written_out():
     )
     inversion = solve(photos, [(0, "a", 3)], phi=phi, prior=prior, descent=descent, seed=7)
     sigma = 2789.0  # the published σ is for larger images
-    x = descent.noise((3, 21, 26), 7, "a", 3, prior.for_shape((3, 21, 26), phi))[None].requires_grad_()
+    x = descent.draw((3, 21, 26), 7, "a", 3, prior.for_shape((3, 21, 26), phi))[None].requires_grad_()
     start = x.detach()
     mean = 255 * torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64)[:, None, None]
     target = phi(photos)[0].detach()

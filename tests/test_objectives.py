@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+import invrep
 from invrep.errors import InvrepError
-from invrep.objectives import Match
+from invrep.objectives import Match, data_weight
 
 
 class ObjectiveTests:
@@ -90,3 +91,20 @@ class TestMatch(ObjectiveTests):
 
     def test_a_zero_code_is_normalised_by_one(self):
         assert Match([torch.zeros(1, 3)])([torch.ones(1, 3)]).tolist() == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("network", "layers"),
+    [
+        ("caffenet", {"relu1": 300, "norm2": 300, "relu3": 300, "conv4": 100, "relu4": 100, "relu5": 20, "pool5": 1}),
+        ("vgg_m", {"relu3": 300, "relu4": 100, "relu5": 20, "pool5": 1, "fc8": 1}),
+        (
+            "vgg_vd_16",
+            {"relu4_3": 300, "pool4": 100, "relu5_1": 100, "conv5_2": 20, "relu5_3": 20, "pool5": 1, "fc6": 1},
+        ),
+    ],
+)
+def test_the_ijcv_weight_of_the_data_follows_the_depth(network, layers):
+    for layer, weight in layers.items():
+        phi = invrep.representation(network, layer=layer, weights="random")
+        assert data_weight(phi.receptive_field, phi.stride) == weight, layer

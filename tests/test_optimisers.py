@@ -9,6 +9,7 @@ from invrep.priors import Prior
 from invrep.representations.base import Representation
 
 PHI = Representation()
+FIXED = Prior().for_shape((1, 2, 2), PHI)
 
 
 def test_heavy_ball_is_the_authors_with_momentum_reset():
@@ -50,34 +51,34 @@ def test_named_schedules(schedule, middle):
 def test_noise_depends_on_seed_id_and_restart_only():
     prior = Prior(sigma=100.0, scale=10.0).for_shape((3, 8, 9), PHI)
     descent = Descent(start=0.5)
-    noise = descent.noise((3, 8, 9), 1, "a.jpg", 2, prior)
-    assert torch.equal(noise, descent.noise((3, 8, 9), 1, "a.jpg", 2, prior))
+    noise = descent.draw((3, 8, 9), 1, "a.jpg", 2, prior)
+    assert torch.equal(noise, descent.draw((3, 8, 9), 1, "a.jpg", 2, prior))
     assert float(noise.norm()) == pytest.approx(0.5 * 100 / 10)
     for other in ((2, "a.jpg", 2), (1, "b.jpg", 2), (1, "a.jpg", 3)):
         assert (
-            abs(float(torch.corrcoef(torch.stack([noise, descent.noise((3, 8, 9), *other, prior)]).flatten(1))[0, 1]))
+            abs(float(torch.corrcoef(torch.stack([noise, descent.draw((3, 8, 9), *other, prior)]).flatten(1))[0, 1]))
             < 0.3
         )
 
 
 def test_learning_rate_of_the_heavy_ball_is_for_the_papers_variable():
     fixed = Prior(sigma=1000.0, scale=10.0).for_shape((1, 8, 8), PHI)
-    assert Descent(name="HeavyBall", schedule="auto").lr_unit(fixed) == pytest.approx(1e4)
-    assert Descent(name="Adam").lr_unit(fixed) == 1.0
+    assert Descent(name="HeavyBall", schedule="auto").lr_unit(fixed, (1, 1, 8, 9)) == pytest.approx(1e4)
+    assert Descent(name="Adam").lr_unit(fixed, (1, 1, 8, 9)) == 1.0
 
 
 @pytest.mark.parametrize("name", [n for n in names() if n != "LBFGS"])
 def test_every_optimiser_descends_and_keeps_images_apart(name):
     if name == "Adafactor":
         with pytest.raises(InvrepError, match=r"batch_size=1"):
-            Descent(name=name).optimiser(torch.nn.Parameter(torch.zeros(2, 1, 2, 2)), 0.1)
+            Descent(name=name).optimiser(torch.nn.Parameter(torch.zeros(2, 1, 2, 2)), 0.1, FIXED)
         return
     starts = torch.tensor([[4.0, -3.0], [0.5, float("nan")]])[:, None, :, None]
     lr = {"Adadelta": 1.0, "SGD": 0.1, "HeavyBall": 0.05, "ASGD": 0.1}.get(name, 0.05)
     found = []
     for rows in ([0, 1], [0, 0]):
         x = torch.nn.Parameter(starts[rows].clone())
-        optimiser = Descent(name=name).optimiser(x, lr)
+        optimiser = Descent(name=name).optimiser(x, lr, FIXED)
         for _ in range(30):
             optimiser.zero_grad()
             x.square().sum().backward()
@@ -109,4 +110,4 @@ def test_wrong_values_are_refused(options):
 
 def test_wrong_options_of_the_class_are_refused():
     with pytest.raises(InvrepError, match=r"momentum"):
-        Descent(options={"momentum": 0.9}).optimiser(torch.nn.Parameter(torch.zeros(1, 1, 2, 2)), 0.1)
+        Descent(options={"momentum": 0.9}).optimiser(torch.nn.Parameter(torch.zeros(1, 1, 2, 2)), 0.1, FIXED)

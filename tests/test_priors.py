@@ -6,7 +6,7 @@ import torch
 
 from invrep.config import build, preset
 from invrep.errors import InvrepError
-from invrep.priors import AlphaNorm, Prior, TotalVariation, weight_by_depth
+from invrep.priors import AlphaNorm, ChromaVariation, PixelNorm, Prior, TotalVariation, weight_by_depth
 from invrep.representations.base import Representation
 
 
@@ -165,3 +165,49 @@ def test_prior_none_has_no_terms():
 def test_wrong_values_are_refused(make):
     with pytest.raises(InvrepError, match=r"expected"):
         make()
+
+
+class TestPixelNorm(PriorTests):
+    def make(self) -> torch.nn.Module:
+        return PixelNorm()
+
+    def test_is_the_colours_norm(self):
+        x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+        for alpha in (6.0, 3.0):
+            torch.testing.assert_close(PixelNorm(alpha=alpha)(x), (x.norm(dim=1) ** alpha).sum((1, 2)))
+
+
+class TestChromaVariation(PriorTests):
+    def make(self) -> torch.nn.Module:
+        return ChromaVariation()
+
+    def test_brightness_costs_nothing_and_colour_does(self):
+        grey = torch.rand(1, 1, 6, 7).expand(-1, 3, -1, -1)
+        assert ChromaVariation()(grey).item() == pytest.approx(0, abs=1e-10)
+        assert ChromaVariation()(grey[:, :1]).item() == 0
+        x = torch.zeros(1, 3, 1, 2)
+        x[0, :, 0, 1] = torch.tensor([1.0, -1.0, 0.0])  # a step of √2 along the first colour difference
+        assert ChromaVariation()(x).item() == pytest.approx(2)
+        x[0, :, 0, 1] = torch.tensor([1.0, 1.0, -2.0])  # of √6 along the second
+        assert ChromaVariation()(x).item() == pytest.approx(6)
+
+
+def test_ijcv_weights_are_per_pixel():
+    prior = build(preset("prior", "ijcv16")).for_shape((3, 10, 20), Representation())
+    x = 50 * torch.randn(2, 3, 10, 20, dtype=torch.float64)  # grey levels less the mean
+    terms = prior(x)
+    torch.testing.assert_close(terms["alpha"], (x.norm(dim=1) / 80).pow(6).mean((1, 2)))
+    torch.testing.assert_close(terms["tv"], TotalVariation()(x) * (6.5 / 80) ** 2 / 200)
+    projected = prior.project(x)
+    assert projected.norm(dim=1).max() <= 160 + 1e-9
+    inside = x.norm(dim=1) <= 160
+    torch.testing.assert_close(projected.movedim(1, -1)[inside], x.movedim(1, -1)[inside])
+    outside = projected.movedim(1, -1)[~inside]
+    torch.testing.assert_close(outside, 160 * x.movedim(1, -1)[~inside] / x.norm(dim=1)[~inside][:, None])
+
+
+def test_the_ball_is_in_grey_levels_whatever_the_scale():
+    x = torch.full((1, 3, 2, 2), 200.0)
+    for scale in (1.0, 255.0):
+        fixed = Prior(ball=160, scale=scale).for_shape((3, 2, 2), Representation())
+        torch.testing.assert_close(fixed.project(x / scale) * scale, x * 160 / (200 * 3**0.5))

@@ -63,6 +63,7 @@ class Representation(nn.Module):
         receptive_field: side in pixels of what one position of the code sees; None where it is the whole image.
         stride: distance in pixels between neighbouring positions of the code; None for a code without positions.
         start: the first pixel, in either direction, that position (0, 0) of the code sees; negative within padding.
+        grid: the greatest stride on the way to the code, to which jitter is tied; None where it is the stride.
         channel_axes: which dimension of each part of the code is that of its channels; None for the usual one, 1 of
             (B, C, H, W) and the last of (B, tokens, C).
         schedule: learning rate and number of passes of each stage of the CVPR 2015 descent (paper.md §2).
@@ -77,6 +78,7 @@ class Representation(nn.Module):
     receptive_field: int | None = None
     stride: int | None = None
     start: int = 0
+    grid: int | None = None
     channel_axes: tuple[int, ...] | None = None
     schedule: tuple[tuple[float, int], ...] = ((4e-3, 100), (4e-4, 200), (4e-5, 100))
     weights: tuple[float, ...] | None = None
@@ -90,6 +92,11 @@ class Representation(nn.Module):
     def encode(self, images: Tensor) -> list[Tensor]:
         """Return the code of images that :meth:`forward` has checked."""
         raise NotImplementedError
+
+    @property
+    def jitter(self) -> int:
+        """T of the IJCV recipe, the number of offsets in either direction: a quarter of the stride (paper.md §1)."""
+        return max(int((self.stride or self.grid or 1) / 4 + 0.5), 1)
 
     def geometry(self, height: int, width: int) -> list[Geometry]:
         """Return what the positions of each part of the code see in images of this size in pixels."""

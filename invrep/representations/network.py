@@ -248,6 +248,10 @@ class Network(Representation):
         layers = [trace.layers[path] for path in self.paths if path in trace.layers]
         if len(layers) < len(self.paths):
             return
+        end = max(layer.end for layer in layers)
+        self.grid = max(
+            (layer.stride for layer in trace.layers.values() if layer.stride and layer.end <= end), default=1
+        )
         if len(layers) == 1:
             self.receptive_field, self.stride = layers[0].receptive_field, layers[0].stride
         self.channel_axes = tuple(_channel_axis(layer, shape) for layer in layers for shape in layer.shapes)
