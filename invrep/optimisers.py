@@ -96,7 +96,8 @@ class Descent:
             stretches to ``steps``, or ``auto``: the stages that the paper used with this representation.
         start: how loud the start noise is, see ``noise``.
         noise: ``gaussian`` of L2 norm ``start``·σ (CVPR: 1), or ``uniform``: between ±``start``·80/√3 grey levels over
-            its own 95 % quantile (IJCV: 1); ``natural``: Gaussian of L2 norm ``start``·σ with the spectrum 1/f^1.5.
+            its own 95 % quantile (IJCV: 1); ``natural``: Gaussian of L2 norm ``start``·σ with the
+            spectrum 1/f of photos.
         basis: ``pixel`` or ``fourier``, what the optimised tensor holds (:mod:`invrep.bases`).
         decorrelate: in the basis ``fourier``, whether its channels are those of the natural colour covariance.
         warm_up: passes over which the rate rises to the schedule's.
@@ -223,7 +224,7 @@ class Descent:
         noise = torch.randn(shape, generator=generator, dtype=torch.float64)
         if self.noise == "natural":
             rows, columns = cosines(shape[1]), cosines(shape[2])
-            noise = rows.mT @ (noise / frequencies(*shape[1:]) ** 1.5) @ columns
+            noise = rows.mT @ (noise / frequencies(*shape[1:])) @ columns
         return noise * (self.start * prior.sigma / prior.scale / noise.norm())
 
 

@@ -1,0 +1,106 @@
+"""How soon and how far: our descent beside the authors', on the authors' energy with their λ, photo by photo.
+
+Each representation's photos are inverted by the authors' heavy ball with all its passes and by the default recipe with
+a fraction of them and with as many; a pass is one forward and backward evaluation. σ is 68.92·√(C·H·W) for both, since
+the published one diverges on small photos. For networks the authors' schedule begins with the greater of .004 and .0004
+that survives on all photos. Ratios of final energies (for HOG of final errors too) are per photo.
+
+    python benchmarks/preimages.py --photos FOLDER --weights ../shared/weights [--cases hogb dsift hog relu2 pool5 relu5_3]
+
+FOLDER holds at least eight photos, for instance foolbox's data/ (20 ImageNet-like ones); every second one is taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import invrep
+from invrep.config import build, preset
+from invrep.data import find
+from invrep.images import read
+from invrep.inversion import measure, solve
+from invrep.representations.base import InputSize, Representation
+from invrep.run import keep_memory
+
+# name: representation, options, file of weights, passes of ours
+CASES = {
+    "hogb": ("hogb", {}, (200, 800)),
+    "dsift": ("dsift", {}, (200, 800)),
+    "hog": ("hog", {}, (100, 400, 800)),
+    "relu2": ("alexnet", {"layer": "relu2"}, (100, 400)),
+    "pool5": ("alexnet", {"layer": "pool5"}, (100, 400)),
+    "relu5_3": ("vgg16", {"layer": "relu5_3"}, (100, 400)),
+}
+
+
+def run(phi: Representation, photos: Tensor, names: list[str], precision: str, **optim: object) -> dict[str, Tensor]:
+    """Return what :func:`measure` says of the pre-images, and whether one had to be slowed down."""
+    descent = build({**preset("optim", "adam" if "schedule" not in optim else "cvpr15"), **optim})
+    inversion = solve(
+        photos,
+        [(k, name, 0) for k, name in enumerate(names)],
+        phi=phi,
+        prior=build(preset("prior", "natural")),
+        descent=descent,
+        segment=20,
+        trainer={"accelerator": "auto", "precision": precision},
+    )
+    return {**measure(inversion, photos), "slowed": inversion.pace.cpu() < 1}
+
+
+def main() -> None:
+    """Print a row for each representation and number of passes, and keep what was found in a JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--number", type=int, default=8)
+    parser.add_argument(
+        "--bf16", action="store_true", help="the networks' passes in bfloat16; results are measured in 32"
+    )
+    parser.add_argument("--out", type=Path, default=Path("preimages.json"))
+    given = parser.parse_args()
+    keep_memory()
+    files = find(str(given.photos))[::2][: given.number]
+    print(f"{len(files)} photos, {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"{'':>8} {'passes':>11} {'energy, ours over theirs':>28} {'error':>22} {'lower':>6}")
+    found: dict[str, object] = {}
+    for case in given.cases:
+        name, options, ladder = CASES[case]
+        if "layer" in options:
+            options = {**options, "weights": given.weights / f"{name}_features.safetensors"}
+        phi = invrep.representation(name, **options)
+        net = phi.color == "rgb"
+        size = phi.input_size if net else InputSize((224, 224), 224, "bicubic")
+        how = {"color": phi.color, "resize": "squash" if net else "model", "input_size": size}
+        photos = torch.stack([read(file.path, **how) for file in files])
+        names = [file.id for file in files]
+        precision = "bf16-mixed" if given.bf16 and net else "32-true"
+        for top in (1.0, 0.1) if net else (1.0,):
+            schedule = [[rate * top, passes] for rate, passes in phi.schedule]
+            theirs = run(phi, photos, names, precision, schedule=schedule)
+            if not theirs["slowed"].any():
+                break
+        found[case] = {"authors": {key: value.tolist() for key, value in theirs.items()}}
+        total = sum(passes for _, passes in phi.schedule)
+        for passes in ladder:
+            ours = run(phi, photos, names, precision, steps=passes)
+            found[case][str(passes)] = {key: value.tolist() for key, value in ours.items()}
+            given.out.write_text(json.dumps(found))
+            texts = []
+            for key in ("energy", "error"):
+                ratios = sorted((ours[key] / theirs[key]).tolist())
+                texts.append(f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})")
+            lower = int((ours["energy"] < theirs["energy"]).sum())
+            print(f"{case:>8} {passes:>5}/{total:<5} {texts[0]:>28} {texts[1]:>22} {lower:>3}/{len(files)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
