@@ -5,7 +5,7 @@ a fraction of them and with as many; a pass is one forward and backward evaluati
 the published one diverges on small photos. For networks the authors' schedule begins with the greater of .004 and .0004
 that survives on all photos. Ratios of final energies (for HOG of final errors too) are per photo.
 
-    python benchmarks/preimages.py --photos FOLDER --weights ../shared/weights [--cases hogb dsift hog relu2 pool5 relu5_3]
+    python benchmarks/preimages.py --photos FOLDER --weights ../shared/weights [--cases hogb dsift hog relu2 pool5]
 
 FOLDER holds at least eight photos, for instance foolbox's data/ (20 ImageNet-like ones); every second one is taken.
 """
