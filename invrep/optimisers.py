@@ -13,7 +13,7 @@ from torch import Tensor
 
 from invrep.bases import FourierBasis, PixelBasis, cosines, frequencies
 from invrep.errors import InvrepError, choice, number
-from invrep.priors import BOUND, FixedPrior
+from invrep.priors import BOUND, PIXEL_RMS, FixedPrior
 from invrep.representations.base import Representation
 
 COUPLED = ("Adafactor", "LBFGS")  # one step length or history for the whole tensor, hence for all images of a batch
@@ -205,6 +205,29 @@ class Descent:
         if self.name == "HeavyBall":
             return (prior.sigma / prior.scale) ** 2
         return math.prod(shape[-2:]) * 0.05 * BOUND**2 / 6 if self.name == "ForgettingAdaGrad" else 1.0
+
+    def warning(self, phi: Representation, prior: FixedPrior, shape: tuple[int, int, int]) -> str | None:
+        """Return why the heavy ball's start would diverge on images (C, H, W), or None.
+
+        The greatest of n Gaussian values of norm ``start``·σ is about start·σ·√(2 ln n / n), and the descent is stable
+        where the rate times the energy's curvature there is below 2(1 + momentum): the published σ is one number for
+        all sizes, too loud for small images.
+        """
+        if self.name != "HeavyBall" or self.noise != "gaussian":
+            return None
+        count = math.prod(shape)
+        loudest = self.start * math.sqrt(2 * math.log(max(count, 2)) / count)  # of the paper's x
+        curvature = sum(
+            prior.factors[name] * term.power * (term.power - 1) * loudest ** (term.power - 2)
+            for name, term in prior.terms.items()
+            if term.power > 2
+        )
+        if self.plan(phi)[1](0) * curvature < 2 * (1 + (self.options or {}).get("momentum", 0)):
+            return None
+        return (
+            f"noise of norm σ = {prior.sigma:.0f} is too loud for {shape[2]}×{shape[1]} px and will diverge, so that "
+            f"the descent has to start anew with smaller steps; prior.sigma=auto takes {PIXEL_RMS * count**0.5:.0f}."
+        )
 
     def make_basis(self, shape: tuple[int, int, int]) -> PixelBasis | FourierBasis:
         """Return the basis of images (C, H, W)."""

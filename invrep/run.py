@@ -334,6 +334,11 @@ def _show_plan(job: Job, planned: Sequence[Batch], todo: Sequence[tuple[Batch, l
     )
     if wanted > rows and images:
         console.print(f"{wanted - rows} of {wanted} are finished in {job.results.folder} and are skipped")
+    for height, width in sizes:
+        prior = job.prior.for_shape((channels, height, width), job.phi)
+        if warning := job.descent.warning(job.phi, prior, (channels, height, width)):
+            console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
+            break
     if todo:
         batch, some = max(todo, key=lambda item: len(item[1]) * math.prod(item[0].size))
         try:

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from invrep.config import build, preset
 from invrep.errors import InvrepError
 from invrep.optimisers import Descent, HeavyBall, names
 from invrep.priors import Prior
@@ -111,3 +112,17 @@ def test_wrong_values_are_refused(options):
 def test_wrong_options_of_the_class_are_refused():
     with pytest.raises(InvrepError, match=r"momentum"):
         Descent(options={"momentum": 0.9}).optimiser(torch.nn.Parameter(torch.zeros(1, 1, 2, 2)), 0.1, FIXED)
+
+
+def test_a_start_that_would_diverge_is_foreseen():
+    authors = build(preset("optim", "cvpr15"))
+    for shape, sigma, wrong in (
+        ((1, 171, 256), "cvpr15", True),  # diverges (shared/README.md)
+        ((3, 227, 227), "cvpr15", False),
+        ((1, 171, 256), "natural", False),
+    ):
+        prior = build(preset("prior", sigma)).for_shape(shape, PHI)
+        found = authors.warning(PHI, prior, shape)
+        assert (found is not None) == wrong, shape
+        assert found is None or "σ = 27098 is too loud for 256×171 px" in found
+    assert build(preset("optim", "adam")).warning(PHI, prior, shape) is None
