@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from invrep.errors import InvrepError, UnfitError
 from invrep.images import Pixels
 from invrep.metrics import psnr, ssim
-from invrep.objectives import Match
+from invrep.objectives import Match, Objective
 from invrep.optimisers import Descent
 from invrep.priors import FixedPrior, Prior
 from invrep.representations.base import Representation
@@ -37,7 +37,7 @@ class Inversion(pl.LightningModule):
     Args:
         start: (B, C, H, W), where the descent begins, in the units of ``prior.scale``.
         phi: the representation Φ.
-        objective: codes (list of (B, …)) → (B,); see :class:`invrep.objectives.Match`.
+        objective: codes (list of (B, …)) → (B,).
         prior: the priors with their constants.
         descent: the recipe of descent.
         segment: passes between two recorded points of the curve.
@@ -45,8 +45,8 @@ class Inversion(pl.LightningModule):
     Attributes:
         image: the optimised variable, (B, C, H, W).
         passes: forward-backward evaluations so far.
-        curve: (pass, {name: (B,)}) at the start, after every segment and at the end; the names are ``error``,
-            ``energy``, ``data`` and those of the prior's terms.
+        curve: (pass, {name: (B,)}) at the start, after every segment and at the end; the names are ``energy``,
+            ``data``, those of the prior's terms, and what the objective shows, ``error`` or ``activation``.
         active: (B,) bool; False for an image that has failed (its energy or pixels were not finite), which then
             keeps the last state that was.
         latest: {name: (B,)} of the last pass.
@@ -58,7 +58,7 @@ class Inversion(pl.LightningModule):
         start: Tensor,
         *,
         phi: Representation,
-        objective: Match,
+        objective: Objective,
         prior: FixedPrior,
         descent: Descent,
         segment: int = 20,
@@ -85,8 +85,8 @@ class Inversion(pl.LightningModule):
         return self._unregistered[0]
 
     @property
-    def objective(self) -> Match:
-        """The objective, which holds Φ0."""
+    def objective(self) -> Objective:
+        """The objective, which holds what is asked of every row's code."""
         return self._unregistered[1]
 
     def reconstruction(self) -> Tensor:
@@ -94,11 +94,10 @@ class Inversion(pl.LightningModule):
         return self.pixels.to_rgb(self.image)
 
     def forward(self) -> dict[str, Tensor]:
-        """Return ``error``, ``energy``, ``data`` and every prior term of the present images, each (B,)."""
-        code = self.phi(self.reconstruction())
-        error = self.objective.error(code)
-        terms = {"data": error * self.objective.weight, **self.prior(self.image)}
-        return {"error": error, "energy": torch.stack(list(terms.values())).sum(0), **terms}
+        """Return the objective's value, ``energy``, ``data`` and every prior term of the present images, each (B,)."""
+        value = self.objective.value(self.phi(self.reconstruction()))
+        terms = {"data": self.objective.energy(value), **self.prior(self.image)}
+        return {self.objective.shows: value, "energy": torch.stack(list(terms.values())).sum(0), **terms}
 
     def setup(self, stage: str) -> None:
         """Bring what is not registered to the device and precision of the image tensor."""
@@ -203,11 +202,6 @@ def _trainer(options: Mapping[str, Any], callbacks: Sequence[pl.Callback]) -> pl
         raise InvrepError(f"Lightning's Trainer does not take {given}: {' '.join(str(error).split())}") from None
 
 
-def match(phi: Representation, code: list[Tensor], objective: Callable[..., Match]) -> Match:
-    """Return the objective whose target is a code of Φ, with what Φ knows of its parts."""
-    return objective(code, weights=phi.weights, channel_axes=phi.channel_axes)
-
-
 def solve(
     photos: Tensor,
     rows: Sequence[tuple[int, str, int]],
@@ -215,7 +209,7 @@ def solve(
     phi: Representation,
     prior: Prior,
     descent: Descent,
-    objective: Callable[..., Match] = Match,
+    objective: Callable[..., Objective] = Match,
     seed: int = 0,
     segment: int = 20,
     trainer: Mapping[str, Any] | None = None,
@@ -229,7 +223,7 @@ def solve(
         phi: the representation.
         prior: a preset of priors.
         descent: a recipe of descent.
-        objective: makes the objective from Φ0.
+        objective: makes the :class:`Objective` from each row's Φ0, with Φ as ``phi`` and (C, H, W) as ``shape``.
         seed: of the start noise, together with id and restart.
         segment: passes between two recorded points of the curve.
         trainer: keyword arguments of Lightning's Trainer (accelerator, devices, precision).
@@ -251,10 +245,13 @@ def solve(
     except InvrepError as error:
         raise UnfitError(str(error)) from None
     owner = torch.tensor([index for index, _, _ in rows], device=device)
+    asked = objective([part[owner] for part in code], phi=phi, shape=shape)
+    if asked.starts_from_photo:
+        start = Pixels(phi.mean, fixed.scale).from_rgb(photos.to(device)[owner])
     inversion = Inversion(
         start.to(photos.dtype),
         phi=phi,
-        objective=match(phi, [part[owner] for part in code], objective),
+        objective=asked,
         prior=fixed,
         descent=descent,
         segment=segment,
@@ -275,22 +272,21 @@ def solve(
 
 
 @torch.no_grad()
-def measure(inversion: Inversion, photos: Tensor) -> dict[str, Tensor]:
+def measure(inversion: Inversion, photos: Tensor | None) -> dict[str, Tensor]:
     """Return what is known of the final pre-images, each (B,) on the CPU.
 
-    ``error`` ‖Φ−Φ0‖²/‖Φ0‖² and ``root_error``; ``psnr`` and ``ssim`` against the photos, on values clipped to [0, 1];
-    ``energy`` and its terms; ``distance`` ‖Φ−Φ0‖² and ``code_norm`` ‖Φ0‖².
+    What the objective measures (of a match ``error`` ‖Φ−Φ0‖²/‖Φ0‖², ``root_error``, ``distance`` ‖Φ−Φ0‖² and
+    ``code_norm`` ‖Φ0‖², else ``activation``); ``psnr`` and ``ssim`` against the photos, on values clipped to [0, 1];
+    ``energy`` and its terms.
 
     Args:
         inversion: a fitted inversion.
-        photos: (B, C, H, W) in [0, 1], the photo of every row.
+        photos: (B, C, H, W) in [0, 1], the photo of every row; None where there is none.
     """
     images = inversion.reconstruction()
-    terms = inversion()
-    distance, norm = inversion.objective.totals(inversion.phi(images))
-    found = {"error": terms.pop("error"), "energy": terms.pop("energy")}
-    found["root_error"] = found["error"].sqrt()
-    photos = photos.to(images)
-    found |= {"psnr": psnr(images, photos), "ssim": ssim(images, photos), **terms}
-    found |= {"distance": distance, "code_norm": norm}
+    found = inversion.objective.measures(inversion.phi(images))
+    if photos is not None:
+        photos = photos.to(images)
+        found |= {"psnr": psnr(images, photos), "ssim": ssim(images, photos)}
+    found |= inversion()
     return {name: value.double().cpu() for name, value in found.items()}

@@ -110,7 +110,9 @@ def test_an_image_that_fails_keeps_its_last_good_state_and_leaves_the_others():
     phi = Fragile()
     phi.schedule = ()
     target = Match([photos.clone()])
-    inversion = solve(photos, rows, phi=phi, prior=Prior(), descent=descent, objective=lambda code: target, segment=5)
+    inversion = solve(
+        photos, rows, phi=phi, prior=Prior(), descent=descent, objective=lambda code, **_: target, segment=5
+    )
     assert inversion.active.tolist() == [True, True, False]
     assert inversion.reconstruction().isfinite().all()
     others = solve(
@@ -119,7 +121,7 @@ def test_an_image_that_fails_keeps_its_last_good_state_and_leaves_the_others():
         phi=phi,
         prior=Prior(),
         descent=descent,
-        objective=lambda code: Match([photos[[0, 1, 0]]]),
+        objective=lambda code, **_: Match([photos[[0, 1, 0]]]),
         segment=5,
     )
     assert torch.equal(inversion.image[:2], others.image[:2])
