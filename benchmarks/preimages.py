@@ -7,7 +7,7 @@ that survives on all photos. Ratios of final energies (for HOG of final errors t
 
     python benchmarks/preimages.py --photos FOLDER --weights ../shared/weights [--cases hogb dsift hog relu2 pool5]
 
-FOLDER holds at least eight photos, for instance foolbox's data/ (20 ImageNet-like ones); every second one is taken.
+FOLDER holds at least sixteen photos, for instance foolbox's data/imagenet_*.jpg; every second one is taken.
 """
 
 from __future__ import annotations

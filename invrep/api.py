@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from invrep.callbacks import Bar
 from invrep.config import build, preset
 from invrep.errors import InvrepError, nearest, number
 from invrep.inversion import measure, solve
+from invrep.objectives import Objective
 from invrep.optimisers import Descent
 from invrep.priors import Prior
 from invrep.representations.base import Representation
@@ -57,10 +58,10 @@ class Inverted:
     Attributes:
         reconstructions: (n, R, C, H, W) on the CPU, in the images' units, 0 to 1, unclipped.
         codes: Φ of the reconstructions, a list of (n, R, …).
-        targets: Φ0 of the images, a list of (n, …).
-        metrics: name → (n, R): ``error`` ‖Φ−Φ0‖²/‖Φ0‖², ``root_error``, ``psnr``, ``ssim``, ``energy``, its terms,
-            ``distance`` and ``code_norm``.
-        curve: (pass, {name: (n, R)}) of the error, the energy and its terms.
+        targets: Φ of the images, a list of (n, …); empty where only their shape was given.
+        metrics: name → (n, R): of a match ``error`` ‖Φ−Φ0‖²/‖Φ0‖², ``root_error``, ``distance`` and ``code_norm``,
+            otherwise ``activation``; ``psnr`` and ``ssim`` where there are images; ``energy`` and its terms.
+        curve: (pass, {name: (n, R)}) of the error or the activation, the energy and its terms.
         converged: (n, R) bool; False where the descent diverged and the last finite state is given.
     """
 
@@ -73,9 +74,10 @@ class Inverted:
 
 
 def invert(
-    images: Tensor,
+    images: Tensor | tuple[int, int, int],
     phi: nn.Module,
     *,
+    objective: str | Mapping[str, Any] | Callable[..., Objective] = "match",
     restarts: int = 1,
     prior: str | Mapping[str, Any] | Prior = "natural",
     optim: str | Mapping[str, Any] | Descent = "adam",
@@ -86,14 +88,18 @@ def invert(
     accelerator: str = "auto",
     progress: bool = False,
 ) -> Inverted:
-    """Find images whose code under ``phi`` is that of the given images.
+    """Find images whose code under ``phi`` is that of the given images, or does what another objective asks for.
 
     All images and restarts are one batch. Each is found as if it were alone: its start depends on the seed, its id and
     the restart, not on its place.
 
     Args:
-        images: (n, C, H, W) in [0, 1], or one image (C, H, W); their precision is the one that is computed in.
+        images: (n, C, H, W) in [0, 1], or one image (C, H, W); their precision is the one that is computed in. Where
+            the objective needs no image, the shape (C, H, W) of the one that is sought is enough.
         phi: a :class:`Representation`, or any module from (B, C, H, W) in [0, 1] to a tensor or a list of tensors.
+        objective: a preset's name (``match``, ``caricature``), a config of one, or what makes an :class:`Objective`
+            from a code: ``partial(Maximise, channels=281)``, ``partial(MatchFile, path="a.safetensors")``, or any
+            function (code, phi=Φ, shape=(C, H, W)) such as one that returns ``Match`` of a code of yours.
         restarts: pre-images of each image.
         prior: a preset's name (``natural``, ``cvpr15``, ``none``), a config of one, or a :class:`Prior`.
         optim: a preset's name (``adam``, ``cvpr15``), a config of one, or a :class:`Descent`.
@@ -111,6 +117,12 @@ def invert(
         >>> found = invrep.invert(images, invrep.representation("hogb"), restarts=5, prior="cvpr15", optim="cvpr15")
         >>> found.reconstructions.shape, found.metrics["error"].mean()
     """
+    make = _part("objective", objective, {})
+    imagined = isinstance(images, tuple)
+    if imagined:
+        if getattr(getattr(make, "func", make), "needs_photo", False):
+            raise InvrepError(f"images is the shape {images}, but this objective needs images.")
+        images = torch.full((1, *(number("images", side, minimum=1, whole=True) for side in images)), 0.5)
     images = images[None] if images.ndim == 3 else images
     if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
         raise InvrepError(
@@ -139,12 +151,13 @@ def invert(
             phi=phi,
             prior=_part("prior", prior, {}),
             descent=descent,
+            objective=make,
             seed=seed,
             segment=log_every,
             trainer={"accelerator": accelerator},
             callbacks=callbacks,
         )
-    owners = torch.arange(len(images)).repeat_interleave(restarts)
+    photos = None if imagined else images.repeat_interleave(restarts, 0)
 
     def grouped(values: Tensor) -> Tensor:
         return values.detach().cpu().unflatten(0, (len(images), restarts))
@@ -152,20 +165,20 @@ def invert(
     with torch.no_grad():
         pixels = inversion.reconstruction()
         codes = phi(pixels)
-        targets = phi(images.to(pixels.device))
+        targets = [] if imagined else phi(images.to(pixels.device))
     return Inverted(
         reconstructions=grouped(pixels),
         codes=[grouped(code) for code in codes],
         targets=[target.cpu() for target in targets],
-        metrics={name: grouped(value) for name, value in measure(inversion, images[owners]).items()},
+        metrics={name: grouped(value) for name, value in measure(inversion, photos).items()},
         curve=[(at, {name: grouped(value) for name, value in terms.items()}) for at, terms in inversion.curve],
         converged=grouped(inversion.active),
     )
 
 
 def _part(group: str, given: Any, options: Mapping[str, Any]) -> Any:
-    """Return a prior or a descent from a preset's name, a config or itself."""
-    if isinstance(given, Prior | Descent):
+    """Return a prior, a descent or an objective from a preset's name, a config or itself."""
+    if isinstance(given, Prior | Descent) or callable(given):
         if options:
             raise InvrepError("steps is for a preset's name; a Descent has its own.")
         return given

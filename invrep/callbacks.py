@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import netrc
 import os
 import sys
@@ -24,10 +25,18 @@ from torchvision.utils import make_grid
 
 from invrep.images import shown, to_pil
 from invrep.inversion import Inversion
+from invrep.results import SPREADS
 
 log = logging.getLogger(__name__)
+CURVES = ("error", "activation", "energy", "data")  # every other curve is a prior's
+MEANS = ("error", "root_error", "pairwise_error", "activation", "psnr", "ssim", "energy")  # of the table, for W&B
 GRID_IMAGES = 8  # photos in a live grid; the final one has its own limit
 QUIET_SECONDS = 30  # between two lines of progress where there is no terminal
+
+
+def worded(shows: str, value: float) -> str:
+    """Return a value as people read it: an error in percent, an activation as it is."""
+    return f"{100 * value:.2f} %" if shows == "error" else f"{value:.4g}"
 
 
 class Bar(pl.Callback):
@@ -79,10 +88,11 @@ class Bar(pl.Callback):
 
     def _show(self, inversion: Inversion) -> None:
         completed = self.done + (min(inversion.passes, inversion.steps) - inversion.first) * len(inversion.active)
-        error = inversion.latest["error"][inversion.active]
+        shows = inversion.objective.shows
+        value = inversion.latest[shows][inversion.active]
         state = f"pass {inversion.passes}/{inversion.steps}"
-        if len(error):
-            state += f"  error {100 * float(error.mean()):.2f} %"
+        if len(value):
+            state += f"  {shows} {worded(shows, float(value.mean()))}"
         self.progress.update(self.task, completed=completed, description=self.label, state=state)
         now = time.monotonic()
         if not self.console.is_terminal and now - self.last_line >= QUIET_SECONDS:
@@ -128,7 +138,7 @@ class Record(pl.Callback):
         self.recorded = 0
         self.pictured = -1
         self.photos: Tensor | None = None
-        self.restarts = 1
+        self.restarts: int | None = 1
         if config and "_target_" in config:
             self._guard(lambda: self._open(config, name, group))
 
@@ -154,7 +164,7 @@ class Record(pl.Callback):
         )
         run = logger.experiment
         run.define_metric("pass")
-        for metric in ("error", "energy", "data", "prior/*", "reconstructions"):
+        for metric in (*CURVES, "prior/*", "reconstructions"):
             run.define_metric(metric, step_metric="pass")
         self.logger = logger
 
@@ -205,7 +215,7 @@ class Record(pl.Callback):
         for passes, terms in inversion.curve[self.recorded :]:
             active = inversion.active
             values = {
-                name if name in ("error", "energy", "data") else f"prior/{name}": float(value[active].mean())
+                name if name in CURVES else f"prior/{name}": float(value[active].mean())
                 for name, value in terms.items()
                 if bool(active.any())
             }
@@ -224,16 +234,16 @@ class Record(pl.Callback):
             self.logger.log_metrics(values, step=at)
 
     def _picture(self, inversion: Inversion) -> None:
-        if self.photos is None or not isinstance(self.logger, WandbLogger | TensorBoardLogger):
+        if self.restarts is None or not isinstance(self.logger, WandbLogger | TensorBoardLogger):
             return
-        rows = self.restarts * GRID_IMAGES
+        columns = self.restarts + (self.photos is not None)
         tiles = []
-        for k, image in enumerate(inversion.reconstruction().detach()[:rows]):
-            if k % self.restarts == 0:
+        for k, image in enumerate(inversion.reconstruction().detach()[: self.restarts * GRID_IMAGES]):
+            if self.photos is not None and k % self.restarts == 0:
                 tiles.append(shown(self.photos[k // self.restarts], "clip"))
             tiles.append(shown(image, self.display))
         at = self.offset + inversion.passes
-        self._image("reconstructions", make_grid(tiles, nrow=self.restarts + 1, pad_value=1.0), at)
+        self._image("reconstructions", make_grid(tiles, nrow=columns, pad_value=1.0), at)
 
     def _image(self, key: str, image: Tensor, at: int) -> None:
         if isinstance(self.logger, WandbLogger):
@@ -243,19 +253,32 @@ class Record(pl.Callback):
         else:
             self.logger.experiment.add_image(key, image, at)
 
-    def close(self, rows: Sequence[Mapping[str, Any]], grid: Path | None, failed: bool) -> str | None:
+    def close(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        grid: Path | None,
+        failed: bool,
+        spreads: Sequence[Mapping[str, Any]] = (),
+    ) -> str | None:
         """Write the final table and grid, end the logger's run, and return how to see it.
 
         Args:
             rows: the rows of ``metrics.csv``.
             grid: the final picture.
             failed: whether the job failed, which W&B then shows.
+            spreads: the rows of ``spread.csv``.
         """
         if self.logger is None:
             return None
-        return self._guard(lambda: self._close(rows, grid, failed))
+        return self._guard(lambda: self._close(rows, grid, failed, spreads))
 
-    def _close(self, rows: Sequence[Mapping[str, Any]], grid: Path | None, failed: bool) -> str | None:
+    def _close(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        grid: Path | None,
+        failed: bool,
+        spreads: Sequence[Mapping[str, Any]],
+    ) -> str | None:
         if isinstance(self.logger, TensorBoardLogger):
             self.logger.finalize("failed" if failed else "success")
             return f"tensorboard --logdir {self.folder}"
@@ -269,9 +292,11 @@ class Record(pl.Callback):
             if rows:
                 names = list(dict.fromkeys(name for row in rows for name in row))
                 run.log({"results": wandb.Table(columns=names, data=[[row.get(n) for n in names] for row in rows])})
-                for name in ("error", "root_error", "pairwise_error", "psnr", "ssim", "energy"):
-                    values = torch.tensor([float(row[name]) for row in rows])
-                    run.summary[f"mean/{name}"] = float(values.nanmean())
+            for table, names in ((rows, MEANS), (spreads, SPREADS)):
+                for name in names:
+                    values = torch.tensor([float(row.get(name, math.nan)) for row in table])
+                    if not bool(values.isnan().all()):
+                        run.summary[f"mean/{name}"] = float(values.nanmean())
             if grid is not None and grid.exists():
                 run.log({"grid": wandb.Image(str(grid))})
             place, url = Path(run.dir).parent, None if run.offline else run.url

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,18 +67,21 @@ def check(config: DictConfig) -> None:
         names, verb = sorted(missing), "is" if len(missing) == 1 else "are"
         given = " ".join(f"{name}=VALUE" for name in names)
         raise InvrepError(f"{' and '.join(names)} {verb} missing; give {given}.")
-    for key in ("restarts", "log_every", "images_every", "data.batch_size"):
-        number(key, OmegaConf.select(config, key), minimum=1, whole=True)
+    for key in ("restarts", "log_every", "images_every"):
+        number(key, config[key], minimum=1, whole=True)
     number("seed", config.seed, minimum=0, maximum=2**63 - 1, whole=True)
-    if config.data.limit is not None:
-        number("data.limit", config.data.limit, minimum=1, whole=True, word="null")
+    if "path" in config.data:  # data=none has none
+        number("data.batch_size", config.data.batch_size, minimum=1, whole=True)
+        if config.data.limit is not None:
+            number("data.limit", config.data.limit, minimum=1, whole=True, word="null")
+        choice("data.resize", config.data.resize or "none", ("model", "squash", "none"))
     choice("dtype", config.dtype, ("float32", "float64"))
     choice("display", config.display, ("rescale", "clip"))
-    choice("data.resize", config.data.resize or "none", ("model", "squash", "none"))
     choice("data.color", config.data.color or "rgb", ("rgb", "gray"))
-    if not isinstance(config.dry_run, bool):
-        raise InvrepError(f"dry_run={config.dry_run} is not valid: expected true or false.")
-    for key in ("data.path", "output", "name"):
+    for key in ("dry_run", "save_codes"):
+        if not isinstance(config[key], bool):
+            raise InvrepError(f"{key}={config[key]} is not valid: expected true or false.")
+    for key in ("data.path", "output", "name") if "path" in config.data else ("output", "name"):
         value = OmegaConf.select(config, key)
         if not isinstance(value, str) or not value:
             raise InvrepError(f"{key}={value} is not valid: expected text; quote a name that looks like a number.")
@@ -91,7 +94,7 @@ def check(config: DictConfig) -> None:
         )
 
 
-def result_name(config: DictConfig, weights: str | None) -> str:
+def result_name(config: DictConfig, weights: str | None, codes: Sequence[str] = ()) -> str:
     """Return the name of the job's folder, ``<rep>-<layer>-<hash>``.
 
     The hash is over what changes a result, so that the same command finds its folder again and another one never
@@ -100,15 +103,19 @@ def result_name(config: DictConfig, weights: str | None) -> str:
     Args:
         config: the composed config.
         weights: what identifies the weights; None for a representation without.
+        codes: what identifies the files in ``objective.path``.
     """
     keys = ("rep", "layer", "objective", "prior", "optim", "seed", "dtype")
     content = {
         key: OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
         for key in keys
     }
-    content["data"] = {key: config.data[key] for key in ("path", "resize", "color")}
+    data = OmegaConf.to_container(config.data, resolve=True)
+    content["data"] = {key: data[key] for key in ("path", "resize", "size", "color") if key in data}
     if weights is not None:
         content["rep"]["weights"] = weights
+    if codes:
+        content["objective"]["path"] = list(codes)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode(errors="surrogateescape")).hexdigest()[:8]
     parts = [config.name, *([str(config.layer)] if config.layer is not None else []), digest]
     return "-".join(re.sub(r"[^\w.+]+", "_", part)[:60] for part in parts)

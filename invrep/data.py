@@ -19,16 +19,21 @@ class Photo:
 
     Attributes:
         id: its path relative to ``data.path``, with forward slashes; a single file's name.
-        path: where it lies.
+        path: where it lies; None where a job needs no photo.
     """
 
     id: str
-    path: Path
+    path: Path | None
 
     def content(self) -> str:
-        """Return 16 hexadecimal digits that change with the file's content."""
+        """Return 16 hexadecimal digits that change with the file's content; nothing without a file."""
+        if self.path is None:
+            return ""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+NO_PHOTO = Photo("none", None)
 
 
 def find(path: str, limit: int | None = None) -> list[Photo]:

@@ -19,16 +19,16 @@ DPI = 300
 
 @dataclass(frozen=True)
 class GridRow:
-    """A photo and its pre-images.
+    """A photo, if there is one, and its pre-images.
 
     Attributes:
-        photo: (C, H, W) in [0, 1].
+        photo: (C, H, W) in [0, 1]; None in every row of a picture without photos.
         reconstructions: each (C, H, W) in [0, 1], unclipped.
         captions: what stands under each reconstruction.
         boxes: (top, left, bottom, right) in pixels, drawn on photo and reconstructions.
     """
 
-    photo: Tensor
+    photo: Tensor | None
     reconstructions: Sequence[Tensor]
     captions: Sequence[str]
     boxes: Sequence[tuple[int, int, int, int]] = ()
@@ -37,6 +37,8 @@ class GridRow:
 def grid(rows: Sequence[GridRow], *, title: str, display: str, path: Path) -> None:
     """Draw at most 16 photos (rows) with at most 7 pre-images each (columns) and save them as PNG.
 
+    Without photos the first pre-image stands in the first column.
+
     Args:
         rows: one for each photo.
         title: the heading of the first column of reconstructions, such as ``vgg16 relu5``.
@@ -44,16 +46,18 @@ def grid(rows: Sequence[GridRow], *, title: str, display: str, path: Path) -> No
         path: of the PNG file.
     """
     rows = rows[:MOST_ROWS]
-    columns = 1 + min(max(len(row.reconstructions) for row in rows), MOST_COLUMNS - 1)
+    before = int(rows[0].photo is not None)  # columns before the first pre-image
+    columns = before + min(max(len(row.reconstructions) for row in rows), MOST_COLUMNS - 1)
     width = 2.0 if columns <= 4 else 1.4  # inches of a tile
-    heights = [width * row.photo.shape[1] / row.photo.shape[2] for row in rows]
+    heights = [width * row.reconstructions[0].shape[1] / row.reconstructions[0].shape[2] for row in rows]
     caption, heading, gap = 0.2, 0.24, 0.06
     total = (columns * (width + gap) + gap, sum(heights) + len(rows) * (caption + gap) + heading)
     figure = Figure(figsize=total, dpi=DPI)
     FigureCanvasAgg(figure)
     top = heading
     for row, height in zip(rows, heights, strict=True):
-        pictures = [shown(row.photo, "clip"), *(shown(image, display) for image in row.reconstructions)][:columns]
+        pictures = [] if row.photo is None else [shown(row.photo, "clip")]
+        pictures = [*pictures, *(shown(image, display) for image in row.reconstructions)][:columns]
         for k, picture in enumerate(pictures):
             left = gap + k * (width + gap)
             bounds = (left / total[0], 1 - (top + height) / total[1], width / total[0], height / total[1])
@@ -67,10 +71,10 @@ def grid(rows: Sequence[GridRow], *, title: str, display: str, path: Path) -> No
             axes.set_axis_off()
             middle = (left + width / 2) / total[0]
             if top == heading:
-                name = "photo" if k == 0 else title if k == 1 else f"restart {k - 1}"
+                name = "photo" if k < before else title if k == before else f"restart {k - before}"
                 figure.text(middle, 1 - 0.5 * heading / total[1], name, ha="center", va="center", fontsize=8)
-            if k:
+            if k >= before:
                 below = 1 - (top + height + 0.5 * caption) / total[1]
-                figure.text(middle, below, row.captions[k - 1], ha="center", va="center", fontsize=7, color="0.3")
+                figure.text(middle, below, row.captions[k - before], ha="center", va="center", fontsize=7, color="0.3")
         top += height + caption + gap
     figure.savefig(path, format="png", facecolor="white")

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from invrep.errors import InvrepError, UnfitError
 from invrep.images import Pixels
 from invrep.metrics import psnr, ssim
-from invrep.objectives import Match, data_weight
+from invrep.objectives import Match, Objective
 from invrep.optimisers import Descent, generator_of
 from invrep.priors import FixedPrior, Prior
 from invrep.representations.base import Representation
@@ -46,7 +46,7 @@ class Inversion(pl.LightningModule):
         start: (B, C, H, W), where the descent begins, in the units of ``prior.scale``; with offsets larger than the
             images by the jitter's margin.
         phi: the representation Φ.
-        objective: codes (list of (B, …)) → (B,); see :class:`invrep.objectives.Match`.
+        objective: codes (list of (B, …)) → (B,).
         prior: the priors with their constants.
         descent: the recipe of descent, one stage of it.
         segment: passes between two recorded points of the curve.
@@ -58,8 +58,8 @@ class Inversion(pl.LightningModule):
     Attributes:
         image: the optimised variable, (B, C, H, W), in the recipe's basis.
         passes: forward-backward evaluations so far.
-        curve: (pass, {name: (B,)}) at the start, after every segment and at the end; the names are ``error``,
-            ``energy``, ``data`` and those of the prior's terms.
+        curve: (pass, {name: (B,)}) at the start, after every segment and at the end; the names are ``energy``,
+            ``data``, those of the prior's terms, and what the objective shows, ``error`` or ``activation``.
         active: (B,) bool; False for an image that has failed, which keeps its last good state.
         done: (B,) bool; True for an image that has converged (``descent.tolerance``).
         pace: (B,), what the steps of each image are multiplied by; below 1 after it has diverged.
@@ -72,7 +72,7 @@ class Inversion(pl.LightningModule):
         start: Tensor,
         *,
         phi: Representation,
-        objective: Match,
+        objective: Objective,
         prior: FixedPrior,
         descent: Descent,
         segment: int = 20,
@@ -111,8 +111,8 @@ class Inversion(pl.LightningModule):
         return self._unregistered[0]
 
     @property
-    def objective(self) -> Match:
-        """The objective, which holds Φ0."""
+    def objective(self) -> Objective:
+        """The objective, which holds what is asked of every row's code."""
         return self._unregistered[1]
 
     def reconstruction(self) -> Tensor:
@@ -129,7 +129,7 @@ class Inversion(pl.LightningModule):
         return torch.stack(crops)
 
     def forward(self, *, jitter: bool = False) -> dict[str, Tensor]:
-        """Return ``error``, ``energy``, ``data`` and every prior term of the present images, each (B,).
+        """Return the objective's value, ``energy``, ``data`` and every prior term of the present images, each (B,).
 
         Args:
             jitter: whether to see them from this pass's offsets instead of the centre.
@@ -140,10 +140,9 @@ class Inversion(pl.LightningModule):
             offsets = self.offsets[:, self.passes - self.first]
             offsets = offsets if self._rows is None else offsets[self._rows.cpu()]
         objective = self.objective if self._rows is None else self._remaining
-        code = self.phi(self.pixels.to_rgb(self._cropped(x, offsets)))
-        error = objective.error(code)
-        terms = {"data": error * objective.weight, **self.prior(x)}
-        return {"error": error, "energy": torch.stack(list(terms.values())).sum(0), **terms}
+        value = objective.value(self.phi(self.pixels.to_rgb(self._cropped(x, offsets))))
+        terms = {"data": objective.energy(value), **self.prior(x)}
+        return {objective.shows: value, "energy": torch.stack(list(terms.values())).sum(0), **terms}
 
     def setup(self, stage: str) -> None:
         """Bring what is not registered to the device and precision of the image tensor."""
@@ -294,14 +293,6 @@ def _trainer(options: Mapping[str, Any], callbacks: Sequence[pl.Callback]) -> pl
         raise InvrepError(f"Lightning's Trainer does not take {given}: {' '.join(str(error).split())}") from None
 
 
-def match(phi: Representation, code: list[Tensor], objective: Callable[..., Match]) -> Match:
-    """Return the objective whose target is a code of Φ, with what Φ knows of its parts."""
-    made = objective(code, weights=phi.weights, channel_axes=phi.channel_axes)
-    if made.weight == "auto":
-        made.weight = data_weight(phi.receptive_field, phi.stride)
-    return made
-
-
 def solve(
     photos: Tensor,
     rows: Sequence[tuple[int, str, int]],
@@ -309,7 +300,7 @@ def solve(
     phi: Representation,
     prior: Prior,
     descent: Descent,
-    objective: Callable[..., Match] = Match,
+    objective: Callable[..., Objective] = Match,
     seed: int = 0,
     segment: int = 20,
     trainer: Mapping[str, Any] | None = None,
@@ -323,7 +314,7 @@ def solve(
         phi: the representation.
         prior: a preset of priors.
         descent: a recipe of descent.
-        objective: makes the objective from Φ0.
+        objective: makes the :class:`Objective` from each row's Φ0, with Φ as ``phi`` and (C, H, W) as ``shape``.
         seed: of the start noise, together with id and restart.
         segment: passes between two recorded points of the curve.
         trainer: keyword arguments of Lightning's Trainer (accelerator, devices, precision).
@@ -345,15 +336,14 @@ def solve(
             runner = _trainer(trainer or {}, callbacks)
             device = runner.strategy.root_device
             if inversion is None:
-                draws = [stage.draw(shape, seed, image, restart, fixed) for _, image, restart in rows]
-                start = torch.stack(draws).to(photos.dtype)
-                target = _target(phi, photos, owner, device, objective)
+                asked = _asked(phi, photos, owner, device, objective)
+                start = _start(asked, photos[owner], rows, seed, shape, phi, fixed, stage)
             else:
                 start = inversion.pixels.from_rgb(inversion.reconstruction()).detach()
             inversion = Inversion(
                 start,
                 phi=phi,
-                objective=target,
+                objective=asked,
                 prior=fixed,
                 descent=stage,
                 segment=segment,
@@ -375,9 +365,9 @@ def solve(
     return inversion
 
 
-def _target(
-    phi: Representation, photos: Tensor, owner: Tensor, device: torch.device, objective: Callable[..., Match]
-) -> Match:
+def _asked(
+    phi: Representation, photos: Tensor, owner: Tensor, device: torch.device, objective: Callable[..., Objective]
+) -> Objective:
     """Return the objective for the photos' own codes, of which every row has a copy."""
     phi.to(device, photos.dtype)
     try:
@@ -385,7 +375,26 @@ def _target(
             code = phi(photos.to(device))
     except InvrepError as error:
         raise UnfitError(str(error)) from None
-    return match(phi, [part[owner.to(device)] for part in code], objective)
+    return objective([part[owner.to(device)] for part in code], phi=phi, shape=tuple(photos.shape[1:]))
+
+
+def _start(
+    asked: Objective,
+    photos: Tensor,
+    rows: Sequence[tuple[int, str, int]],
+    seed: int,
+    shape: tuple[int, int, int],
+    phi: Representation,
+    prior: FixedPrior,
+    stage: Descent,
+) -> Tensor:
+    """Return where the descent begins, (B, C, H, W): at noise, or at the photos with their edges repeated."""
+    if not asked.starts_from_photo:
+        draws = [stage.draw(shape, seed, image, restart, prior) for _, image, restart in rows]
+        return torch.stack(draws).to(photos.dtype)
+    x = Pixels(phi.mean.to(photos), prior.scale).from_rgb(photos)
+    extra = shape[1] - photos.shape[2]
+    return nn.functional.pad(x, (extra // 2, extra - extra // 2) * 2, mode="replicate")
 
 
 def _offsets(rows: Sequence[tuple[int, str, int]], seed: int, margin: int, passes: int) -> Tensor:
@@ -398,22 +407,21 @@ def _offsets(rows: Sequence[tuple[int, str, int]], seed: int, margin: int, passe
 
 
 @torch.no_grad()
-def measure(inversion: Inversion, photos: Tensor) -> dict[str, Tensor]:
+def measure(inversion: Inversion, photos: Tensor | None) -> dict[str, Tensor]:
     """Return what is known of the final pre-images, each (B,) on the CPU.
 
-    ``error`` ‖Φ−Φ0‖²/‖Φ0‖² and ``root_error``; ``psnr`` and ``ssim`` against the photos, on values clipped to [0, 1];
-    ``energy`` and its terms; ``distance`` ‖Φ−Φ0‖² and ``code_norm`` ‖Φ0‖².
+    What the objective measures (of a match ``error`` ‖Φ−Φ0‖²/‖Φ0‖², ``root_error``, ``distance`` ‖Φ−Φ0‖² and
+    ``code_norm`` ‖Φ0‖², else ``activation``); ``psnr`` and ``ssim`` against the photos, on values clipped to [0, 1];
+    ``energy`` and its terms.
 
     Args:
         inversion: a fitted inversion.
-        photos: (B, C, H, W) in [0, 1], the photo of every row.
+        photos: (B, C, H, W) in [0, 1], the photo of every row; None where there is none.
     """
     images = inversion.reconstruction()
-    terms = inversion()
-    distance, norm = inversion.objective.totals(inversion.phi(images))
-    found = {"error": terms.pop("error"), "energy": terms.pop("energy")}
-    found["root_error"] = found["error"].sqrt()
-    photos = photos.to(images)
-    found |= {"psnr": psnr(images, photos), "ssim": ssim(images, photos), **terms}
-    found |= {"distance": distance, "code_norm": norm}
+    found = inversion.objective.measures(inversion.phi(images))
+    if photos is not None:
+        photos = photos.to(images)
+        found |= {"psnr": psnr(images, photos), "ssim": ssim(images, photos)}
+    found |= inversion()
     return {name: value.double().cpu() for name, value in found.items()}

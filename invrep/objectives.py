@@ -2,55 +2,120 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from invrep.errors import InvrepError, number
+from invrep.codes import load_code
+from invrep.errors import InvrepError, UnfitError, nearest, number
+from invrep.images import bundled, read
+from invrep.representations.base import InputSize, Representation
+
+PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left")  # of scikit-image, for what is a large value
+Channels = str | int | Sequence[str | int] | None
 
 
-class Match(nn.Module):
-    """The code shall be that of the photo: Σ_k w_k ‖M_k⊙(Φ_k − Φ0_k)‖² / ‖M_k⊙Φ0_k‖² (paper.md §1).
+class Objective(nn.Module):
+    """What every objective has: a value for each image, to be shown, and the energy that follows from it.
 
-    Every image is normalised by its own code; a code that is all zero by 1. Where several parts of a code are matched,
-    the weights are taken relative to their sum, so that the error stays a relative one.
+    It is made from the code of each row's photo, and nothing in it couples two rows. Where a code has several parts,
+    their weights are taken relative to their sum.
 
     Args:
-        target: Φ0, a list of tensors (B, …).
+        code: of each row's photo, a list of tensors (B, …). An objective that needs no photo takes the shapes only.
+        phi: the representation, which knows the weights of the parts, which of their dimensions is that of the
+            channels, and the names of classes. None: equal weights, dimension 1, or 2 of (B, tokens, C).
+        shape: (C, H, W) of the images, for an objective that depends on it.
+
+    Attributes:
+        shows: the name of the value: ``error``, to be made small, or ``activation``, to be made large.
+        needs_photo: whether it asks for something that only a photo has.
+        starts_from_photo: whether the descent begins at the photo instead of noise.
+        weight: a factor of the energy.
+    """
+
+    shows: str
+    needs_photo = True
+    starts_from_photo = False
+    weight: float = 1.0
+
+    def __init__(
+        self, code: Sequence[Tensor], *, phi: Representation | None = None, shape: tuple[int, int, int] | None = None
+    ) -> None:
+        super().__init__()
+        self.axes = channel_axes(code, phi)
+        weights = [1.0] * len(code) if phi is None or phi.weights is None else list(phi.weights)
+        self.weights = [w / sum(weights) for w in weights]
+
+    def value(self, code: Sequence[Tensor]) -> Tensor:
+        """Return what is shown of each image. Shape: list of (B, …) → (B,)."""
+        raise NotImplementedError
+
+    def energy(self, value: Tensor) -> Tensor:
+        """Return what is minimised, (B,), of the values, (B,)."""
+        return value if self.weight == 1 else value * self.weight
+
+    def forward(self, code: Sequence[Tensor]) -> Tensor:
+        """Return the energy of each image. Shape: list of (B, …) → (B,)."""
+        return self.energy(self.value(code))
+
+    def measures(self, code: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return what the table holds of final images' codes: name → (B,)."""
+        return {self.shows: self.value(code)}
+
+    def _weighted(self, terms: Sequence[Tensor]) -> Tensor:
+        """Return the sum of the parts' terms by their weights, (B,)."""
+        if len(terms) == 1:
+            return terms[0]
+        return torch.stack([w * term for w, term in zip(self.weights, terms, strict=True)]).sum(0)
+
+
+class Match(Objective):
+    """The code shall be that of the photo: Σ_k w_k ‖M_k⊙(Φ_k − Φ0_k)‖² / ‖M_k⊙Φ0_k‖² (paper.md §1).
+
+    Every image is normalised by its own code; a code that is all zero by 1. The value is the relative error, without
+    the factor C.
+
+    Args:
+        code: Φ0, see :class:`Objective`, as are phi and shape.
+        phi: the representation.
+        shape: of the images.
         region: ``5x5`` for the central rows and columns (paper.md §2), ``5x5@3x4`` for those from row 3 and column 4,
             counted from 0; None for all.
-        channels: ``0:48`` for the channels from 0 to 47, one channel's number, ``group1`` or ``group2`` for the first
-            or the last half; None for all.
-        channel_axes: which dimension of each part is that of the channels, where it is not the usual one (see
-            :class:`invrep.representations.base.Representation`).
-        weights: a number for each part; all 1 by default.
-        weight: C of the IJCV recipe, a factor before the whole term; ``auto`` for that of the layer, which is filled in
-            by what knows Φ (:func:`data_weight`).
+        channels: ``0:48`` for the channels from 0 to 47, one channel's number, a class's name where the code is a
+            network's scores of classes, ``group1`` or ``group2`` for the first or the last half, or a list of those;
+            None for all.
+        weight: C of the IJCV recipe, a factor before the whole term; ``auto`` for that of the layer
+            (:func:`data_weight`), which takes the representation.
 
     Raises:
         InvrepError: region or channels are not in a part of the code, or cannot be read.
     """
 
+    shows = "error"
+
     def __init__(
         self,
-        target: Sequence[Tensor],
+        code: Sequence[Tensor],
         *,
+        phi: Representation | None = None,
+        shape: tuple[int, int, int] | None = None,
         region: str | None = None,
-        channels: str | int | None = None,
-        channel_axes: Sequence[int] | None = None,
-        weights: Sequence[float] | None = None,
+        channels: Channels = None,
         weight: float | str = 1.0,
     ) -> None:
-        super().__init__()
-        self.parts = len(target)
-        self.weight = weight if weight == "auto" else number("objective.weight", weight, above=0, word="auto")
-        self.axes = [2 if part.ndim == 3 else 1 for part in target] if channel_axes is None else list(channel_axes)
-        weights = [1.0] * self.parts if weights is None else list(weights)
-        self.weights = [w / sum(weights) for w in weights]
-        for k, part in enumerate(target):
-            mask = mask_of(part, self.axes[k], region, channels)
+        super().__init__(code, phi=phi, shape=shape)
+        if weight == "auto" and phi is not None:
+            weight = data_weight(phi.receptive_field, phi.stride)
+        self.weight = number("objective.weight", weight, above=0, word="auto")
+        self.parts = len(code)
+        for k, part in enumerate(code):
+            mask = mask_of(part, self.axes[k], region, channels, classes_of(phi))
             part = part.detach() if mask is None else part.detach() * mask
             norm = part.flatten(1).square().sum(1)
             self.register_buffer(f"target{k}", part)
@@ -62,39 +127,33 @@ class Match(nn.Module):
         """The code to match, with zeros for what is not matched."""
         return [getattr(self, f"target{k}") for k in range(self.parts)]
 
-    def regions(self, region: str) -> list[tuple[slice, slice]]:
-        """Return rows and columns of a region in each part of the code."""
-        return [region_of(part, axis, region) for part, axis in zip(self.target, self.axes, strict=True)]
-
     def matched(self, code: Sequence[Tensor]) -> list[Tensor]:
         """Return the code with zeros for what is not matched."""
         masks = [getattr(self, f"mask{k}") for k in range(self.parts)]
         return [part if mask is None else part * mask for part, mask in zip(code, masks, strict=True)]
 
-    def distances(self, code: Sequence[Tensor]) -> list[Tensor]:
-        """Return ‖M_k⊙(Φ_k − Φ0_k)‖², (B,), for each part of a code."""
+    def distances(self, code: Sequence[Tensor], other: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Return ‖M_k⊙(Φ_k − Φ0_k)‖², (B,), for each part of a code; of another code instead of Φ0 if there is one."""
+        other = self.target if other is None else other
         return [
             difference.flatten(1).square().sum(1)
-            for difference in self.matched([part - target for part, target in zip(code, self.target, strict=True)])
+            for difference in self.matched([part - wanted for part, wanted in zip(code, other, strict=True)])
         ]
 
-    def error(self, code: Sequence[Tensor]) -> Tensor:
-        """Return the relative error ‖Φ − Φ0‖²/‖Φ0‖² of each image, (B,), without the factor C."""
-        terms = [
-            w * d / getattr(self, f"norm{k}")
-            for k, (w, d) in enumerate(zip(self.weights, self.distances(code), strict=True))
-        ]
-        return torch.stack(terms).sum(0) if len(terms) > 1 else terms[0]
+    def value(self, code: Sequence[Tensor], other: Sequence[Tensor] | None = None) -> Tensor:
+        """Return ‖Φ − Φ0‖²/‖Φ0‖² of each image, (B,), or with another code Φ' ‖Φ − Φ'‖²/‖Φ0‖²."""
+        return self._weighted([d / getattr(self, f"norm{k}") for k, d in enumerate(self.distances(code, other))])
 
-    def totals(self, code: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return ‖M⊙(Φ − Φ0)‖² and ‖M⊙Φ0‖² over all parts, (B,) each, without weights."""
+    def measures(self, code: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return the error, its root, and ‖M⊙(Φ − Φ0)‖² and ‖M⊙Φ0‖² over all parts without weights, (B,) each."""
+        error = self.value(code)
         norms = [target.flatten(1).square().sum(1) for target in self.target]
-        return torch.stack(self.distances(code)).sum(0), torch.stack(norms).sum(0)
-
-    def forward(self, code: Sequence[Tensor]) -> Tensor:
-        """Return the energy of each image. Shape: list of (B, …) → (B,)."""
-        error = self.error(code)
-        return error if self.weight == 1 else error * self.weight
+        return {
+            "error": error,
+            "root_error": error.sqrt(),
+            "distance": torch.stack(self.distances(code)).sum(0),
+            "code_norm": torch.stack(norms).sum(0),
+        }
 
 
 def data_weight(receptive_field: int | None, stride: int | None) -> float:
@@ -110,7 +169,210 @@ def data_weight(receptive_field: int | None, stride: int | None) -> float:
     return 300.0 if receptive_field < 100 else 100.0 if receptive_field <= 132 else 20.0
 
 
-def mask_of(part: Tensor, axis: int, region: str | None, channels: str | int | None) -> Tensor | None:
+class MatchFile(Match):
+    """The code shall be one that lies on disk, or the average of several; no photo is needed.
+
+    Args:
+        code: see :class:`Objective`, as are phi and shape.
+        path: a file with the tensors part0, part1, … (:func:`invrep.codes.save_code`), or a list of such files.
+        zero_channels: of the average, channels that shall be 0; written as ``channels`` is.
+        phi: the representation.
+        shape: of the images.
+        options: region, channels and weight of :class:`Match`.
+
+    Raises:
+        InvrepError: a file cannot be read, or files do not fit each other.
+        UnfitError: the code has not the shape that Φ gives to the images.
+    """
+
+    needs_photo = False
+
+    def __init__(
+        self,
+        code: Sequence[Tensor],
+        *,
+        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        zero_channels: Channels = None,
+        phi: Representation | None = None,
+        shape: tuple[int, int, int] | None = None,
+        **options: Any,
+    ) -> None:
+        target = []
+        for k, (part, given) in enumerate(zip(code, _average(path, code), strict=True)):
+            given = given.to(part).expand_as(part)
+            if zero_channels is not None:
+                axis = channel_axes(code, phi)[k]
+                zero = mask_of(part, axis, None, zero_channels, classes_of(phi), key="objective.zero_channels")
+                given = given * (1 - zero)
+            target.append(given)
+        super().__init__(target, phi=phi, shape=shape, **options)
+
+
+def _average(paths: Any, code: Sequence[Tensor]) -> list[Tensor]:
+    """Return the mean of the codes in files, whose parts have to have the shapes of ``code``, (B, …) each."""
+    paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths or [])
+    if not paths:
+        raise InvrepError("objective.path is empty; give the file of a code, or a list of them.")
+    wanted = [tuple(part.shape[1:]) for part in code]
+    loaded = []
+    for path in paths:
+        parts, size = load_code(path)
+        shapes = [tuple(part.shape) for part in parts]
+        if shapes != wanted:
+            hint = f"; its image had the size {size}" if size else ""
+            raise UnfitError(
+                f"The code in {str(path)!r} has the shape {_listed(shapes)}, but this layer's code of these images has "
+                f"{_listed(wanted)}{hint}: use the layer that it was made with, and images of that size (data.size)."
+            )
+        loaded.append(parts)
+    return [torch.stack([p.double() for p in parts]).mean(0) for parts in zip(*loaded, strict=True)]
+
+
+def _listed(shapes: Sequence[tuple[int, ...]]) -> str:
+    return " and ".join("×".join(map(str, shape)) for shape in shapes)
+
+
+class InnerProduct(Objective):
+    """The code shall be large along a direction: minimise −weight·⟨Φ, w⟩ (paper.md §1); the value is ⟨Φ, w⟩."""
+
+    shows = "activation"
+
+    def _direct(self, directions: Sequence[Tensor]) -> None:
+        """Set w, (B or 1, …) for each part."""
+        self.parts = len(directions)
+        for k, direction in enumerate(directions):
+            self.register_buffer(f"direction{k}", direction)
+
+    def value(self, code: Sequence[Tensor]) -> Tensor:
+        """Return ⟨Φ, w⟩ of each image, (B,)."""
+        return self._weighted([(p * getattr(self, f"direction{k}")).flatten(1).sum(1) for k, p in enumerate(code)])
+
+    def energy(self, value: Tensor) -> Tensor:
+        """Return −weight·⟨Φ, w⟩, (B,)."""
+        return value * -self.weight
+
+
+class Maximise(InnerProduct):
+    """A unit, a channel or a class shall be as active as an image can make it; no photo is needed.
+
+    The value is the mean of the chosen units of Φ. By ``weight=auto`` it is weighted as in IJCV (exp_maximization.m),
+    by (10000/rf²)/max: rf² is the area of the receptive field in pixels, at most the image's, and max what is a large
+    value in this layer: the largest |Φ| over all channels on five photos of scikit-image. (IJCV takes the channel's
+    own largest over a thousand ImageNet photos; over a few photos that would be an accident: of most classes they show
+    none.)
+
+    Args:
+        code: see :class:`Objective`, as are phi and shape.
+        channels: which, see :class:`Match`; for example the number or the name of a class.
+        region: which positions, see :class:`Match`; ``1x1`` is the central unit. None: all, a whole channel.
+        weight: a factor of the activation, or ``auto``.
+        phi: the representation; ``auto`` needs it.
+        shape: of the images; ``auto`` needs it.
+
+    Raises:
+        InvrepError: region or channels are not in a part of the code, or cannot be read.
+    """
+
+    needs_photo = False
+
+    def __init__(
+        self,
+        code: Sequence[Tensor],
+        *,
+        channels: Channels,
+        region: str | None = None,
+        weight: float | str = "auto",
+        phi: Representation | None = None,
+        shape: tuple[int, int, int] | None = None,
+    ) -> None:
+        super().__init__(code, phi=phi, shape=shape)
+        masks = [mask_of(p, axis, region, channels, classes_of(phi)) for p, axis in zip(code, self.axes, strict=True)]
+        masks = [part.new_ones((1, *part.shape[1:])) if m is None else m for m, part in zip(masks, code, strict=True)]
+        self._direct([mask / mask.sum() for mask in masks])
+        if weight != "auto":
+            self.weight = number("objective.weight", weight, above=0, word="auto")
+            return
+        if phi is None or shape is None:
+            raise InvrepError("objective.weight=auto needs the representation and the images' shape; give a number.")
+        area = math.prod(shape[1:])
+        if phi.receptive_field is not None:
+            area = min(area, phi.receptive_field**2)
+        self.weight = 10000 / area / _large(phi, shape, code[0])
+
+
+def _large(phi: Representation, shape: tuple[int, int, int], like: Tensor) -> float:
+    """Return the largest |Φ| on scikit-image's photos, brought to (C, H, W), without nought; 1 where all are 0."""
+    size = InputSize(crop=shape[1:], resize=shape[1:])
+    largest = 0.0
+    for name in PHOTOS:
+        photo = read(bundled(name), color="gray" if shape[0] == 1 else "rgb", resize="squash", input_size=size)
+        with torch.no_grad():
+            largest = max(largest, *(float(part.abs().max()) for part in phi(photo[None].to(like))))
+    return largest or 1.0
+
+
+class Caricature(InnerProduct):
+    """The photo's own code shall grow, from the photo on: w = max(Φ0, 0)/‖max(Φ0, 0)‖² (paper.md §1, exp_enhance.m).
+
+    The value is 1 for an image with the photo's code, as far as that is positive.
+
+    Args:
+        code: Φ0, see :class:`Objective`, as are phi and shape.
+        phi: the representation.
+        shape: of the images.
+        region: see :class:`Match`.
+        channels: see :class:`Match`.
+        weight: a factor of the energy.
+
+    Raises:
+        InvrepError: region or channels are not in a part of the code, or cannot be read.
+    """
+
+    starts_from_photo = True
+
+    def __init__(
+        self,
+        code: Sequence[Tensor],
+        *,
+        phi: Representation | None = None,
+        shape: tuple[int, int, int] | None = None,
+        region: str | None = None,
+        channels: Channels = None,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__(code, phi=phi, shape=shape)
+        self.weight = number("objective.weight", weight, above=0)
+        directions = []
+        for part, axis in zip(code, self.axes, strict=True):
+            mask = mask_of(part, axis, region, channels, classes_of(phi))
+            part = part.detach().clamp(min=0)
+            part = part if mask is None else part * mask
+            norm = part.flatten(1).square().sum(1).reshape(-1, *[1] * (part.ndim - 1))
+            directions.append(part / torch.where(norm > 0, norm, torch.ones_like(norm)))
+        self._direct(directions)
+
+
+def channel_axes(code: Sequence[Tensor], phi: Representation | None) -> list[int]:
+    """Return which dimension of each part of a code is that of its channels."""
+    if phi is not None and phi.channel_axes is not None:
+        return list(phi.channel_axes)
+    return [2 if part.ndim == 3 else 1 for part in code]
+
+
+def classes_of(phi: Representation | None) -> Sequence[str] | None:
+    """Return the names of the classes that a network's outputs are scores of, where they are known."""
+    return getattr(phi, "classes", None)
+
+
+def mask_of(
+    part: Tensor,
+    axis: int,
+    region: str | None,
+    channels: Channels,
+    classes: Sequence[str] | None = None,
+    *,
+    key: str = "objective.channels",
+) -> Tensor | None:
     """Return what a region and channels leave of a code, as a tensor of ones and zeros (1, …) that broadcasts to it.
 
     Args:
@@ -118,6 +380,8 @@ def mask_of(part: Tensor, axis: int, region: str | None, channels: str | int | N
         axis: the dimension of its channels.
         region: see :class:`Match`.
         channels: see :class:`Match`.
+        classes: the names of the network's classes, which are names of channels where there are as many.
+        key: the name of the setting that says which channels, for messages.
 
     Returns:
         None where everything is left.
@@ -132,7 +396,9 @@ def mask_of(part: Tensor, axis: int, region: str | None, channels: str | int | N
         mask = mask * kept
     if channels is not None:
         kept = torch.zeros_like(mask)
-        kept.movedim(axis, 1)[:, _channels(channels, part.shape[axis])] = 1
+        several = [channels] if isinstance(channels, str | int) else list(channels)
+        for some in several:
+            kept.movedim(axis, 1)[:, _channels(some, part.shape[axis], classes, key)] = 1
         mask = mask * kept
     return mask
 
@@ -165,16 +431,33 @@ def region_of(part: Tensor, axis: int, region: str) -> tuple[slice, slice]:
     return found[0], found[1]
 
 
-def _channels(channels: str | int, count: int) -> slice:
+def _channels(channels: str | int, count: int, classes: Sequence[str] | None, key: str) -> slice:
     """Return which channels a setting means, of so many."""
     if channels in ("group1", "group2"):
         return slice(0, count // 2) if channels == "group1" else slice(count // 2, count)
     match = re.fullmatch(r"(\d+)(?::(\d+))?", str(channels))
     if match is None:
-        raise InvrepError(
-            f"objective.channels={channels} is not valid: expected FIRST:END, a number, group1 or group2."
-        )
+        return _class(str(channels), count, classes, key)
     first, end = int(match[1]), int(match[2] or int(match[1]) + 1)
     if not first < end <= count:
-        raise InvrepError(f"objective.channels={channels} does not fit a code of {count} channels, 0:{count}.")
+        raise InvrepError(f"{key}={channels} does not fit a code of {count} channels, 0:{count}.")
     return slice(first, end)
+
+
+def _class(name: str, count: int, classes: Sequence[str] | None, key: str) -> slice:
+    """Return the channel of a class by its name, or by one of several names with commas between them."""
+    if classes is None or len(classes) != count:
+        where = "" if classes is None else "; the names of classes are for the network's scores, layer=output"
+        raise InvrepError(f"{key}={name} is not valid: expected FIRST:END, a number, group1 or group2{where}.")
+    numbers: dict[str, list[int]] = {}
+    for k, full in enumerate(classes):
+        for one in dict.fromkeys([full.lower(), *full.lower().split(", ")]):
+            numbers.setdefault(one, []).append(k)
+    found = numbers.get(name.lower())
+    if found is None:
+        raise InvrepError(f"{key}={name} is no class of this network; {nearest(name.lower(), numbers)}.")
+    if len(found) > 1:
+        raise InvrepError(
+            f"{key}={name} is the name of several classes; give a number, {' or '.join(map(str, found))}."
+        )
+    return slice(found[0], found[0] + 1)

@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +26,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from invrep.codes import save_code
 from invrep.errors import InvrepError
 from invrep.images import shown, to_pil
 
 Key = tuple[str, int]  # image id, restart
 FIRST = ("image", "restart", "error", "root_error", "pairwise_error", "psnr", "ssim", "energy")
+SPREADS = ("spread_ssim", "spread_lpips", "spread_code")
 LAST = ("passes", "seconds", "distance", "code_norm", "content")
-NUMBERS = {"restart": int, "passes": int, "image": str, "content": str, "class": str}
+NUMBERS = {"restart": int, "restarts": int, "passes": int, "image": str, "content": str, "class": str}
 
 
 @contextmanager
@@ -106,6 +108,7 @@ class Results:
         self.reconstructions = folder / "reconstructions.safetensors"
         self.metrics = folder / "metrics.csv"
         self.curves = folder / "curves.csv"
+        self.spread = folder / "spread.csv"
         self.grid = folder / "grid.png"
         self.config = folder / "config.yaml"
 
@@ -168,6 +171,19 @@ class Results:
         """Write the PNG of a photo as Φ saw it, (C, H, W) in [0, 1]."""
         _atomic(self.photo(image), lambda path: to_pil(shown(pixels, "clip")).save(path, format="PNG"))
 
+    def save_code(self, image: str, code: Sequence[Tensor], size: tuple[int, int]) -> None:
+        """Write the code of a photo; see :func:`invrep.codes.save_code`."""
+        _atomic(self.code(image), lambda path: save_code(path, code, size))
+
+    def spreads(self) -> dict[str, dict[str, Any]]:
+        """Return the rows of ``spread.csv``, by image."""
+        return {row["image"]: row for row in self._read(self.spread)}
+
+    def save_spreads(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write ``spread.csv``, in the order of images."""
+        ordered = sorted(rows, key=lambda row: row["image"])
+        _atomic(self.spread, lambda path: _write(path, ordered, ("image", "restarts", *SPREADS), ("content",)))
+
     def save_config(self, config: DictConfig) -> None:
         """Write the resolved config."""
         _atomic(self.config, lambda path: OmegaConf.save(config, path))
@@ -183,6 +199,10 @@ class Results:
     def photo(self, image: str) -> Path:
         """Return where the PNG of a photo, as Φ saw it, is."""
         return self.folder / "photos" / f"{file_name(image)}.png"
+
+    def code(self, image: str) -> Path:
+        """Return where the code of a photo is."""
+        return self.folder / "codes" / f"{file_name(image)}.safetensors"
 
     def merge(self, pairwise: float, images: Sequence[str]) -> dict[Key, dict[str, Any]]:
         """Bring the parts into the whole files, remove them, and return all rows.
@@ -212,8 +232,10 @@ class Results:
                 for (image, restart), curve in curves.items()
                 for point in curve
             ]
-            _atomic(self.curves, lambda path: _write(path, points, ("image", "restart", "pass", "error", "energy"), ()))
-        _atomic(self.metrics, lambda path: _write(path, list(rows.values()), FIRST, LAST))
+            shows = "activation" if any("activation" in point for point in points) else "error"
+            _atomic(self.curves, lambda path: _write(path, points, ("image", "restart", "pass", shows, "energy"), ()))
+        first = (*FIRST[:2], "activation", *FIRST[2:]) if any("activation" in r for r in rows.values()) else FIRST
+        _atomic(self.metrics, lambda path: _write(path, list(rows.values()), first, LAST))
         for _, path, _ in list(self._parts()):
             path.unlink()
         if self.parts.is_dir() and not any(self.parts.iterdir()):

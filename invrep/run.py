@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,67 +18,30 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor
 
-from invrep import metrics
 from invrep.callbacks import Bar, Record
-from invrep.classes import Classifier
-from invrep.config import build, check, result_name
-from invrep.data import Batch, Photo, batches, find
+from invrep.config import build, check
+from invrep.data import Batch, Photo, batches
 from invrep.errors import InvrepError, UnfitError
-from invrep.figures import MOST_COLUMNS, MOST_ROWS, GridRow, grid
-from invrep.images import read, size_after
-from invrep.inversion import Inversion, match, measure, solve
-from invrep.optimisers import Descent
-from invrep.priors import Prior
+from invrep.finish import Found, finish, summary
+from invrep.inversion import Inversion, measure, solve
+from invrep.job import Job, assemble
 from invrep.representations.base import Representation
 from invrep.representations.listing import layers_table
 from invrep.representations.network import LISTING, Network
-from invrep.results import Finished, Key, Results
+from invrep.results import Finished, Key
 
 log = logging.getLogger(__name__)
 VERSIONS = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "torchmetrics", "wandb", "numpy", "pillow")
 
 
-@dataclass
-class Job:
-    """The parts of a job.
-
-    Attributes:
-        config: the composed config, with automatic values of ``data`` filled in.
-        phi: the representation.
-        prior: the preset of priors.
-        descent: the recipe of descent.
-        results: the job's folder.
-        console: where the user is told.
-        classifier: tells what the network takes a pre-image for.
-        failures: photo's id → a sentence that says what is wrong with it.
-    """
-
-    config: DictConfig
-    phi: Representation
-    prior: Prior
-    descent: Descent
-    results: Results
-    console: Console
-    classifier: Classifier
-    failures: dict[str, str] = field(default_factory=dict)
-
-    def read(self, photo: Photo) -> Tensor | None:
-        """Return a photo's pixels, or note why there are none."""
-        data = self.config.data
-        try:
-            pixels = read(photo.path, color=data.color, resize=data.resize, input_size=self.phi.input_size)
-        except InvrepError as error:
-            self.failures[photo.id] = str(error)
-            return None
-        return pixels.to(getattr(torch, self.config.dtype))
-
-
 def run(config: DictConfig) -> float | None:
-    """Run one job and return the mean relative error ‖Φ−Φ0‖²/‖Φ0‖² over photos and restarts.
+    """Run one job and return the mean over photos and restarts of the relative error ‖Φ−Φ0‖²/‖Φ0‖².
+
+    Where the objective is to raise an activation, the mean is of that.
 
     Photos that are finished in the job's folder are skipped; a photo that cannot be read or inverted is reported at
     the end, after the others are done. Returns None for ``dry_run=true``.
@@ -123,27 +85,17 @@ def _run(config: DictConfig) -> float | None:
         wide = console if console.is_terminal else Console(highlight=False, width=160)
         wide.print(layers_table(network))
         return None
-    photos = find(config.data.path, config.data.limit)
-    phi = build(config.rep)
-    with open_dict(config):
-        config.data.resize = config.data.resize or ("model" if phi.input_size else "none")
-        config.data.color = config.data.color or phi.color
-        config.optim.basis = config.basis or config.optim.basis
-    if (3 if config.data.color == "rgb" else 1) not in phi.channels:
-        wanted = "gray" if phi.channels == (1,) else "rgb"
-        raise InvrepError(f"data.color={config.data.color} does not fit rep={config.name}: expected {wanted}.")
-    results = Results(Path(config.output) / result_name(config, phi.weights_id))
-    job = Job(config, phi, build(config.prior), build(config.optim), results, console, Classifier(phi))
-
+    job, photos = assemble(config, console)
+    results, phi = job.results, job.phi
     sizes = {}
     for photo in photos:
         try:
-            sizes[photo] = size_after(photo.path, config.data.resize, phi.input_size)
+            sizes[photo] = job.size(photo)
         except InvrepError as error:
             job.failures[photo.id] = str(error)
     if not sizes:
         _fail(job, done=0)
-    planned = list(batches(sizes.items(), config.data.batch_size))
+    planned = list(batches(sizes.items(), config.data.get("batch_size", 1)))
     finished = results.rows()
     todo = [(batch, rows) for batch in planned if (rows := _missing(batch, finished, config.restarts))]
     _show_plan(job, planned, todo)
@@ -161,7 +113,7 @@ def _run(config: DictConfig) -> float | None:
             display=config.display,
         )
         record.write_config(OmegaConf.to_container(OmegaConf.load(results.config)))
-        rows: dict[Key, dict[str, Any]] = {}
+        found = Found()
         whole = False
         try:
             steps = job.descent.plan(phi)[0]
@@ -169,13 +121,13 @@ def _run(config: DictConfig) -> float | None:
                 for number, (batch, missing) in enumerate(todo, 1):
                     bar.label = f"batch {number}/{len(todo)}"
                     _invert(job, batch, missing, record, bar)
-            rows = _finish(job, list(sizes), new=bool(todo))
+            found = finish(job, list(sizes), new=bool(todo))
             whole = not job.failures
         finally:
-            seen = record.close(list(rows.values()), results.grid, failed=not whole)
-    _summary(job, rows, seen)
-    _fail(job, done=len({image for image, _ in rows}))
-    return float(torch.tensor([row["error"] for row in rows.values()]).mean())
+            seen = record.close(list(found.rows.values()), results.grid, not whole, found.spreads)
+    summary(job, found, seen)
+    _fail(job, done=len({image for image, _ in found.rows}))
+    return float(torch.tensor([row[job.kind.shows] for row in found.rows.values()]).mean())
 
 
 def _missing(batch: Batch, finished: dict[Key, dict[str, Any]], restarts: int) -> list[tuple[Photo, int]]:
@@ -196,8 +148,9 @@ def _invert(job: Job, batch: Batch, missing: Sequence[tuple[Photo, int]], record
     if not rows:
         return
     tensors = torch.stack([pixels[photo] for photo in readable])
+    photos = None if readable[0].path is None else tensors
     counts = {sum(index == k for index, _, _ in rows) for k in range(len(readable))}
-    record.photos, record.restarts = (tensors, counts.pop()) if len(counts) == 1 else (None, 1)
+    record.photos, record.restarts = photos, counts.pop() if len(counts) == 1 else None
     config = job.config
     began = time.monotonic()
     try:
@@ -207,22 +160,24 @@ def _invert(job: Job, batch: Batch, missing: Sequence[tuple[Photo, int]], record
             phi=job.phi,
             prior=job.prior,
             descent=job.descent,
-            objective=build(config.objective),
+            objective=job.objective,
             seed=config.seed,
             segment=config.log_every,
             trainer=config.trainer,
             callbacks=[record, bar],
         )
     except UnfitError as error:
-        job.failures |= {photo.id: f"{photo.path}: {error}" for photo in readable}
+        job.failures |= {p.id: f"{p.path}: {error}" if p.path else str(error) for p in readable}
         return
     seconds = (time.monotonic() - began) / len(rows)
-    for photo in readable:
+    for photo in readable if photos is not None else ():
         job.results.save_photo(photo.id, pixels[photo])
     contents = {photo.id: photo.content() for photo in readable}
-    found = finished_rows(inversion, tensors, rows)
-    owners = [index for index, _, _ in rows]
-    classes = job.classifier(tensors[owners].to(job.phi.mean.device), inversion.reconstruction().detach())
+    photos = None if photos is None else photos[[index for index, _, _ in rows]]
+    found = finished_rows(inversion, photos, rows)
+    classes = None
+    if photos is not None:
+        classes = job.classifier(photos.to(job.phi.mean.device), inversion.reconstruction().detach())
     for finished, seen in zip(found, classes or [{}] * len(found), strict=True):
         image, restart = finished.row["image"], finished.row["restart"]
         if not math.isfinite(finished.row["energy"]) or finished.row["failed"]:
@@ -236,10 +191,15 @@ def _invert(job: Job, batch: Batch, missing: Sequence[tuple[Photo, int]], record
         job.results.save(image, restart, finished, config.display)
 
 
-def finished_rows(inversion: Inversion, photos: Tensor, rows: Sequence[tuple[int, str, int]]) -> list[Finished]:
-    """Return the rows, curves and pixels of a fitted inversion; ``failed`` in a row says that it diverged."""
-    owners = torch.tensor([index for index, _, _ in rows])
-    measures = {name: value.tolist() for name, value in measure(inversion, photos[owners]).items()}
+def finished_rows(inversion: Inversion, photos: Tensor | None, rows: Sequence[tuple[int, str, int]]) -> list[Finished]:
+    """Return the rows, curves and pixels of a fitted inversion; ``failed`` in a row says that it diverged.
+
+    Args:
+        inversion: it has run.
+        photos: (B, C, H, W) in [0, 1], of every row; None where there are none.
+        rows: the photo's index, its id and the restart of each.
+    """
+    measures = {name: value.tolist() for name, value in measure(inversion, photos).items()}
     curve = [(at, {name: value.tolist() for name, value in terms.items()}) for at, terms in inversion.curve]
     pixels = inversion.reconstruction().detach().float().cpu()
     active = inversion.active.tolist()
@@ -253,71 +213,6 @@ def finished_rows(inversion: Inversion, photos: Tensor, rows: Sequence[tuple[int
     return found
 
 
-def _finish(job: Job, photos: Sequence[Photo], *, new: bool) -> dict[Key, dict[str, Any]]:
-    """Merge the parts, fill in what needs all photos, draw the grid, and return this job's rows."""
-    results, restarts = job.results, job.config.restarts
-    done = results.rows()
-    if not done:
-        return {}
-    here = [photo for photo in photos if any((photo.id, r) in done for r in range(restarts))]
-    if new or any(
-        math.isnan(done[(p.id, r)]["pairwise_error"]) for p in here for r in range(restarts) if (p.id, r) in done
-    ):
-        results.merge(_pairwise(job, here), [photo.id for photo in here])
-    rows = results.rows()
-    chosen = {(photo.id, r): rows[(photo.id, r)] for photo in here for r in range(restarts) if (photo.id, r) in rows}
-    if chosen and (new or not results.grid.exists()):
-        _draw(job, here[:MOST_ROWS], chosen)
-    return chosen
-
-
-def _pairwise(job: Job, photos: Sequence[Photo]) -> float:
-    """Return mean_ij ‖Φ0_i − Φ0_j‖² over photos, NaN for fewer than two or codes of several shapes."""
-    error = metrics.PairwiseError()
-    shapes = set()
-    device = job.phi.mean.device
-    if len(photos) < 2:
-        return math.nan
-    for photo in photos:
-        pixels = job.read(photo)
-        if pixels is None:
-            continue
-        with torch.no_grad():
-            objective = match(job.phi, job.phi(pixels[None].to(device)), build(job.config.objective))
-            code = torch.cat([part.flatten(1) for part in objective.target], 1)
-        shapes.add(code.shape)
-        if len(shapes) > 1:
-            return math.nan
-        error.to(device).add_code(code)
-    return float(error.normaliser())
-
-
-def _draw(job: Job, photos: Sequence[Photo], rows: dict[Key, dict[str, Any]]) -> None:
-    keys = {photo: [(photo.id, r) for r in range(MOST_COLUMNS) if (photo.id, r) in rows] for photo in photos}
-    pixels = job.results.pixels([key for some in keys.values() for key in some])
-    drawn = []
-    for photo, some in keys.items():
-        original = job.read(photo)
-        if original is not None:
-            captions = [f"error {100 * rows[key]['error']:.2g} %" for key in some]
-            drawn.append(GridRow(original, [pixels[key] for key in some], captions, _boxes(job, original)))
-    title = f"{job.config.name} {job.config.layer}" if job.config.layer is not None else job.config.name
-    job.results.save_picture(
-        job.results.grid, lambda path: grid(drawn, title=title, display=job.config.display, path=path)
-    )
-
-
-def _boxes(job: Job, pixels: Tensor) -> list[tuple[int, int, int, int]]:
-    """Return what the region of the code that is matched sees, for each part of the code; nothing for all of it."""
-    if (region := job.config.objective.get("region")) is None:
-        return []
-    with torch.no_grad():
-        objective = match(job.phi, job.phi(pixels[None].to(job.phi.mean.device)), build(job.config.objective))
-    places = zip(objective.regions(region), job.phi.geometry(*pixels.shape[1:]), strict=True)
-    boxes = [geometry.box(rows, columns) for (rows, columns), geometry in places]
-    return [box for box in boxes if box is not None]
-
-
 def _show_plan(job: Job, planned: Sequence[Batch], todo: Sequence[tuple[Batch, list[Any]]]) -> None:
     """Say what is going to be done, before it is."""
     config, console = job.config, job.console
@@ -327,22 +222,21 @@ def _show_plan(job: Job, planned: Sequence[Batch], todo: Sequence[tuple[Batch, l
     sizes = sorted({batch.size for batch in planned})
     size = " ".join(f"{w}×{h}" for h, w in sizes[:3]) + (f" and {len(sizes) - 3} more sizes" if len(sizes) > 3 else "")
     what = f"{config.name} {config.layer}" if config.layer is not None else config.name
-    channels = 3 if config.data.color == "rgb" else 1
     console.print(
         f"[bold]{what}[/]: {_count(images, 'image')} × {_count(config.restarts, 'restart')}, {size} px, "
-        f"{'RGB' if channels == 3 else 'grey'}, {job.descent.plan(job.phi)[0]} passes each"
+        f"{'RGB' if job.channels == 3 else 'grey'}, {job.descent.plan(job.phi)[0]} passes each"
     )
     if wanted > rows and images:
         console.print(f"{wanted - rows} of {wanted} are finished in {job.results.folder} and are skipped")
     for height, width in sizes:
-        prior = job.prior.for_shape((channels, height, width), job.phi)
-        if warning := job.descent.warning(job.phi, prior, (channels, height, width)):
+        shape = (job.channels, height, width)
+        if warning := job.descent.warning(job.phi, job.prior.for_shape(shape, job.phi), shape):
             console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
             break
     if todo:
         batch, some = max(todo, key=lambda item: len(item[1]) * math.prod(item[0].size))
         try:
-            bytes_ = memory(job.phi, (channels, *batch.size), getattr(torch, config.dtype)) * len(some)
+            bytes_ = memory(job.phi, (job.channels, *batch.size), getattr(torch, config.dtype)) * len(some)
         except InvrepError:
             return  # the batch itself reports what is wrong with its size
         where = "GPU memory" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "memory"
@@ -377,29 +271,6 @@ def memory(phi: Representation, shape: tuple[int, int, int], dtype: torch.dtype)
     outputs = sum(part.nbytes for part in code)
     # the parameter, its gradient, the last good state, two moments and two passing copies; the code, Φ0 and their gap
     return sum(kept.values()) + 7 * image.nbytes + 3 * outputs
-
-
-def _summary(job: Job, rows: dict[Key, dict[str, Any]], seen: str | None) -> None:
-    """Say where the picture is, how good it is, and how to look closer."""
-    console = job.console
-    if not rows:
-        return
-    error = metrics.RelativeError()
-    for row in rows.values():
-        error.update(torch.tensor([row["distance"]]), torch.tensor([max(row["code_norm"], 1e-30)]))
-    value = {name: 100 * float(number) for name, number in error.compute().items()}
-    kept = [row["class_kept"] for row in rows.values() if not math.isnan(row.get("class_kept", math.nan))]
-    spread = "" if math.isnan(value["std"]) else f" ± {value['std']:.2f}"
-    root = 100 * math.sqrt(value["mean"] / 100) if len(rows) == 1 else None
-    console.print(f"error ‖Φ−Φ0‖²/‖Φ0‖²: {value['mean']:.2f}{spread} %" + (f" (root {root:.1f} %)" if root else ""))
-    if kept:
-        given = sum(row["class_probability"] for row in rows.values() if "class_probability" in row) / len(kept)
-        console.print(
-            f"top-1 class kept: {int(sum(kept))} of {len(kept)} (mean probability of the photo's class {given:.2f})"
-        )
-    console.print(f"picture: {job.results.grid}", soft_wrap=True)
-    if seen:
-        console.print(f"more:    {seen}", soft_wrap=True, style="dim")
 
 
 def _fail(job: Job, *, done: int) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import invrep.results
 
+HOG_CHANNEL = ("objective=maximise", "objective.channels=1", "data=none")
 ALEXNET = ("rep=alexnet", "layer=conv1", "rep.weights=random", "data.resize=none")
 
 
@@ -111,6 +112,18 @@ CASES: list[tuple[tuple[str, ...], Callable[[Path], None] | None, tuple[str, ...
     ((*ALEXNET, "rep.weights=w.safetensors"), _misfit, ("w.safetensors", "features.0.weight", "(3, 3)")),
     ((*ALEXNET, "rep.weights=w.safetensors"), _partial, ("w.safetensors", "features.0.weight")),
     (("output=taken",), _file, ("taken", "output=FOLDER")),
+    (("objective=maximize",), None, ("objective=maximize", "the nearest", "maximise")),
+    (("objective=maximise", "data=none"), None, ("objective.channels is missing",)),
+    (("objective=maximise", "objective.channels=1"), None, ("no use for a photo", "data=none")),
+    (("objective=maximise", "objective.channels=1", "data=none"), None, ("data.size is missing", "[HEIGHT,WIDTH]")),
+    ((*HOG_CHANNEL, "data.size=48"), None, ("data.size=48", "[HEIGHT,WIDTH]")),
+    ((*HOG_CHANNEL, "data.size=[48,0]"), None, ("data.size=0", "at least 1")),
+    ((*HOG_CHANNEL, "data.size=[48,64]", "objective.weight=0"), None, ("objective.weight=0", "above 0", "'auto'")),
+    (("data=none",), None, ("needs a photo", "data=none")),
+    (("objective=caricature", "data=none"), None, ("needs a photo", "data=none")),
+    (("objective=code", "data=none"), None, ("objective.path is missing",)),
+    (("objective=code", "objective.path=x.safetensors"), None, ("objective.path=x.safetensors", "save_codes=true")),
+    (("save_codes=maybe",), None, ("save_codes=maybe", "true or false")),
 ]
 
 
@@ -120,7 +133,8 @@ CASES: list[tuple[tuple[str, ...], Callable[[Path], None] | None, tuple[str, ...
 def test_a_mistake_gets_one_sentence_and_leaves_nothing(job, photos, tmp_path, overrides, lay, words):
     if lay is not None:
         lay(tmp_path)
-    last = {o.partition("=")[0]: o for o in ("data.path=photos", *overrides)}
+    path = () if "data=none" in overrides else ("data.path=photos",)
+    last = {o.partition("=")[0]: o for o in (*path, *overrides)}
     outcome = job(*last.values())
     assert outcome.status == 1, outcome.out
     sentences = [line for line in outcome.err.splitlines() if line.startswith("error: ")]

@@ -1,9 +1,19 @@
+from functools import partial
+from types import SimpleNamespace
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import invrep
-from invrep.errors import InvrepError
-from invrep.objectives import Match, data_weight
+from invrep.api import representation
+from invrep.codes import save_code
+from invrep.errors import InvrepError, UnfitError
+from invrep.images import bundled, read
+from invrep.objectives import PHOTOS, Caricature, Match, MatchFile, Maximise, data_weight
+from invrep.representations.base import InputSize
+
+USUAL = {"weights": None, "channel_axes": None}  # of a representation
 
 
 class ObjectiveTests:
@@ -36,7 +46,7 @@ class TestMatch(ObjectiveTests):
         wanted = [float((code[b] - target[b]).norm() ** 2 / target[b].norm() ** 2) for b in range(2)]
         assert Match([target])([code]).tolist() == pytest.approx(wanted, rel=1e-5)
         assert (Match([target], weight=20.0)([code]) / 20).tolist() == pytest.approx(wanted, rel=1e-5)
-        assert Match([target], weight=20.0).error([code]).tolist() == pytest.approx(wanted, rel=1e-5)
+        assert Match([target], weight=20.0).value([code]).tolist() == pytest.approx(wanted, rel=1e-5)
 
     @pytest.mark.parametrize(
         ("options", "seen"),
@@ -55,10 +65,13 @@ class TestMatch(ObjectiveTests):
         target, code = torch.randn(2, 6, 13, 9), torch.randn(2, 6, 13, 9)
         wanted = Match([target[:, *seen]])([code[:, *seen]])
         turned = [t.movedim(1, axis) for t in (target, code)]
-        objective = Match([turned[0]], channel_axes=[axis], **options)
+        phi = SimpleNamespace(weights=None, channel_axes=[axis])
+        objective = Match([turned[0]], phi=phi, **options)
         torch.testing.assert_close(objective([turned[1]]), wanted)
         norm = target[:, *seen].flatten(1).square().sum(1)
-        torch.testing.assert_close(objective.totals([turned[1]]), (wanted * norm, norm))
+        found = objective.measures([turned[1]])
+        torch.testing.assert_close((found["distance"], found["code_norm"]), (wanted * norm, norm))
+        torch.testing.assert_close((found["error"], found["root_error"]), (wanted, wanted.sqrt()))
 
     def test_channels_of_tokens_and_of_logits(self):
         for shape, seen in (((2, 7, 4), (slice(None), slice(0, 2))), ((2, 4), (slice(0, 2),))):
@@ -87,10 +100,154 @@ class TestMatch(ObjectiveTests):
         target = [torch.randn(2, 3), torch.randn(2, 5)]
         code = [torch.randn(2, 3), torch.randn(2, 5)]
         alone = [Match([t])([c]) for t, c in zip(target, code, strict=True)]
-        torch.testing.assert_close(Match(target, weights=[3, 1])(code), 0.75 * alone[0] + 0.25 * alone[1])
+        phi = SimpleNamespace(weights=(3, 1), channel_axes=None)
+        torch.testing.assert_close(Match(target, phi=phi)(code), 0.75 * alone[0] + 0.25 * alone[1])
 
     def test_a_zero_code_is_normalised_by_one(self):
         assert Match([torch.zeros(1, 3)])([torch.ones(1, 3)]).tolist() == [3.0]
+
+    def test_a_class_by_its_name(self):
+        phi = SimpleNamespace(classes=["tench, Tinca tinca", "Tabby", "crane", "crane"], **USUAL)
+        target, code = torch.randn(2, 4), torch.randn(2, 4)
+        for name, number in (("tabby", 1), ("tinca tinca", 0), ("tench, tinca tinca", 0)):
+            wanted = Match([target], channels=number)([code])
+            torch.testing.assert_close(Match([target], phi=phi, channels=name)([code]), wanted)
+        for name, code, message in (
+            ("tabbi", target, "no class of this network; the nearest is tabby"),
+            ("crane", target, "name of several classes; give a number, 2 or 3"),
+            ("tabby", torch.ones(1, 5, 3, 3), "for the network's scores, layer=output"),
+        ):
+            with pytest.raises(InvrepError, match=message):
+                Match([code], phi=phi, channels=name)
+
+    def test_several_channels(self):
+        target, code = torch.randn(2, 6, 3, 3), torch.randn(2, 6, 3, 3)
+        wanted = Match([target[:, [1, 3, 4]]])([code[:, [1, 3, 4]]])
+        torch.testing.assert_close(Match([target], channels=[1, "3:5"])([code]), wanted)
+
+
+class TestMaximise(ObjectiveTests):
+    def make(self, code: list[torch.Tensor]) -> torch.nn.Module:
+        return Maximise(code, channels=1, weight=2.0)
+
+    def test_is_the_mean_of_the_chosen_units(self):
+        code = torch.randn(2, 6, 5, 7)
+        for options, seen in (
+            ({"channels": 4}, code[:, 4]),
+            ({"channels": [0, 5]}, code[:, [0, 5]]),
+            ({"channels": 4, "region": "1x1"}, code[:, 4, 2, 3]),
+            ({"channels": "1:3", "region": "2x2@0x1"}, code[:, 1:3, 0:2, 1:3]),
+        ):
+            objective = Maximise([torch.zeros_like(code)], weight=3.0, **options)
+            wanted = seen.reshape(2, -1).mean(1)
+            torch.testing.assert_close(objective.value([code]), wanted)
+            torch.testing.assert_close(objective([code]), -3 * wanted)
+            assert list(objective.measures([code])) == ["activation"]
+
+    def test_weighs_by_receptive_field_and_by_a_large_value(self):
+        """paper.md §1: (10000 / rf²) / max activation; the large value by a loop over whole photos."""
+        phi = representation("alexnet", layer="relu2", weights="random")
+        size = InputSize(crop=(64, 80), resize=(64, 80))
+        photos = [read(bundled(name), resize="squash", input_size=size) for name in PHOTOS]
+        large = max(float(phi(photo[None])[0].max()) for photo in photos)
+        code = phi(torch.zeros(1, 3, 64, 80))
+        assert Maximise(code, phi=phi, shape=(3, 64, 80), channels=3).weight == pytest.approx(10000 / 51**2 / large)
+        phi.receptive_field = 300  # more than the image
+        assert Maximise(code, phi=phi, shape=(3, 64, 80), channels=3).weight == pytest.approx(10000 / 5120 / large)
+        with pytest.raises(InvrepError, match="weight=auto needs the representation"):
+            Maximise(code, channels=3)
+
+    def test_an_activation_rises_over_the_noises(self):
+        phi = representation("alexnet", layer="conv2", weights="random")
+        found = invrep.invert((3, 64, 64), phi, objective=partial(Maximise, channels=7), restarts=2, steps=40)
+        curve = [terms["activation"][0] for _, terms in found.curve]
+        assert found.reconstructions.shape == (1, 2, 3, 64, 64) and found.targets == []
+        assert (curve[-1] > 3 * curve[0].abs() + 0.1).all(), curve
+        mean = found.codes[0][0, :, 7].flatten(1).mean(1).double()
+        torch.testing.assert_close(found.metrics["activation"][0], mean, rtol=1e-4, atol=1e-6)
+        assert "psnr" not in found.metrics and "error" not in found.metrics
+
+
+class TestCaricature(ObjectiveTests):
+    def make(self, code: list[torch.Tensor]) -> torch.nn.Module:
+        return Caricature(code)
+
+    def test_is_the_product_with_the_photos_own_positive_code(self):
+        photo, code = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+        w = photo.clamp(min=0)
+        wanted = (w * code).flatten(1).sum(1) / w.flatten(1).square().sum(1)
+        torch.testing.assert_close(Caricature([photo]).value([code]), wanted)
+        torch.testing.assert_close(Caricature([photo], weight=2.0)([code]), -2 * wanted)
+        torch.testing.assert_close(Caricature([photo]).value([photo.clamp(min=0)]), torch.ones(2))
+        part = Caricature([photo[:, 1:2]]).value([code[:, 1:2]])
+        torch.testing.assert_close(Caricature([photo], channels=1).value([code]), part)
+        assert Caricature([-photo.abs()]).value([code]).tolist() == [0, 0]
+
+    def test_starts_at_the_photo_and_raises_its_code(self, photo):
+        phi = representation("alexnet", layer="relu2", weights="random")
+        found = invrep.invert(photo, phi, objective="caricature", steps=30, log_every=10)
+        first, last = (float(found.curve[k][1]["activation"]) for k in (0, -1))
+        assert first == pytest.approx(1, rel=1e-5) and last > 1.1
+        (code,) = found.codes
+        product = (code[0] * found.targets[0]).sum() / found.targets[0].square().sum()
+        assert float(found.metrics["activation"]) == pytest.approx(float(product), rel=1e-4)
+        with pytest.raises(InvrepError, match="needs images"):
+            invrep.invert((3, 64, 64), phi, objective="caricature")
+
+
+class TestMatchFile(ObjectiveTests):
+    @pytest.fixture(autouse=True)
+    def folder(self, tmp_path):
+        self.place = tmp_path
+
+    def save(self, name: str, *parts: torch.Tensor) -> str:
+        path = self.place / name
+        save_code(path, parts, (48, 64))
+        return str(path)
+
+    def make(self, code: list[torch.Tensor]) -> torch.nn.Module:
+        return MatchFile(code, path=self.save("a.safetensors", *(torch.ones_like(p[0]).cumsum(0) for p in code)))
+
+    def test_equals_a_match_of_the_code_in_the_file(self):
+        target = [torch.randn(2, 3, 4, 4), torch.randn(2, 5)]
+        code = [torch.randn(2, 3, 4, 4), torch.randn(2, 5)]
+        path = self.save("a.safetensors", *(part[0] for part in target))
+        for options in ({}, {"region": "2x2", "weight": 3.0}):
+            some = slice(0, 1) if options else slice(None)
+            wanted = Match([part[[0, 0]] for part in target[some]], **options)(code[some])
+            path = self.save("a.safetensors", *(part[0] for part in target[some]))
+            torch.testing.assert_close(MatchFile(code[some], path=path, **options)(code[some]), wanted)
+
+    def test_several_are_averaged_and_channels_are_zeroed(self):
+        a, b, code = torch.randn(6, 4, 4), torch.randn(6, 4, 4), torch.randn(1, 6, 4, 4)
+        paths = [self.save("a.safetensors", a), self.save("b.safetensors", b)]
+        mean = (a + b)[None] / 2
+        torch.testing.assert_close(MatchFile([code], path=paths).target[0], mean)
+        zeroed = mean.clone()
+        zeroed[:, [1, 4, 5]] = 0
+        objective = MatchFile([code], path=paths, zero_channels=[1, "4:6"])
+        torch.testing.assert_close(objective.target[0], zeroed)
+        torch.testing.assert_close(objective([code]), Match([zeroed])([code]))
+
+    def test_wrong_files(self):
+        code = [torch.zeros(1, 3, 4, 4)]
+        path = self.save("a.safetensors", torch.zeros(3, 6, 8))
+        with pytest.raises(UnfitError, match=r"shape 3×6×8, but .* has 3×4×4; its image had the size \[48,64\]"):
+            MatchFile(code, path=path)
+        path = self.save("a.safetensors", torch.zeros(3, 4, 4))
+        for wrong, message in (
+            ({"path": str(self.place / "none")}, "There is no code file"),
+            ({"path": []}, "objective.path is empty"),
+            ({"path": path, "zero_channels": 3}, "objective.zero_channels=3 does not fit a code of 3 channels"),
+        ):
+            with pytest.raises(InvrepError, match=message):
+                MatchFile(code, **wrong)
+        (self.place / "text").write_text("no code")
+        with pytest.raises(InvrepError, match="cannot be read"):
+            MatchFile(code, path=self.place / "text")
+        save_file({"weight": torch.zeros(2)}, self.place / "weights")
+        with pytest.raises(InvrepError, match="holds weight; expected the tensors part0"):
+            MatchFile(code, path=self.place / "weights")
 
 
 @pytest.mark.parametrize(

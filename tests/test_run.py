@@ -297,3 +297,104 @@ def test_a_part_is_enough_to_go_on(job, photos, monkeypatch):
     assert json.dumps(sorted(load_file(outcome.folder / "reconstructions.safetensors"))) == json.dumps(
         ["a.png/0", "b.png/0", "sub/a.png/0"]
     )
+
+
+ALEXNET = ("rep=alexnet", "rep.weights=random")
+
+
+def test_a_class_or_channel_without_a_photo(job):
+    outcome = job(*ALEXNET, "layer=output", "objective=maximise", "objective.channels=281", "data=none", "restarts=2")
+    assert outcome.status == 0, outcome.err
+    assert "1 image × 2 restarts, 224×224 px, RGB" in outcome.out and "activation: " in outcome.out
+    folder = outcome.folder
+    assert load_file(folder / "reconstructions.safetensors")["none/0"].shape == (3, 224, 224)
+    rows = table(folder)
+    assert list(rows[0])[:3] == ["image", "restart", "activation"]
+    assert [row[name] for row in rows for name in ("error", "psnr", "ssim", "pairwise_error")] == [""] * 8
+    curve = [float(p["activation"]) for p in csv.DictReader((folder / "curves.csv").open()) if p["restart"] == "0"]
+    assert curve[-1] > curve[0] and curve[-1] == pytest.approx(float(rows[0]["activation"]), rel=1e-4)
+    assert outcome.value == pytest.approx(sum(float(row["activation"]) for row in rows) / 2)
+    assert not (folder / "photos").exists()
+    with Image.open(folder / "grid.png") as grid:
+        assert grid.width < 2 * grid.height  # two pictures and no photo beside them
+    (spread,) = csv.DictReader((folder / "spread.csv").open())
+    assert float(spread["spread_ssim"]) > 0 and spread["spread_code"] == ""
+    again = job(*ALEXNET, "layer=output", "objective=maximise", "objective.channels=281", "data=none", "restarts=2")
+    assert "2 of 2 are finished" in again.out and again.value == pytest.approx(outcome.value)
+
+
+def test_a_unit_draws_what_it_sees(job):
+    outcome = job(
+        *ALEXNET,
+        "layer=conv2",
+        "objective=maximise",
+        "objective.channels=3",
+        "objective.region=1x1",
+        "data=none",
+        "data.size=[64,80]",
+    )
+    assert outcome.status == 0, outcome.err
+    pixels = load_file(outcome.folder / "reconstructions.safetensors")["none/0"]
+    unit = representation("alexnet", layer="conv2", weights="random")(pixels[None])[0][0, 3, 3, 4]
+    assert pixels.shape == (3, 64, 80) and outcome.value == pytest.approx(float(unit), rel=1e-3)
+
+
+def test_a_caricature(job, photos):
+    outcome = job(*ALEXNET, "layer=relu2", "objective=caricature", f"data.path={photos}", "data.resize=none")
+    assert outcome.status == 0, outcome.err
+    curve = list(csv.DictReader((outcome.folder / "curves.csv").open()))
+    assert [float(p["activation"]) for p in curve if p["pass"] == "0"] == pytest.approx([1, 1, 1], rel=1e-5)
+    rows = table(outcome.folder)
+    assert all(float(row["activation"]) > 1 and float(row["psnr"]) > 15 and row["error"] == "" for row in rows)
+
+
+def test_a_saved_code_is_as_good_as_its_photo(job, photos):
+    base = (*ALEXNET, "layer=relu2", "data.resize=none")
+    first = job(*base, f"data.path={photos}", "save_codes=true")
+    codes = first.folder / "codes"
+    assert sorted(p.relative_to(codes).as_posix() for p in codes.rglob("*.safetensors")) == [
+        f"{name}.safetensors" for name in ("a.png", "b.png", "sub/a.png")
+    ]
+    path = codes / "a.png.safetensors"
+    phi = representation("alexnet", layer="relu2", weights="random")
+    torch.testing.assert_close(load_file(path)["part0"], phi(read(photos / "a.png")[None])[0][0])
+    # the same id, hence the same start noise
+    alone = job(*base, f"data.path={photos / 'a.png'}", "output=alone")
+    given = (*base, f"data.path={photos / 'a.png'}", "objective=code", f"objective.path={path}", "output=given")
+    other = job(*given)
+    assert other.status == 0, other.err
+    pixels = [
+        load_file(next((other.output.parent / name).iterdir()) / "reconstructions.safetensors")["a.png/0"]
+        for name in ("alone", "given")
+    ]
+    assert torch.equal(*pixels) and other.value == pytest.approx(alone.value, rel=1e-6)
+    # a code with another content is another result, the same content elsewhere is not
+    copy = shutil.copy(path, photos.parent / "copy.safetensors")
+    assert "1 of 1 are finished" in job(*given[:-2], f"objective.path={copy}", "output=given").out
+    shutil.copy(codes / "b.png.safetensors", copy)
+    assert "finished" not in job(*given[:-2], f"objective.path={copy}", "output=given", "dry_run=true").out
+
+
+def test_an_edited_code_without_a_photo(job, photos):
+    codes = job("rep=hogb", f"data.path={photos}", "save_codes=true").folder / "codes"
+    paths = f"[{codes / 'a.png.safetensors'},{codes / 'b.png.safetensors'}]"
+    outcome = job(
+        "rep=hogb",
+        "data=none",
+        "data.size=[48,64]",
+        "objective=code",
+        f"objective.path={paths}",
+        "objective.zero_channels=[0,9:27]",
+        "restarts=2",
+        "output=edited",
+    )
+    assert outcome.status == 0, outcome.err
+    (folder,) = (outcome.output.parent / "edited").iterdir()
+    target = (load_file(codes / "a.png.safetensors")["part0"] + load_file(codes / "b.png.safetensors")["part0"]) / 2
+    target[[0, *range(9, 27)]] = 0
+    code = representation("hogb")(load_file(folder / "reconstructions.safetensors")["none/1"][None])[0][0]
+    row = table(folder)[1]
+    assert float(row["error"]) == pytest.approx(float((code - target).square().sum() / target.square().sum()), rel=1e-4)
+    assert row["psnr"] == "" and row["pairwise_error"] == ""
+    (spread,) = csv.DictReader((folder / "spread.csv").open())
+    assert float(spread["spread_code"]) > 0

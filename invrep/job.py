@@ -1,0 +1,145 @@
+"""A job's parts, as a config names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.console import Console
+from torch import Tensor
+
+from invrep.classes import Classifier
+from invrep.codes import code_id
+from invrep.config import build, result_name
+from invrep.data import NO_PHOTO, Photo, find
+from invrep.errors import InvrepError, number
+from invrep.images import read, size_after
+from invrep.objectives import Objective
+from invrep.optimisers import Descent
+from invrep.priors import Prior
+from invrep.representations.base import Representation
+from invrep.results import Results
+
+GREY = 128 / 255
+
+
+@dataclass
+class Job:
+    """The parts of a job.
+
+    Attributes:
+        config: the composed config, with automatic values of ``data`` filled in.
+        phi: the representation.
+        objective: the class of the objective with its settings; takes a code, ``phi`` and ``shape``.
+        prior: the preset of priors.
+        descent: the recipe of descent.
+        results: the job's folder.
+        console: where the user is told.
+        classifier: tells what the network takes a pre-image for.
+        failures: photo's id → a sentence that says what is wrong with it.
+    """
+
+    config: DictConfig
+    phi: Representation
+    objective: Callable[..., Objective]
+    prior: Prior
+    descent: Descent
+    results: Results
+    console: Console
+    classifier: Classifier
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> type[Objective]:
+        """The class of the objective."""
+        return self.objective.func
+
+    @property
+    def channels(self) -> int:
+        """How many channels the images have."""
+        return 3 if self.config.data.color == "rgb" else 1
+
+    def size(self, photo: Photo) -> tuple[int, int]:
+        """Return the height and width in pixels that :meth:`read` will give.
+
+        Raises:
+            InvrepError: the file is missing or is no image.
+        """
+        if photo.path is None:
+            return tuple(self.config.data.size)
+        return size_after(photo.path, self.config.data.resize, self.phi.input_size)
+
+    def read(self, photo: Photo) -> Tensor | None:
+        """Return a photo's pixels (mid-grey where there is no photo), or note why there are none."""
+        data, dtype = self.config.data, getattr(torch, self.config.dtype)
+        if photo.path is None:
+            return torch.full((self.channels, *data.size), GREY, dtype=dtype)
+        try:
+            pixels = read(photo.path, color=data.color, resize=data.resize, input_size=self.phi.input_size)
+        except InvrepError as error:
+            self.failures[photo.id] = str(error)
+            return None
+        return pixels.to(dtype)
+
+    @torch.no_grad()
+    def asked_of(self, pixels: Tensor) -> Objective:
+        """Return the objective of one photo, (C, H, W)."""
+        code = self.phi(pixels[None].to(self.phi.mean.device))
+        return self.objective(code, phi=self.phi, shape=tuple(pixels.shape))
+
+
+def assemble(config: DictConfig, console: Console) -> tuple[Job, list[Photo]]:
+    """Return the parts of a job, and its photos.
+
+    Args:
+        config: composed and checked; automatic values of ``data`` are filled in.
+        console: where the user is told.
+
+    Raises:
+        InvrepError: a part cannot be had, or parts do not go together.
+    """
+    data = config.data
+    objective = build(config.objective)
+    kind = objective.func
+    if "path" in data:
+        photos = find(data.path, data.limit)
+        if not kind.needs_photo and kind.shows == "activation":
+            raise InvrepError(f"The objective {kind.__name__} has no use for a photo; add data=none.")
+    elif kind.needs_photo:
+        raise InvrepError(f"The objective {kind.__name__} needs a photo; leave data=none out, or give data.path.")
+    else:
+        photos = [NO_PHOTO]
+    codes = _code_files(config)
+    phi = build(config.rep)
+    with open_dict(config):
+        data.color = data.color or phi.color
+        config.optim.basis = config.basis or config.optim.basis
+        if "path" in data:
+            data.resize = data.resize or ("model" if phi.input_size else "none")
+        else:
+            data.size = _size(data.size, phi, config.name)
+    if (3 if data.color == "rgb" else 1) not in phi.channels:
+        wanted = "gray" if phi.channels == (1,) else "rgb"
+        raise InvrepError(f"data.color={data.color} does not fit rep={config.name}: expected {wanted}.")
+    results = Results(Path(config.output) / result_name(config, phi.weights_id, codes))
+    parts = (phi, objective, build(config.prior), build(config.optim), results, console, Classifier(phi))
+    return Job(config, *parts), photos
+
+
+def _code_files(config: DictConfig) -> list[str]:
+    """Return what identifies the code files that the objective reads."""
+    paths = config.objective.get("path")
+    return [code_id(path) for path in ([paths] if isinstance(paths, str) else paths or [])]
+
+
+def _size(given: Sequence[int] | None, phi: Representation, name: str) -> list[int]:
+    """Return height and width of images where there is no photo."""
+    if given is None and phi.input_size is None:
+        raise InvrepError(f"data.size is missing: rep={name} takes images of any size; give data.size=[HEIGHT,WIDTH].")
+    given = phi.input_size.crop if given is None else given
+    if not (OmegaConf.is_list(given) or isinstance(given, list | tuple)) or len(given) != 2:
+        raise InvrepError(f"data.size={given} is not valid: expected [HEIGHT,WIDTH] in pixels or null.")
+    return [number("data.size", side, minimum=1, whole=True) for side in given]
