@@ -140,6 +140,8 @@ def _draw(job: Job, photos: Sequence[Photo], rows: dict[Key, dict[str, Any]]) ->
             shown = None if photo.path is None else original
             drawn.append(GridRow(shown, [pixels[key] for key in some], captions, _boxes(job, original)))
     title = f"{job.config.name} {job.config.layer}" if job.config.layer is not None else job.config.name
+    if not job.kind.needs_photo and shows == "activation":
+        title += f" {job.config.objective.channels}"
     job.results.save_picture(
         job.results.grid, lambda path: grid(drawn, title=title, display=job.config.display, path=path)
     )

@@ -113,7 +113,7 @@ def assemble(config: DictConfig, console: Console) -> tuple[Job, list[Photo]]:
     else:
         photos = [NO_PHOTO]
     codes = _code_files(config)
-    phi = build(config.rep)
+    phi = build(config.rep).to(dtype=getattr(torch, config.dtype))
     with open_dict(config):
         data.color = data.color or phi.color
         config.optim.basis = config.basis or config.optim.basis

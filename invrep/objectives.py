@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from invrep.images import bundled, read
 from invrep.representations.base import InputSize, Representation
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left")  # of scikit-image, for what is a large value
+WHOLE = 355  # pixels; the receptive field of the paper's fc8
 Channels = str | int | Sequence[str | int] | None
 
 
@@ -256,10 +256,11 @@ class Maximise(InnerProduct):
     """A unit, a channel or a class shall be as active as an image can make it; no photo is needed.
 
     The value is the mean of the chosen units of Φ. By ``weight=auto`` it is weighted as in IJCV (exp_maximization.m),
-    by (10000/rf²)/max: rf² is the area of the receptive field in pixels, at most the image's, and max what is a large
-    value in this layer: the largest |Φ| over all channels on five photos of scikit-image. (IJCV takes the channel's
-    own largest over a thousand ImageNet photos; over a few photos that would be an accident: of most classes they show
-    none.)
+    by (10000/rf²)/max: rf is the side of the receptive field in pixels, 355 (the paper's fc8) where that is the whole
+    image, and max what is a large value in this layer: the largest |Φ| over all channels on five photos of
+    scikit-image. (IJCV takes the channel's own largest over a thousand ImageNet photos; over a few photos that would
+    be an accident: of most classes they show none.) IJCV's prior has the strength of λ_V = 94 (paper.md §1), so that
+    by a lower one activations rise higher and pictures are rougher than theirs.
 
     Args:
         code: see :class:`Objective`, as are phi and shape.
@@ -294,10 +295,7 @@ class Maximise(InnerProduct):
             return
         if phi is None or shape is None:
             raise InvrepError("objective.weight=auto needs the representation and the images' shape; give a number.")
-        area = math.prod(shape[1:])
-        if phi.receptive_field is not None:
-            area = min(area, phi.receptive_field**2)
-        self.weight = 10000 / area / _large(phi, shape, code[0])
+        self.weight = 10000 / (phi.receptive_field or WHOLE) ** 2 / _large(phi, shape, code[0])
 
 
 def _large(phi: Representation, shape: tuple[int, int, int], like: Tensor) -> float:
@@ -396,8 +394,7 @@ def mask_of(
         mask = mask * kept
     if channels is not None:
         kept = torch.zeros_like(mask)
-        several = [channels] if isinstance(channels, str | int) else list(channels)
-        for some in several:
+        for some in channels if isinstance(channels, list | tuple) else [channels]:
             kept.movedim(axis, 1)[:, _channels(some, part.shape[axis], classes, key)] = 1
         mask = mask * kept
     return mask

@@ -42,6 +42,21 @@ def test_each_job_of_a_sweep_is_its_own_run_of_one_group_and_a_failure_shows(job
     assert [run.exit_code for run in runs] == [1, 1]
 
 
+def test_wandb_gets_activations_and_spreads(job):
+    options = ("objective=maximise", "objective.channels=3", "data=none", "data.size=[48,64]", "images_every=2")
+    outcome = job("logger=wandb", "rep=hogb", *options, "restarts=2")
+    assert outcome.status == 0, outcome.err
+    run = OfflineRun(outcome.folder)
+    scalars = [row for row in run.history if "activation" in row]
+    assert [row["pass"] for row in scalars] == [0, 2, 4] and "error" not in scalars[0]
+    assert run.steps["activation"] == "pass"
+    assert run.summary["mean/activation"] == pytest.approx(outcome.value, rel=1e-5)
+    assert 0 < run.summary["mean/spread_ssim"] < 2 and "mean/error" not in run.summary
+    picture = next(row["reconstructions/path"] for row in run.history if "reconstructions/path" in row)
+    with Image.open(run.files / picture) as grid:
+        assert grid.width < 3 * 64  # the two restarts alone
+
+
 @pytest.mark.parametrize("broken", ["_open", "_scalars", "_picture", "_close"])
 def test_a_failing_logger_does_not_fail_the_job(job, photos, monkeypatch, broken):
     def fail(*args, **kwargs):

@@ -89,6 +89,7 @@ class TestMatch(ObjectiveTests):
             ({"region": "0x2"}, (1, 3, 9, 9), "does not fit"),
             ({"channels": "2:7"}, (1, 3, 9, 9), "does not fit a code of 3 channels"),
             ({"channels": "2:2"}, (1, 3, 9, 9), "does not fit"),
+            ({"channels": 1.5}, (1, 3, 9, 9), "channels=1.5 is not valid"),
             ({"channels": "group3"}, (1, 3, 9, 9), "expected FIRST:END, a number, group1 or group2"),
         ],
     )
@@ -152,8 +153,8 @@ class TestMaximise(ObjectiveTests):
         large = max(float(phi(photo[None])[0].max()) for photo in photos)
         code = phi(torch.zeros(1, 3, 64, 80))
         assert Maximise(code, phi=phi, shape=(3, 64, 80), channels=3).weight == pytest.approx(10000 / 51**2 / large)
-        phi.receptive_field = 300  # more than the image
-        assert Maximise(code, phi=phi, shape=(3, 64, 80), channels=3).weight == pytest.approx(10000 / 5120 / large)
+        phi.receptive_field = None  # the whole image
+        assert Maximise(code, phi=phi, shape=(3, 64, 80), channels=3).weight == pytest.approx(10000 / 355**2 / large)
         with pytest.raises(InvrepError, match="weight=auto needs the representation"):
             Maximise(code, channels=3)
 
