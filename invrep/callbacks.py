@@ -47,11 +47,14 @@ class Bar(pl.Callback):
     Args:
         total: image-passes of the whole job.
         console: where it is drawn.
+        shows: the name of the value beside it, see :class:`invrep.objectives.Objective`.
     """
 
-    def __init__(self, total: int, console: Console) -> None:
+    def __init__(self, total: int, console: Console, shows: str) -> None:
         super().__init__()
         self.console = console
+        self.shows = shows
+        self.ranks: dict[int, tuple[int, float]] = {}
         self.total = total
         self.done = 0
         self.label = ""
@@ -88,17 +91,51 @@ class Bar(pl.Callback):
 
     def _show(self, inversion: Inversion) -> None:
         completed = self.done + (min(inversion.passes, inversion.steps) - inversion.first) * len(inversion.active)
-        shows = inversion.objective.shows
-        value = inversion.latest[shows][inversion.active]
+        value = inversion.latest[self.shows][inversion.active]
         state = f"pass {inversion.passes}/{inversion.steps}"
         if len(value):
-            state += f"  {shows} {worded(shows, float(value.mean()))}"
+            state += f"  {self.shows} {worded(self.shows, float(value.mean()))}"
+        self._draw(completed, state)
+
+    def tick(self, rank: int, report: tuple[int, float]) -> None:
+        """Show how far a rank has come, see :class:`Ticks`."""
+        self.ranks[rank] = report
+        values = [value for _, value in self.ranks.values() if not math.isnan(value)]
+        self.label = f"{len(self.ranks)} ranks"
+        state = f"{self.shows} {worded(self.shows, sum(values) / len(values))}" if values else ""
+        self._draw(sum(done for done, _ in self.ranks.values()), state)
+
+    def _draw(self, completed: int, state: str) -> None:
         self.progress.update(self.task, completed=completed, description=self.label, state=state)
         now = time.monotonic()
         if not self.console.is_terminal and now - self.last_line >= QUIET_SECONDS:
             self.last_line = now
             left = (now - self.began) * (self.total / max(completed, 1) - 1)
             self.console.print(f"{self.label}  {state}  about {left / 60:.1f} min left")
+
+
+class Ticks(pl.Callback):
+    """Reports from a rank's process how many image-passes it has done, and the value that the objective shows."""
+
+    def __init__(self, report: Callable[[tuple[int, float]], None]) -> None:
+        super().__init__()
+        self.report = report
+        self.done = 0
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
+        """Ask the inversion to call back while a segment runs."""
+        pl_module.on_tick = self._tell
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
+        """Count the batch as done."""
+        self._tell(pl_module)
+        pl_module.on_tick = None
+        self.done += (pl_module.steps - pl_module.first) * len(pl_module.active)
+
+    def _tell(self, inversion: Inversion) -> None:
+        passes = min(inversion.passes, inversion.steps) - inversion.first
+        value = inversion.latest[inversion.objective.shows][inversion.active].mean()
+        self.report((self.done + passes * len(inversion.active), float(value)))
 
 
 def _logged_in() -> bool:
@@ -252,6 +289,13 @@ class Record(pl.Callback):
             self.logger.experiment.log({key: wandb.Image(to_pil(image)), "pass": at})
         else:
             self.logger.experiment.add_image(key, image, at)
+
+    def replay(self, curve: Sequence[tuple[int, dict[str, float]]]) -> None:
+        """Write the mean curve of what other processes have done, as it lies on disk: (pass, {name: mean})."""
+        usual = ("error", "activation", "energy", "data")
+        for at, values in curve if self.logger is not None else ():
+            named = {name if name in usual else f"prior/{name}": value for name, value in values.items()}
+            self._guard(lambda named=named, at=at: self._scalars(named, at))
 
     def close(
         self,

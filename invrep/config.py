@@ -69,6 +69,8 @@ def check(config: DictConfig) -> None:
         raise InvrepError(f"{' and '.join(names)} {verb} missing; give {given}.")
     for key in ("restarts", "log_every", "images_every"):
         number(key, config[key], minimum=1, whole=True)
+    if OmegaConf.select(config, "data.batch_size") not in (None, "auto"):
+        number("data.batch_size", config.data.batch_size, minimum=1, whole=True, word="auto")
     number("seed", config.seed, minimum=0, maximum=2**63 - 1, whole=True)
     if "path" in config.data:  # data=none has none
         number("data.batch_size", config.data.batch_size, minimum=1, whole=True)
@@ -87,11 +89,6 @@ def check(config: DictConfig) -> None:
             raise InvrepError(f"{key}={value} is not valid: expected text; quote a name that looks like a number.")
     if config.layer is not None and "layer" not in config.rep:
         raise InvrepError(f"rep={config.name} is one code and has no layers; leave layer={config.layer} out.")
-    if config.trainer.get("devices", 1) not in (1, "1", [0]):
-        raise InvrepError(
-            f"trainer.devices={config.trainer.devices} is not supported yet: expected 1; start one process per device, "
-            f"each with its own data.path and output."
-        )
 
 
 def result_name(config: DictConfig, weights: str | None, codes: Sequence[str] = ()) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,8 +77,10 @@ class Batch:
     photos: tuple[Photo, ...]
 
 
-def batches(sized: Iterable[tuple[Photo, tuple[int, int]]], batch_size: int) -> Iterator[Batch]:
-    """Yield batches of at most ``batch_size`` photos of one size, in the order in which the sizes first occur.
+def batches(
+    sized: Iterable[tuple[Photo, tuple[int, int]]], batch_size: Callable[[tuple[int, int]], int]
+) -> Iterator[Batch]:
+    """Yield batches of at most ``batch_size(size)`` photos of one size, in the order in which the sizes first occur.
 
     The division depends on the whole list only, not on what is finished, so that a job that goes on puts a photo
     beside the same neighbours as an unbroken one.
@@ -87,5 +89,6 @@ def batches(sized: Iterable[tuple[Photo, tuple[int, int]]], batch_size: int) -> 
     for photo, size in sized:
         groups.setdefault(size, []).append(photo)
     for size, photos in groups.items():
-        for k in range(0, len(photos), batch_size):
-            yield Batch(size, tuple(photos[k : k + batch_size]))
+        most = batch_size(size)
+        for k in range(0, len(photos), most):
+            yield Batch(size, tuple(photos[k : k + most]))

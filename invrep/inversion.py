@@ -13,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -287,6 +288,7 @@ def _trainer(options: Mapping[str, Any], callbacks: Sequence[pl.Callback]) -> pl
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 callbacks=list(callbacks),
+                plugins=[LightningEnvironment()],  # under torchrun and SLURM as well every process is alone
             )
     except (MisconfigurationException, TypeError, ValueError) as error:
         given = " ".join(f"trainer.{key}={value}" for key, value in options.items())

@@ -91,12 +91,13 @@ class Job:
         return self.objective(code, phi=self.phi, shape=tuple(pixels.shape))
 
 
-def assemble(config: DictConfig, console: Console) -> tuple[Job, list[Photo]]:
+def assemble(config: DictConfig, console: Console, photos: list[Photo] | None = None) -> tuple[Job, list[Photo]]:
     """Return the parts of a job, and its photos.
 
     Args:
         config: composed and checked; automatic values of ``data`` are filled in.
         console: where the user is told.
+        photos: of the job; None to find them.
 
     Raises:
         InvrepError: a part cannot be had, or parts do not go together.
@@ -105,7 +106,7 @@ def assemble(config: DictConfig, console: Console) -> tuple[Job, list[Photo]]:
     objective = build(config.objective)
     kind = objective.func
     if "path" in data:
-        photos = find(data.path, data.limit)
+        photos = find(data.path, data.limit) if photos is None else photos
         if not kind.needs_photo and kind.shows == "activation":
             raise InvrepError(f"The objective {kind.__name__} has no use for a photo; add data=none.")
     elif kind.needs_photo:

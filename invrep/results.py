@@ -111,6 +111,7 @@ class Results:
         self.spread = folder / "spread.csv"
         self.grid = folder / "grid.png"
         self.config = folder / "config.yaml"
+        self.ranks = folder / "ranks"  # where ranks that torchrun or SLURM started leave word
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -141,6 +142,18 @@ class Results:
             found = {}  # rows without pixels are not finished
         found |= {key: json.loads(meta["row"]) for key, _, meta in self._parts()}
         return dict(sorted(found.items()))
+
+    def mean_curves(self, keys: Sequence[Key]) -> list[tuple[int, dict[str, float]]]:
+        """Return the means over some pre-images of each recorded pass's values."""
+        wanted, sums = set(keys), {}
+        for point in self._read(self.curves):
+            if (point.pop("image"), point.pop("restart")) in wanted:
+                for name, value in point.items():
+                    if name != "pass" and not math.isnan(value):
+                        total = sums.setdefault(int(point["pass"]), {}).setdefault(name, [0.0, 0])
+                        total[0] += value
+                        total[1] += 1
+        return [(at, {name: total / n for name, (total, n) in sums[at].items()}) for at in sorted(sums)]
 
     def pixels(self, keys: Sequence[Key] | None = None) -> dict[Key, Tensor]:
         """Return the reconstructions, (C, H, W) each, of the given keys or of all that are finished."""

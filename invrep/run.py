@@ -9,7 +9,6 @@ import platform
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -20,21 +19,21 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from torch import Tensor
 
-from invrep.callbacks import Bar, Record
+from invrep.callbacks import Bar, Record, Ticks
 from invrep.config import build, check
 from invrep.data import Batch, Photo, batches
-from invrep.errors import InvrepError, UnfitError
+from invrep.errors import InvrepError
 from invrep.finish import Found, finish, summary
-from invrep.inversion import Inversion, measure, solve
 from invrep.job import Job, assemble
-from invrep.representations.base import Representation
+from invrep.ranks import gather, launched, leave_word, local_devices, spread
 from invrep.representations.listing import layers_table
 from invrep.representations.network import LISTING, Network
-from invrep.results import Finished, Key
+from invrep.results import Key
+from invrep.work import Missing, invert, memory, room, share
 
 log = logging.getLogger(__name__)
+MOST_AT_ONCE = 64  # photos in a tensor by data.batch_size=auto; more are no faster
 VERSIONS = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "torchmetrics", "wandb", "numpy", "pillow")
 
 
@@ -85,6 +84,9 @@ def _run(config: DictConfig) -> float | None:
         wide = console if console.is_terminal else Console(highlight=False, width=160)
         wide.print(layers_table(network))
         return None
+    devices = local_devices(config.trainer.devices, config.trainer.accelerator)
+    if len(devices) == 1:
+        config.trainer.devices = devices if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else 1
     job, photos = assemble(config, console)
     results, phi = job.results, job.phi
     sizes = {}
@@ -95,13 +97,25 @@ def _run(config: DictConfig) -> float | None:
             job.failures[photo.id] = str(error)
     if not sizes:
         _fail(job, done=0)
-    planned = list(batches(sizes.items(), config.data.get("batch_size", 1)))
+    planned = list(batches(sizes.items(), lambda size: _batch_size(job, size)))
     finished = results.rows()
     todo = [(batch, rows) for batch in planned if (rows := _missing(batch, finished, config.restarts))]
-    _show_plan(job, planned, todo)
+    rank = launched()
+    if rank is None or rank.index == 0:
+        _show_plan(job, planned, todo, len(devices) if rank is None else rank.count)
     if config.dry_run:
         _fail(job, done=len(sizes))
         return None
+    if rank is not None:
+        # by place in the whole list, since ranks may see different parts of it finished
+        mine = {id(batch) for batch in planned[rank.index :: rank.count]}
+        todo = [(batch, rows) for batch, rows in todo if id(batch) in mine]
+        config.trainer.devices = [rank.device] if torch.cuda.is_available() else 1
+        if rank.index > 0:
+            for _, missing in todo:
+                invert(job, missing, None, Ticks(lambda _: None))
+            leave_word(results.ranks, rank, job.failures)
+            return None
     with results.held():
         results.save_config(_provenance(config, phi.weights_id))
         record = Record(
@@ -116,18 +130,51 @@ def _run(config: DictConfig) -> float | None:
         found = Found()
         whole = False
         try:
-            steps = job.descent.plan(phi)[0]
-            with Bar(sum(len(rows) for _, rows in todo) * steps, console) as bar:
-                for number, (batch, missing) in enumerate(todo, 1):
-                    bar.label = f"batch {number}/{len(todo)}"
-                    _invert(job, batch, missing, record, bar)
-            found = finish(job, list(sizes), new=bool(todo))
+            with Bar(sum(len(rows) for _, rows in todo) * job.descent.plan(phi)[0], console, job.kind.shows) as bar:
+                if rank is None and len(devices) > 1:
+                    _spread(job, [rows for _, rows in todo], devices, bar)
+                else:
+                    for number, (_, missing) in enumerate(todo, 1):
+                        bar.label = f"batch {number}/{len(todo)}"
+                        invert(job, missing, record, bar)
+            if rank is not None:
+                job.failures |= gather(results.ranks, rank)
+            found = finish(job, list(sizes), new=bool(todo) or rank is not None)
+            if rank is not None or len(devices) > 1:
+                record.replay(results.mean_curves(list(found.rows)))
             whole = not job.failures
         finally:
             seen = record.close(list(found.rows.values()), results.grid, not whole, found.spreads)
     summary(job, found, seen)
     _fail(job, done=len({image for image, _ in found.rows}))
     return float(torch.tensor([row[job.kind.shows] for row in found.rows.values()]).mean())
+
+
+def _spread(job: Job, todo: Sequence[Missing], devices: Sequence[int], bar: Bar) -> None:
+    """Do a job's batches on several devices, and note what a process that died has left undone."""
+    config = OmegaConf.to_container(job.config, resolve=True)
+    shares = [(config, device, todo[k :: len(devices)]) for k, device in enumerate(devices)]
+    failures, dead = spread(share, [part for part in shares if part[2]], bar.tick)
+    job.failures |= failures
+    if not dead:
+        return
+    done = job.results.rows()
+    lost = dict.fromkeys(photo.id for missing in todo for photo, r in missing if (photo.id, r) not in done)
+    for image in lost:
+        job.failures.setdefault(image, f"{image} is missing, since its process died; run the same command again.")
+
+
+def _batch_size(job: Job, size: tuple[int, int]) -> int:
+    """Return how many photos of a size share a tensor: as the user says, or as many as fit."""
+    asked = job.config.data.get("batch_size", 1)
+    if asked != "auto":
+        return asked
+    try:
+        bytes_ = memory(job.phi, (job.channels, *size), getattr(torch, job.config.dtype))
+    except InvrepError:
+        return 1  # the batch itself reports what is wrong with its size
+    fit = int(0.7 * room(job.config.trainer.accelerator) / bytes_ / job.config.restarts)
+    return min(max(fit, 1), MOST_AT_ONCE)
 
 
 def _missing(batch: Batch, finished: dict[Key, dict[str, Any]], restarts: int) -> list[tuple[Photo, int]]:
@@ -140,80 +187,7 @@ def _missing(batch: Batch, finished: dict[Key, dict[str, Any]], restarts: int) -
     return rows
 
 
-def _invert(job: Job, batch: Batch, missing: Sequence[tuple[Photo, int]], record: Record, bar: Bar) -> None:
-    """Invert what is missing of a batch and write it."""
-    pixels = {photo: job.read(photo) for photo in dict.fromkeys(photo for photo, _ in missing)}
-    readable = [photo for photo, tensor in pixels.items() if tensor is not None]
-    rows = [(readable.index(photo), photo.id, r) for photo, r in missing if photo in readable]
-    if not rows:
-        return
-    tensors = torch.stack([pixels[photo] for photo in readable])
-    photos = None if readable[0].path is None else tensors
-    counts = {sum(index == k for index, _, _ in rows) for k in range(len(readable))}
-    record.photos, record.restarts = photos, counts.pop() if len(counts) == 1 else None
-    config = job.config
-    began = time.monotonic()
-    try:
-        inversion = solve(
-            tensors,
-            rows,
-            phi=job.phi,
-            prior=job.prior,
-            descent=job.descent,
-            objective=job.objective,
-            seed=config.seed,
-            segment=config.log_every,
-            trainer=config.trainer,
-            callbacks=[record, bar],
-        )
-    except UnfitError as error:
-        job.failures |= {p.id: f"{p.path}: {error}" if p.path else str(error) for p in readable}
-        return
-    seconds = (time.monotonic() - began) / len(rows)
-    for photo in readable if photos is not None else ():
-        job.results.save_photo(photo.id, pixels[photo])
-    contents = {photo.id: photo.content() for photo in readable}
-    photos = None if photos is None else photos[[index for index, _, _ in rows]]
-    found = finished_rows(inversion, photos, rows)
-    classes = None
-    if photos is not None:
-        classes = job.classifier(photos.to(job.phi.mean.device), inversion.reconstruction().detach())
-    for finished, seen in zip(found, classes or [{}] * len(found), strict=True):
-        image, restart = finished.row["image"], finished.row["restart"]
-        if not math.isfinite(finished.row["energy"]) or finished.row["failed"]:
-            job.failures[image] = (
-                f"{image} diverged in restart {restart} (its energy was not finite): lower the learning rate, or use "
-                f"optim=adam."
-            )
-            continue
-        del finished.row["failed"]
-        finished.row |= {"seconds": seconds, "content": contents[image], **seen}
-        job.results.save(image, restart, finished, config.display)
-
-
-def finished_rows(inversion: Inversion, photos: Tensor | None, rows: Sequence[tuple[int, str, int]]) -> list[Finished]:
-    """Return the rows, curves and pixels of a fitted inversion; ``failed`` in a row says that it diverged.
-
-    Args:
-        inversion: it has run.
-        photos: (B, C, H, W) in [0, 1], of every row; None where there are none.
-        rows: the photo's index, its id and the restart of each.
-    """
-    measures = {name: value.tolist() for name, value in measure(inversion, photos).items()}
-    curve = [(at, {name: value.tolist() for name, value in terms.items()}) for at, terms in inversion.curve]
-    pixels = inversion.reconstruction().detach().float().cpu()
-    active = inversion.active.tolist()
-    found = []
-    for k, (_, image, restart) in enumerate(rows):
-        row = {"image": image, "restart": restart, "pairwise_error": math.nan, "passes": inversion.passes}
-        row |= {name: values[k] for name, values in measures.items()}
-        row["failed"] = not active[k]
-        points = [(at, {name: values[k] for name, values in terms.items()}) for at, terms in curve]
-        found.append(Finished(row, points, pixels[k].clone()))
-    return found
-
-
-def _show_plan(job: Job, planned: Sequence[Batch], todo: Sequence[tuple[Batch, list[Any]]]) -> None:
+def _show_plan(job: Job, planned: Sequence[Batch], todo: Sequence[tuple[Batch, list[Any]]], ranks: int) -> None:
     """Say what is going to be done, before it is."""
     config, console = job.config, job.console
     images = sum(len(batch.photos) for batch in planned)
@@ -242,35 +216,10 @@ def _show_plan(job: Job, planned: Sequence[Batch], todo: Sequence[tuple[Batch, l
         where = "GPU memory" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "memory"
         console.print(
             f"{_count(len(todo), 'batch', 'batches')} of up to {_count(len(some), 'pre-image')}, "
-            f"about {max(bytes_ / 2**30, 0.1):.1f} GB of {where}; results in {job.results.folder}",
+            f"about {max(bytes_ / 2**30, 0.1):.1f} GB of {where}{' each' if ranks > 1 else ''}"
+            f"{f', on {ranks} ranks' if ranks > 1 else ''}; results in {job.results.folder}",
             soft_wrap=True,
         )
-
-
-def memory(phi: Representation, shape: tuple[int, int, int], dtype: torch.dtype) -> int:
-    """Return about how many bytes a pass needs for each pre-image: what autograd keeps of Φ, and the image itself.
-
-    Args:
-        phi: the representation, on whatever device it is; one forward pass is made there.
-        shape: (C, H, W).
-        dtype: of the image.
-    """
-    kept: dict[int, int] = {}
-    weights = {tensor.data_ptr() for tensor in (*phi.parameters(), *phi.buffers())}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if tensor.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    phi.to(dtype=dtype)
-    image = torch.rand(1, *shape, dtype=dtype, device=phi.mean.device, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        code = phi(image)
-    outputs = sum(part.nbytes for part in code)
-    # the parameter, its gradient, the last good state, two moments and two passing copies; the code, Φ0 and their gap
-    return sum(kept.values()) + 7 * image.nbytes + 3 * outputs
 
 
 def _fail(job: Job, *, done: int) -> None:

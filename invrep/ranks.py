@@ -1,0 +1,169 @@
+"""Ranks: processes that share the list of photos and nothing else.
+
+A job with ``trainer.devices=N`` starts N processes on this machine, one for each device, and gathers from disk what
+they have done; one of them that dies leaves the others to finish. Under torchrun or SLURM, which start the processes,
+each finds its part of the list by itself, and rank 0 gathers. Neither makes a process group: no photo waits for
+another rank's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import multiprocessing
+import os
+import queue
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from invrep.errors import InvrepError
+
+POLL = 0.2  # seconds
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One of the processes of a job.
+
+    Attributes:
+        index: from 0.
+        count: of all processes, on all machines.
+        device: which of its machine's devices is its own.
+        run: what all processes of one launch have in common, and no other launch has.
+    """
+
+    index: int
+    count: int
+    device: int
+    run: str
+
+
+def launched() -> Rank | None:
+    """Return which rank torchrun or SLURM's srun has made of this process; None where neither has started several."""
+    environment = os.environ
+    for index, count, device, run in (
+        ("RANK", "WORLD_SIZE", "LOCAL_RANK", ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")),
+        ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", ("SLURM_JOB_ID", "SLURM_STEP_ID")),
+    ):
+        if all(name in environment for name in (index, count, device)) and int(environment[count]) > 1:
+            name = "-".join(environment.get(part, "") for part in run)
+            return Rank(int(environment[index]), int(environment[count]), int(environment[device]), name)
+    return None
+
+
+def local_devices(devices: Any, accelerator: str) -> list[int]:
+    """Return the indices of this machine's devices that a job asks for, one rank for each.
+
+    Args:
+        devices: Lightning's: a number, ``auto`` or -1 for all GPUs (one process without any), or a list of indices.
+        accelerator: Lightning's.
+
+    Raises:
+        InvrepError: there are not so many GPUs, or the value is none of these.
+    """
+    gpus = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
+    if devices in ("auto", -1, "-1"):
+        return list(range(max(gpus, 1)))
+    if isinstance(devices, str) and devices.isdecimal():
+        devices = int(devices)
+    if isinstance(devices, int) and not isinstance(devices, bool) and devices > 0:
+        devices = list(range(devices))
+    good = isinstance(devices, Sequence) and not isinstance(devices, str) and len(devices) > 0
+    if not good or not all(isinstance(k, int) and k >= 0 for k in devices):
+        raise InvrepError(f"trainer.devices={devices} is not valid: expected a number, a list of indices or auto.")
+    if (gpus or accelerator in ("gpu", "cuda")) and max(devices) >= gpus:
+        raise InvrepError(
+            f"trainer.devices={list(devices)} asks for the GPU {max(devices)}, but this machine has {gpus}, from 0 on."
+        )
+    return list(devices)
+
+
+def spread(
+    work: Callable[..., dict[str, str]], shares: Sequence[tuple[Any, ...]], tick: Callable[[int, Any], None]
+) -> tuple[dict[str, str], list[int]]:
+    """Run ``work(*share, report)`` in a process for each share, and wait for all of them.
+
+    Args:
+        work: importable; returns a dict, photo's id → what is wrong with it. What it hands to ``report`` comes to
+            ``tick`` here, with the number of the share.
+        shares: picklable arguments.
+        tick: is called a few times a second for each process.
+
+    Returns:
+        The dicts together, and the numbers of the shares whose process died.
+    """
+    context = multiprocessing.get_context("spawn")
+    messages = context.Queue()
+    threads = max(1, torch.get_num_threads() // len(shares))
+    processes = [
+        context.Process(target=_main, args=(work, k, share, threads, messages), name=f"rank {k}", daemon=True)
+        for k, share in enumerate(shares)
+    ]
+    failures: dict[str, str] = {}
+    done: set[int] = set()
+    try:
+        for process in processes:
+            process.start()
+        while len(done) < len(processes):
+            alive = [process.is_alive() for process in processes]
+            try:
+                while True:
+                    number, kind, value = messages.get(timeout=POLL)
+                    if kind == "done":
+                        failures |= value
+                        done.add(number)
+                    else:
+                        tick(number, value)
+            except queue.Empty:
+                # one that had ended before the messages ran out has none left
+                done |= {k for k, living in enumerate(alive) if not living}
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.join(timeout=2)
+            if process.is_alive():
+                process.terminate()
+        for process in processes:
+            process.join()
+    return failures, [k for k, process in enumerate(processes) if process.exitcode != 0]
+
+
+def _main(
+    work: Callable[..., dict[str, str]], number: int, share: tuple[Any, ...], threads: int, messages: Any
+) -> None:
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # Linux: not to outlive a first process that is killed
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process ends the others
+    torch.set_num_threads(threads)
+    messages.put((number, "done", work(*share, lambda value: messages.put((number, "tick", value)))))
+
+
+def leave_word(folder: Path, rank: Rank, failures: dict[str, str]) -> None:
+    """Tell rank 0 that this rank has done its share."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{rank.index}.json"
+    beside = path.with_suffix(".tmp")
+    beside.write_text(json.dumps({"run": rank.run, "failures": failures}))
+    os.replace(beside, path)
+
+
+def gather(folder: Path, rank: Rank) -> dict[str, str]:
+    """Wait until all other ranks have left word, take it away, and return their failures together."""
+    failures: dict[str, str] = {}
+    waiting = set(range(1, rank.count))
+    while waiting:
+        for index in sorted(waiting):
+            path = folder / f"{index}.json"
+            if path.exists() and (word := json.loads(path.read_text()))["run"] == rank.run:
+                failures |= word["failures"]
+                path.unlink()
+                waiting.remove(index)
+        time.sleep(POLL if waiting else 0)
+    return failures

@@ -1,0 +1,216 @@
+"""Ranks share the list and nothing else: the same files with any number of them, and no one waits for a dead one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from invrep.errors import InvrepError
+from invrep.ranks import Rank, gather, launched, leave_word, local_devices
+from invrep.results import Results
+
+ROOT = Path(__file__).parents[1]
+USUAL = ("logger=none", "optim.steps=4", "log_every=2", "data.batch_size=2", "trainer.accelerator=cpu")
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def seven(tmp_path: Path) -> Path:
+    folder = tmp_path / "seven"
+    folder.mkdir()
+    for k in range(7):
+        Image.effect_noise((24, 16), 10 + 9 * k).save(folder / f"{k}.png")
+    return folder
+
+
+def command(place: Path, *overrides: str, usual: bool = True, **environment: str) -> subprocess.Popen[str]:
+    """Start ``python train.py …`` in a folder."""
+    options = USUAL if usual else ()
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *overrides, *options],
+        cwd=place,
+        env=ONE_THREAD | environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def done(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=200)
+    return process.returncode, out, err
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What a job left, without seconds."""
+    found = {
+        "pixels": (folder / "reconstructions.safetensors").read_bytes(),
+        "curves": (folder / "curves.csv").read_bytes(),
+    }
+    rows = [row for row in Results(folder).rows().values() if row.pop("seconds")]
+    return found | {"rows": repr(rows).encode()}
+
+
+def test_one_two_and_three_ranks_of_a_sweep_leave_the_same_files(seven: Path, tmp_path: Path) -> None:
+    found = []
+    for ranks in (1, 2, 3):
+        process = command(
+            tmp_path, "-m", "rep=hog,hogb", "data.path=seven", f"trainer.devices={ranks}", f"output=out{ranks}"
+        )
+        status, out, err = done(process)
+        assert status == 0, err
+        assert ("on 2 ranks" in out) == (ranks == 2)
+        folders = sorted(p for p in (tmp_path / f"out{ranks}").iterdir() if p.name != "sweeps")
+        assert [p.name[:4] for p in folders] == ["hog-", "hogb"]
+        assert len(list((tmp_path / f"out{ranks}" / "sweeps").iterdir())) == 1
+        assert not any((folder / name).exists() for folder in folders for name in ("parts", "ranks"))
+        assert all(len(load_file(folder / "reconstructions.safetensors")) == 7 for folder in folders)
+        found.append([files(folder) for folder in folders])
+    assert found[0] == found[1] == found[2]
+
+
+def test_one_photo_on_two_ranks_and_a_bad_one(job, seven: Path) -> None:
+    outcome = job(f"data.path={seven}", "data.limit=1", "trainer.devices=2", "trainer.accelerator=cpu")
+    assert outcome.status == 0 and len(load_file(outcome.folder / "reconstructions.safetensors")) == 1, outcome.err
+    (seven / "bad.jpg").write_text("no photo")
+    outcome = job(f"data.path={seven}", "trainer.devices=2", "trainer.accelerator=cpu", "data.batch_size=3")
+    assert outcome.status == 1 and "1 photo could not be inverted, all others are done" in outcome.err
+    assert len(load_file(outcome.folder / "reconstructions.safetensors")) == 7
+
+
+def test_a_rank_that_dies_leaves_the_others_to_finish(seven: Path, tmp_path: Path) -> None:
+    options = ("data.path=seven", "trainer.devices=2", "output=out", "data.batch_size=1", "optim.steps=60", "rep=hogb")
+    process = command(tmp_path, *options)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("out/*/parts/*.safetensors")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    workers = [pid for pid in _children(process.pid) if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    os.kill(workers[0], signal.SIGKILL)
+    status, _, err = done(process)
+    assert status == 1 and "is missing, since its process died; run the same command again" in err
+    (folder,) = (tmp_path / "out").iterdir()
+    finished = len(load_file(folder / "reconstructions.safetensors"))
+    assert 3 <= finished < 7
+    status, out, err = done(command(tmp_path, *options))
+    assert status == 0 and f"{finished} of 7 are finished" in out, err
+    assert len(load_file(folder / "reconstructions.safetensors")) == 7
+
+
+def test_no_rank_outlives_the_first_process(seven: Path, tmp_path: Path) -> None:
+    process = command(tmp_path, "data.path=seven", "trainer.devices=2", "output=out", "optim.steps=100000")
+    deadline = time.monotonic() + 120
+    while len(workers := [p for p in _children(process.pid) if "spawn_main" in _command(p)]) < 2:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    process.kill()
+    process.communicate()
+    while any("spawn_main" in _command(p) for p in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+SLURM = {"SLURM_NTASKS": "2", "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_NTASKS_PER_NODE": "2"}
+TORCHRUN = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511", "TORCHELASTIC_RUN_ID": "none"}
+
+
+@pytest.mark.parametrize(
+    ("common", "each"),
+    [
+        (SLURM, ("SLURM_PROCID", "SLURM_LOCALID")),
+        (TORCHRUN, ("RANK", "LOCAL_RANK")),
+    ],
+)
+def test_ranks_that_a_launcher_starts(
+    seven: Path, tmp_path: Path, common: dict[str, str], each: tuple[str, str]
+) -> None:
+    processes = [
+        command(tmp_path, "data.path=seven", "output=out", **common, **dict.fromkeys(each, str(rank)))
+        for rank in (1, 0)
+    ]
+    ends = [done(process) for process in processes]
+    assert [status for status, _, _ in ends] == [0, 0], ends
+    assert "on 2 ranks" in ends[1][1] and ends[0][1] == ""
+    (folder,) = (tmp_path / "out").iterdir()
+    status, _, err = done(command(tmp_path, "data.path=seven", "output=alone"))
+    assert status == 0, err
+    (alone,) = (tmp_path / "alone").iterdir()
+    assert files(folder) == files(alone)
+
+
+# --- parts ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_launcher_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"):
+        monkeypatch.delenv(name, raising=False)
+    assert launched() is None
+    for name, value in {**SLURM, "SLURM_PROCID": "1", "SLURM_LOCALID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert launched() == Rank(1, 2, 0, "7-0")
+    monkeypatch.setenv("SLURM_NTASKS", "1")  # sbatch without srun
+    assert launched() is None
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(1, [0]), ("3", [0, 1, 2]), ([1], [1]), ("auto", [0]), (-1, [0])])
+def test_devices(given: object, wanted: list[int]) -> None:
+    assert local_devices(given, "cpu") == wanted
+
+
+@pytest.mark.parametrize("given", [0, "two", [], [-1], True, 1.5])
+def test_wrong_devices(given: object) -> None:
+    with pytest.raises(InvrepError, match=r"expected a number, a list of indices or auto"):
+        local_devices(given, "cpu")
+
+
+def test_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert local_devices("auto", "gpu") == [0, 1]
+    with pytest.raises(InvrepError, match=r"asks for the GPU 3, but this machine has 2"):
+        local_devices([0, 3], "auto")
+
+
+def test_word_of_another_launch_is_not_taken(tmp_path: Path) -> None:
+    leave_word(tmp_path, Rank(1, 2, 0, "old"), {"a": "bad"})
+    import threading
+
+    later = threading.Timer(0.5, leave_word, (tmp_path, Rank(1, 2, 0, "new"), {"b": "worse"}))
+    later.start()
+    assert gather(tmp_path, Rank(0, 2, 0, "new")) == {"b": "worse"}
+    assert not list(tmp_path.iterdir())
+
+
+def test_memory_that_runs_out_halves_the_batch(job, seven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import invrep.work
+
+    solve, sizes = invrep.work.solve, []
+
+    def scarce(photos, rows, **options):
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return solve(photos, rows, **options)
+
+    monkeypatch.setattr(invrep.work, "solve", scarce)
+    outcome = job(f"data.path={seven}", "data.batch_size=auto")
+    assert outcome.status == 0 and sizes == [7, 3, 1, 2, 4, 2, 2], (sizes, outcome.err)
+    assert len(load_file(outcome.folder / "reconstructions.safetensors")) == 7
