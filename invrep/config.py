@@ -73,7 +73,6 @@ def check(config: DictConfig) -> None:
         number("data.batch_size", config.data.batch_size, minimum=1, whole=True, word="auto")
     number("seed", config.seed, minimum=0, maximum=2**63 - 1, whole=True)
     if "path" in config.data:  # data=none has none
-        number("data.batch_size", config.data.batch_size, minimum=1, whole=True)
         if config.data.limit is not None:
             number("data.limit", config.data.limit, minimum=1, whole=True, word="null")
         choice("data.resize", config.data.resize or "none", ("model", "squash", "none"))

@@ -86,7 +86,7 @@ class Network(Representation):
         if isinstance(layer, Mapping):
             self.weights = tuple(number(f"layer.{name}", weight, above=0) for name, weight in layer.items())
         self.paths = self._resolve(layer)
-        if self.paths != [""]:
+        if self.paths != [""] or skeleton is not None:
             self._declare()
 
     def encode(self, images: Tensor) -> list[Tensor]:
