@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument(
         "--bf16", action="store_true", help="the networks' passes in bfloat16; results are measured in 32"
     )
+    parser.add_argument("--rates", type=float, nargs="+", default=[1.0, 0.1], help="tried for networks, in theirs")
     parser.add_argument("--out", type=Path, default=Path("preimages.json"))
     given = parser.parse_args()
     keep_memory()
@@ -83,7 +84,7 @@ def main() -> None:
         photos = torch.stack([read(file.path, **how) for file in files])
         names = [file.id for file in files]
         precision = "bf16-mixed" if given.bf16 and net else "32-true"
-        for top in (1.0, 0.1) if net else (1.0,):
+        for top in given.rates if net else (1.0,):
             schedule = [[rate * top, passes] for rate, passes in phi.schedule]
             theirs = run(phi, photos, names, precision, schedule=schedule)
             if not theirs["slowed"].any():
