@@ -21,6 +21,7 @@ from torch import Tensor
 from invrep.config import build, preset
 from invrep.images import bundled, read
 from invrep.inversion import solve
+from invrep.optimisers import Descent
 from invrep.representations.vision import torchvision_network
 
 
@@ -60,7 +61,7 @@ def main() -> None:
     photo = read(bundled("chelsea"), resize="model", input_size=phi.input_size)
     prior = build({**preset("prior", "natural")})
     prior.terms["tv"].weight = 50.0
-    descent = build({**preset("optim", "adam"), "steps": options.passes})
+    descent = Descent(name="Adam", lr=0.05, steps=options.passes, schedule="cosine", start=0.1)
     print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"alexnet relu5, {options.passes} passes, {options.pairs} pairs; milliseconds per pass")
     print(f"{'batch':>5} {'bare':>8} {'invrep':>8} {'ratio':>7} {'least':>7} {'most':>7}")

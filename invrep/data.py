@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import glob
 import hashlib
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,31 +41,63 @@ NO_PHOTO = Photo("none", None)
 
 
 def find(path: str, limit: int | None = None) -> list[Photo]:
-    """Return the photos of a file, of a folder and its subfolders (sorted by id), or ``bundled:NAME``.
+    """Return the photos that the config's ``data.path`` means.
 
     Args:
-        path: the config's ``data.path``.
+        path: a photo; a folder with its subfolders, or a pattern such as ``photos/**/*.jpg``, sorted by id; ``.txt``, a
+            file with a path on each line; ``.csv``, one with a column ``path`` and, if wanted, ``id``; or
+            ``bundled:NAME``. Paths in a list are relative to its folder, and the list's order is kept.
         limit: at most so many, from the first.
 
     Raises:
-        InvrepError: there is no such file or folder, or no photo in it.
+        InvrepError: there is no such file or folder, or no photo in it; a list cannot be read or names an id twice.
     """
     if path.startswith(BUNDLED):
         photo = bundled(path.removeprefix(BUNDLED))
         return [Photo(photo.name, photo)]
     root = Path(path).expanduser()
+    if root.is_file() and root.suffix.lower() in (".txt", ".csv"):
+        return _listed(root)[:limit]
     if root.is_file():
         return [Photo(root.name, root)]
-    if not root.is_dir():
+    if root.is_dir():
+        found, place = root.rglob("*"), root
+    elif glob.has_magic(path):
+        plain = list(itertools.takewhile(lambda part: not glob.has_magic(part), root.parts))
+        place = Path(*plain)
+        found = place.glob(str(Path(*root.parts[len(plain) :])))
+    else:
         raise InvrepError(f"There is no file or folder data.path={path}; give a photo or a folder of photos.")
     photos = [
-        Photo(p.relative_to(root).as_posix(), p)
-        for p in root.rglob("*")
+        Photo(p.relative_to(place).as_posix(), p)
+        for p in found
         if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
     ]
     if not photos:
         raise InvrepError(f"No photo is in the folder data.path={path}; expected files such as .jpg, .png or .tif.")
     return sorted(photos, key=lambda photo: photo.id)[:limit]
+
+
+def _listed(path: Path) -> list[Photo]:
+    """Return the photos of a list of paths (.txt) or a table of paths and ids (.csv)."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            if path.suffix.lower() == ".txt":
+                lines = [line.rstrip("\r\n") for line in file]
+                named = [(line, line) for line in lines if line.strip()]
+            else:
+                rows = list(csv.DictReader(file))
+                if rows and "path" not in rows[0]:
+                    raise InvrepError(f"data.path={path} has no column path; expected path and perhaps id.")
+                named = [(row.get("id") or row["path"], row["path"]) for row in rows]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InvrepError(f"data.path={path} cannot be read as a list of photos ({error}).") from None
+    if not named:
+        raise InvrepError(f"data.path={path} names no photo; expected one path on each line.")
+    twice = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
+    if twice:
+        raise InvrepError(f"data.path={path} names {twice[0]} twice; give each photo an id of its own in a .csv.")
+    return [Photo(name.lstrip("/"), path.parent / Path(where).expanduser()) for name, where in named]
 
 
 @dataclass(frozen=True)

@@ -73,11 +73,17 @@ def file_name(image: str) -> str:
     """Return an image id as a relative path that any file system takes and that no other id has.
 
     Control characters, a percent sign and what other systems forbid are percent-encoded; other scripts stay readable.
+    So are ``.`` and ``..``, which would lead elsewhere.
     """
-    return "/".join(
-        "".join(quote(c, errors="surrogateescape") if not c.isprintable() or c in '%<>:"\\|?*' else c for c in part)
-        for part in image.split("/")
-    )
+
+    def part_name(part: str) -> str:
+        if part in ("", ".", ".."):
+            return "%2E" * len(part) or "%"
+        return "".join(
+            quote(c, errors="surrogateescape") if not c.isprintable() or c in '%<>:"\\|?*' else c for c in part
+        )
+
+    return "/".join(map(part_name, image.split("/")))
 
 
 @dataclass

@@ -10,6 +10,7 @@ from invrep.data import batches, find
 from invrep.errors import InvrepError
 from invrep.images import bundled, read, shown, size_after, to_pil
 from invrep.representations.base import InputSize
+from invrep.results import file_name
 
 
 @pytest.fixture
@@ -138,8 +139,43 @@ def test_a_folder_is_searched_in_order_and_limited(photos):
     assert find(str(photos / "b.png"))[0].id == "b.png"
 
 
+def test_patterns_and_lists(photos, tmp_path):
+    assert [photo.id for photo in find(str(photos / "**" / "a.*"))] == ["a.png", "sub/a.png"]
+    assert [photo.id for photo in find(str(photos / "[ab].png"), 1)] == ["a.png"]
+    (tmp_path / "list.txt").write_text("photos/sub/a.png\n\nphotos/b.png\r\n", newline="")
+    assert [photo.id for photo in find(str(tmp_path / "list.txt"))] == ["photos/sub/a.png", "photos/b.png"]
+    assert all(photo.path.is_file() for photo in find(str(tmp_path / "list.txt")))
+    (tmp_path / "list.csv").write_text("id,path\ncat,photos/a.png\n,photos/b.png\n")
+    assert [(photo.id, photo.path.name) for photo in find(str(tmp_path / "list.csv"))] == [
+        ("cat", "a.png"),
+        ("photos/b.png", "b.png"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.txt", "\n", "names no photo"),
+        ("a.txt", "b.png\nb.png\n", "names b.png twice"),
+        ("a.csv", "id,file\n1,b.png\n", "no column path"),
+        ("a.csv", "id,path\n1,b.png\n1,c.png\n", "names 1 twice"),
+    ],
+)
+def test_wrong_lists(tmp_path, name, text, says):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InvrepError, match=says):
+        find(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("image", ["../../a.png", "/a.png", "..", "a/./b", "a//b", ""])
+def test_no_id_leads_out_of_the_folder(image):
+    parts = Path(file_name(image)).parts
+    assert ".." not in parts and parts[0] != "/" and len(parts) == image.count("/") + 1
+
+
 def test_batches_are_of_one_size_and_do_not_depend_on_what_is_done(photos):
     a, b, c = find(str(photos))
-    found = list(batches([(a, (4, 4)), (b, (5, 4)), (c, (4, 4))], 1))
+    found = list(batches([(a, (4, 4)), (b, (5, 4)), (c, (4, 4))], lambda _: 1))
     assert [batch.photos for batch in found] == [(a,), (c,), (b,)]
-    assert [batch.photos for batch in batches([(a, (4, 4)), (b, (5, 4)), (c, (4, 4))], 8)] == [(a, c), (b,)]
+    found = batches([(a, (4, 4)), (b, (5, 4)), (c, (4, 4))], lambda size: 8 // size[0])
+    assert [batch.photos for batch in found] == [(a, c), (b,)]
