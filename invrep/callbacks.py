@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 CURVES = ("error", "activation", "energy", "data")  # every other curve is a prior's
 MEANS = ("error", "root_error", "pairwise_error", "activation", "psnr", "ssim", "energy")  # of the table, for W&B
 GRID_IMAGES = 8  # photos in a live grid; the final one has its own limit
+Report = tuple[int, float, str]  # image-passes done, the value that the objective shows, and its name
 QUIET_SECONDS = 30  # between two lines of progress where there is no terminal
 
 
@@ -47,14 +48,12 @@ class Bar(pl.Callback):
     Args:
         total: image-passes of the whole job.
         console: where it is drawn.
-        shows: the name of the value beside it, see :class:`invrep.objectives.Objective`.
     """
 
-    def __init__(self, total: int, console: Console, shows: str) -> None:
+    def __init__(self, total: int, console: Console) -> None:
         super().__init__()
         self.console = console
-        self.shows = shows
-        self.ranks: dict[int, tuple[int, float]] = {}
+        self.ranks: dict[int, Report] = {}
         self.total = total
         self.done = 0
         self.label = ""
@@ -91,19 +90,20 @@ class Bar(pl.Callback):
 
     def _show(self, inversion: Inversion) -> None:
         completed = self.done + (min(inversion.passes, inversion.steps) - inversion.first) * len(inversion.active)
-        value = inversion.latest[self.shows][inversion.active]
+        shows = inversion.objective.shows
+        value = inversion.latest[shows][inversion.active]
         state = f"pass {inversion.passes}/{inversion.steps}"
         if len(value):
-            state += f"  {self.shows} {worded(self.shows, float(value.mean()))}"
+            state += f"  {shows} {worded(shows, float(value.mean()))}"
         self._draw(completed, state)
 
-    def tick(self, rank: int, report: tuple[int, float]) -> None:
+    def tick(self, rank: int, report: Report) -> None:
         """Show how far a rank has come, see :class:`Ticks`."""
         self.ranks[rank] = report
-        values = [value for _, value in self.ranks.values() if not math.isnan(value)]
+        values = [value for _, value, _ in self.ranks.values() if not math.isnan(value)]
         self.label = f"{len(self.ranks)} ranks"
-        state = f"{self.shows} {worded(self.shows, sum(values) / len(values))}" if values else ""
-        self._draw(sum(done for done, _ in self.ranks.values()), state)
+        state = f"{report[2]} {worded(report[2], sum(values) / len(values))}" if values else ""
+        self._draw(sum(done for done, _, _ in self.ranks.values()), state)
 
     def _draw(self, completed: int, state: str) -> None:
         self.progress.update(self.task, completed=completed, description=self.label, state=state)
@@ -115,9 +115,9 @@ class Bar(pl.Callback):
 
 
 class Ticks(pl.Callback):
-    """Reports from a rank's process how many image-passes it has done, and the value that the objective shows."""
+    """Reports from a rank's process how far it has come."""
 
-    def __init__(self, report: Callable[[tuple[int, float]], None]) -> None:
+    def __init__(self, report: Callable[[Report], None]) -> None:
         super().__init__()
         self.report = report
         self.done = 0
@@ -134,8 +134,9 @@ class Ticks(pl.Callback):
 
     def _tell(self, inversion: Inversion) -> None:
         passes = min(inversion.passes, inversion.steps) - inversion.first
-        value = inversion.latest[inversion.objective.shows][inversion.active].mean()
-        self.report((self.done + passes * len(inversion.active), float(value)))
+        shows = inversion.objective.shows
+        value = inversion.latest[shows][inversion.active].mean()
+        self.report((self.done + passes * len(inversion.active), float(value), shows))
 
 
 def _logged_in() -> bool:

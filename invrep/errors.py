@@ -126,7 +126,8 @@ def _hydra_sentence(error: Exception) -> str:
             return f"There is no {group}={name}; {nearest(name, error.options)}."
     key = re.search(r"Could not (?:override|append to config|find) '([^']+)'|Key '([^']+)' is not in struct", text)
     if key:
-        name = (key.group(1) or key.group(2)).partition("@")[0]
+        full = getattr(error.__cause__, "full_key", None)  # of a key within the one that Hydra names
+        name = (full or key.group(1) or key.group(2)).partition("@")[0]
         return f"There is no config key {name!r}; {nearest(name, _keys())}."
     missing = re.search(r"Missing mandatory value: (\S+)", text)
     if missing:

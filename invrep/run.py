@@ -130,7 +130,7 @@ def _run(config: DictConfig) -> float | None:
         found = Found()
         whole = False
         try:
-            with Bar(sum(len(rows) for _, rows in todo) * job.descent.plan(phi)[0], console, job.kind.shows) as bar:
+            with Bar(sum(len(rows) for _, rows in todo) * job.descent.plan(phi)[0], console) as bar:
                 if rank is None and len(devices) > 1:
                     _spread(job, [rows for _, rows in todo], devices, bar)
                 else:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor
 
-from invrep.callbacks import Record, Ticks
+from invrep.callbacks import Record, Report, Ticks
 from invrep.data import Photo
 from invrep.errors import UnfitError
 from invrep.inversion import Inversion, measure, solve
@@ -25,7 +25,7 @@ Missing = Sequence[tuple[Photo, int]]  # photos of one size and numbers of resta
 
 
 def share(
-    config: dict[str, Any], device: int, todo: Sequence[Missing], report: Callable[[tuple[int, float]], None]
+    config: dict[str, Any], device: int, todo: Sequence[Missing], report: Callable[[Report], None]
 ) -> dict[str, str]:
     """Do a rank's share in a process of its own, and return what is wrong with which photo.
 
@@ -33,7 +33,7 @@ def share(
         config: the job's, resolved and with automatic values filled in.
         device: the index of the GPU, where there are any.
         todo: the share's batches.
-        report: is called with the number of image-passes done and the value that the objective shows.
+        report: see :class:`invrep.callbacks.Ticks`.
     """
     made: DictConfig = OmegaConf.create(config)
     gpu = made.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
