@@ -41,6 +41,7 @@ def command(place: Path, *overrides: str, usual: bool = True, **environment: str
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
     )
 
 
