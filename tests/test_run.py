@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import invrep.run
+import invrep.work
 from invrep.api import representation
 from invrep.images import read
 from invrep.results import Results
@@ -112,7 +113,7 @@ def test_an_edited_photo_is_done_anew(job, photos):
 
 def test_a_broken_job_goes_on_to_what_an_unbroken_one_gives(job, photos, monkeypatch):
     whole = job(f"data.path={photos}", "data.batch_size=1", "output=whole")
-    solve, calls = invrep.run.solve, []
+    solve, calls = invrep.work.solve, []
 
     def break_down(*args, **kwargs):
         calls.append(1)
@@ -120,7 +121,7 @@ def test_a_broken_job_goes_on_to_what_an_unbroken_one_gives(job, photos, monkeyp
             raise KeyboardInterrupt
         return solve(*args, **kwargs)
 
-    monkeypatch.setattr(invrep.run, "solve", break_down)
+    monkeypatch.setattr(invrep.work, "solve", break_down)
     broken = job(f"data.path={photos}", "data.batch_size=1")
     assert broken.status == 1 and "what is finished is kept" in broken.err
     assert len(list((broken.folder / "parts").iterdir())) == 1
