@@ -33,7 +33,7 @@ def code(module: nn.Module, layer: str, images: Tensor) -> Tensor:
 # --- all of torchvision's models -----------------------------------------------------------------------------------
 
 SMALL = ["alexnet", "mobilenet_v3_small", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "vgg11_bn"]
-SAMPLED = ["googlenet", "mnasnet0_5", "regnet_y_400mf", "densenet121", "efficientnet_b0", "convnext_tiny", "swin_t"]
+SAMPLED = ["googlenet", "densenet121", "efficientnet_b0", "convnext_tiny", "swin_t"]
 ALL = models.list_models(module=models)
 # Partitions of a fixed size, and patches of one
 SIZES = {"maxvit_t": 224, "inception_v3": 96} | {name: 64 for name in ALL if name.startswith("vit_")}
