@@ -15,7 +15,8 @@ from invrep.callbacks import worded
 from invrep.data import Photo
 from invrep.figures import MOST_COLUMNS, MOST_ROWS, GridRow, grid
 from invrep.job import Job
-from invrep.objectives import Match, channel_axes, region_of
+from invrep.objectives import Match
+from invrep.parts import channel_axes, region_of
 from invrep.results import SPREADS, Key
 from invrep.spread import code_spread, lpips_at_hand, pixel_spread
 

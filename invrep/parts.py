@@ -1,0 +1,124 @@
+"""Parts of a code: regions of its positions, groups of its channels, the class that a channel scores."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from invrep.errors import InvrepError, nearest
+from invrep.representations.base import Representation
+
+Channels = str | int | Sequence[str | int] | None
+
+
+def channel_axes(code: Sequence[Tensor], phi: Representation | None) -> list[int]:
+    """Return which dimension of each part of a code is that of its channels."""
+    if phi is not None and phi.channel_axes is not None:
+        return list(phi.channel_axes)
+    return [2 if part.ndim == 3 else 1 for part in code]
+
+
+def classes_of(phi: Representation | None) -> Sequence[str] | None:
+    """Return the names of the classes that a network's outputs are scores of, where they are known."""
+    return getattr(phi, "classes", None)
+
+
+def mask_of(
+    part: Tensor,
+    axis: int,
+    region: str | None,
+    channels: Channels,
+    classes: Sequence[str] | None = None,
+    *,
+    key: str = "objective.channels",
+) -> Tensor | None:
+    """Return what a region and channels leave of a code, as a tensor of ones and zeros (1, …) that broadcasts to it.
+
+    Args:
+        part: (B, …).
+        axis: the dimension of its channels.
+        region: see :class:`invrep.objectives.Match`.
+        channels: see :class:`invrep.objectives.Match`.
+        classes: the names of the network's classes, which are names of channels where there are as many.
+        key: the name of the setting that says which channels, for messages.
+
+    Returns:
+        None where everything is left.
+    """
+    if region is None and channels is None:
+        return None
+    mask = part.new_ones((1, *part.shape[1:]))
+    if region is not None:
+        rows, columns = region_of(part, axis, region)
+        kept = torch.zeros_like(mask)
+        kept.movedim(axis, 1)[:, :, rows, columns] = 1
+        mask = mask * kept
+    if channels is not None:
+        kept = torch.zeros_like(mask)
+        for some in channels if isinstance(channels, list | tuple) else [channels]:
+            kept.movedim(axis, 1)[:, _channels(some, part.shape[axis], classes, key)] = 1
+        mask = mask * kept
+    return mask
+
+
+def region_of(part: Tensor, axis: int, region: str) -> tuple[slice, slice]:
+    """Return the rows and the columns of a region; see :func:`mask_of`.
+
+    Raises:
+        InvrepError: it does not fit the code.
+    """
+    match = re.fullmatch(r"(\d+)x(\d+)(?:@(\d+)x(\d+))?", str(region))
+    if match is None:
+        raise InvrepError(f"objective.region={region} is not valid: expected ROWSxCOLUMNS or ROWSxCOLUMNS@ROWxCOLUMN.")
+    if part.ndim != 4:
+        raise InvrepError(
+            f"objective.region={region} needs a code with rows and columns, but this layer's has the shape "
+            f"{tuple(part.shape[1:])}; choose a convolutional layer, or leave region out."
+        )
+    sides = [side for k, side in enumerate(part.shape) if k not in (0, axis)]
+    found = []
+    for side, size, start in zip(sides, match.group(1, 2), match.group(3, 4), strict=True):
+        size = int(size)
+        # the authors' ceil((S − n + 1)/2), counted from 1
+        start = -((size - side - 1) // 2) - 1 if start is None else int(start)
+        if not 0 < size <= side - max(start, 0) or start < 0:
+            raise InvrepError(
+                f"objective.region={region} does not fit a code of {sides[0]} rows and {sides[1]} columns."
+            )
+        found.append(slice(start, start + size))
+    return found[0], found[1]
+
+
+def _channels(channels: str | int, count: int, classes: Sequence[str] | None, key: str) -> slice:
+    """Return which channels a setting means, of so many."""
+    if channels in ("group1", "group2"):
+        return slice(0, count // 2) if channels == "group1" else slice(count // 2, count)
+    match = re.fullmatch(r"(\d+)(?::(\d+))?", str(channels))
+    if match is None:
+        return _class(str(channels), count, classes, key)
+    first, end = int(match[1]), int(match[2] or int(match[1]) + 1)
+    if not first < end <= count:
+        raise InvrepError(f"{key}={channels} does not fit a code of {count} channels, 0:{count}.")
+    return slice(first, end)
+
+
+def _class(name: str, count: int, classes: Sequence[str] | None, key: str) -> slice:
+    """Return the channel of a class by its name, or by one of several names with commas between them."""
+    if classes is None or len(classes) != count:
+        where = "" if classes is None else "; the names of classes are for the network's scores, layer=output"
+        raise InvrepError(f"{key}={name} is not valid: expected FIRST:END, a number, group1 or group2{where}.")
+    numbers: dict[str, list[int]] = {}
+    for k, full in enumerate(classes):
+        for one in dict.fromkeys([full.lower(), *full.lower().split(", ")]):
+            numbers.setdefault(one, []).append(k)
+    found = numbers.get(name.lower())
+    if found is None:
+        raise InvrepError(f"{key}={name} is no class of this network; {nearest(name.lower(), numbers)}.")
+    if len(found) > 1:
+        raise InvrepError(
+            f"{key}={name} is the name of several classes; give a number, {' or '.join(map(str, found))}."
+        )
+    return slice(found[0], found[0] + 1)
