@@ -22,7 +22,7 @@ from invrep.errors import InvrepError, UnfitError
 from invrep.images import Pixels
 from invrep.metrics import psnr, ssim
 from invrep.objectives import Match, Objective
-from invrep.optimisers import Descent, generator_of
+from invrep.optimisers import COUPLED, Descent, generator_of
 from invrep.priors import FixedPrior, Prior
 from invrep.representations.base import Representation
 
@@ -232,13 +232,12 @@ class Inversion(pl.LightningModule):
         if bool(diverged.any()):
             self.pace[diverged] *= SLOWER
             self.active &= ~(diverged & (self.pace < SLOWER**RETRIES / 2))
+            if self.descent.name in COUPLED:  # of one image; its history has other shapes
+                optimiser.state.clear()
             for state in optimiser.state.values():
-                for name, value in state.items():
+                for value in state.values():
                     if isinstance(value, Tensor) and value.shape == self.image.shape:
                         value[diverged] = 0
-                    elif len(self.image) == 1 and name != "step":
-                        optimiser.state.clear()  # a history (L-BFGS), of one image
-                        break
         back = diverged | self.done | ~self.active
         if bool(back.any()):
             self.image.copy_(torch.where(back[:, None, None, None], self._good, self.image))

@@ -13,11 +13,11 @@ import ctypes
 import json
 import multiprocessing
 import os
-import queue
 import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,11 @@ def launched() -> Rank | None:
     return None
 
 
+def gpus(accelerator: str) -> int:
+    """Return how many GPUs there are for Lightning's ``accelerator``."""
+    return torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
+
+
 def local_devices(devices: Any, accelerator: str) -> list[int]:
     """Return the indices of this machine's devices that a job asks for, one rank for each.
 
@@ -68,9 +73,9 @@ def local_devices(devices: Any, accelerator: str) -> list[int]:
     Raises:
         InvrepError: there are not so many GPUs, or the value is none of these.
     """
-    gpus = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
+    there = gpus(accelerator)
     if devices in ("auto", -1, "-1"):
-        return list(range(max(gpus, 1)))
+        return list(range(max(there, 1)))
     if isinstance(devices, str) and devices.isdecimal():
         devices = int(devices)
     if isinstance(devices, int) and not isinstance(devices, bool) and devices > 0:
@@ -78,9 +83,9 @@ def local_devices(devices: Any, accelerator: str) -> list[int]:
     good = isinstance(devices, Sequence) and not isinstance(devices, str) and len(devices) > 0
     if not good or not all(isinstance(k, int) and k >= 0 for k in devices):
         raise InvrepError(f"trainer.devices={devices} is not valid: expected a number, a list of indices or auto.")
-    if (gpus or accelerator in ("gpu", "cuda")) and max(devices) >= gpus:
+    if (there or accelerator in ("gpu", "cuda")) and max(devices) >= there:
         raise InvrepError(
-            f"trainer.devices={list(devices)} asks for the GPU {max(devices)}, but this machine has {gpus}, from 0 on."
+            f"trainer.devices={list(devices)} asks for the GPU {max(devices)}, but this machine has {there}, from 0 on."
         )
     return list(devices)
 
@@ -100,49 +105,46 @@ def spread(
         The dicts together, and the numbers of the shares whose process died.
     """
     context = multiprocessing.get_context("spawn")
-    messages = context.Queue()
     threads = max(1, torch.get_num_threads() // len(shares))
-    processes = [
-        context.Process(target=_main, args=(work, k, share, threads, messages), name=f"rank {k}", daemon=True)
-        for k, share in enumerate(shares)
-    ]
+    processes, waiting = [], {}
     failures: dict[str, str] = {}
-    done: set[int] = set()
     try:
-        for process in processes:
+        for number, part in enumerate(shares):
+            # a pipe each: a process that is killed while it writes to a queue would block all others
+            here, there = context.Pipe(duplex=False)
+            process = context.Process(
+                target=_main, args=(work, part, threads, there), name=f"rank {number}", daemon=True
+            )
             process.start()
-        while len(done) < len(processes):
-            alive = [process.is_alive() for process in processes]
-            try:
-                while True:
-                    number, kind, value = messages.get(timeout=POLL)
-                    if kind == "done":
-                        failures |= value
-                        done.add(number)
-                    else:
-                        tick(number, value)
-            except queue.Empty:
-                # one that had ended before the messages ran out has none left
-                done |= {k for k, living in enumerate(alive) if not living}
+            there.close()
+            processes.append(process)
+            waiting[here] = number
+        while waiting:
+            for pipe in connection.wait(list(waiting)):
+                try:
+                    kind, value = pipe.recv()
+                except EOFError:  # the process has ended
+                    del waiting[pipe]
+                    continue
+                if kind == "done":
+                    failures |= value
+                else:
+                    tick(waiting[pipe], value)
     finally:
-        for process in processes:
-            if process.is_alive():
-                process.join(timeout=2)
-            if process.is_alive():
+        if waiting:
+            for process in processes:
                 process.terminate()
         for process in processes:
             process.join()
-    return failures, [k for k, process in enumerate(processes) if process.exitcode != 0]
+    return failures, [number for number, process in enumerate(processes) if process.exitcode != 0]
 
 
-def _main(
-    work: Callable[..., dict[str, str]], number: int, share: tuple[Any, ...], threads: int, messages: Any
-) -> None:
+def _main(work: Callable[..., dict[str, str]], part: tuple[Any, ...], threads: int, pipe: Any) -> None:
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # Linux: not to outlive a first process that is killed
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process ends the others
     torch.set_num_threads(threads)
-    messages.put((number, "done", work(*share, lambda value: messages.put((number, "tick", value)))))
+    pipe.send(("done", work(*part, lambda value: pipe.send(("tick", value)))))
 
 
 def leave_word(folder: Path, rank: Rank, failures: dict[str, str]) -> None:

@@ -26,7 +26,7 @@ from invrep.data import Batch, Photo, batches
 from invrep.errors import InvrepError
 from invrep.finish import Found, finish, summary
 from invrep.job import Job, assemble
-from invrep.ranks import gather, launched, leave_word, local_devices, spread
+from invrep.ranks import gather, gpus, launched, leave_word, local_devices, spread
 from invrep.representations.listing import layers_table
 from invrep.representations.network import LISTING, Network
 from invrep.results import Key
@@ -86,7 +86,7 @@ def _run(config: DictConfig) -> float | None:
         return None
     devices = local_devices(config.trainer.devices, config.trainer.accelerator)
     if len(devices) == 1:
-        config.trainer.devices = devices if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else 1
+        config.trainer.devices = devices if gpus(config.trainer.accelerator) else 1
     job, photos = assemble(config, console)
     results, phi = job.results, job.phi
     sizes = {}
@@ -110,7 +110,9 @@ def _run(config: DictConfig) -> float | None:
         # by place in the whole list, since ranks may see different parts of it finished
         mine = {id(batch) for batch in planned[rank.index :: rank.count]}
         todo = [(batch, rows) for batch, rows in todo if id(batch) in mine]
-        config.trainer.devices = [rank.device] if torch.cuda.is_available() else 1
+        # SLURM may show each task its own GPU only
+        there = gpus(config.trainer.accelerator)
+        config.trainer.devices = [rank.device % there] if there else 1
         if rank.index > 0:
             for _, missing in todo:
                 invert(job, missing, None, Ticks(lambda _: None))
@@ -136,7 +138,8 @@ def _run(config: DictConfig) -> float | None:
                 else:
                     for number, (_, missing) in enumerate(todo, 1):
                         bar.label = f"batch {number}/{len(todo)}"
-                        invert(job, missing, record, bar)
+                        # of several ranks the mean curve is written at the end
+                        invert(job, missing, record if rank is None else None, bar)
             if rank is not None:
                 job.failures |= gather(results.ranks, rank)
             found = finish(job, list(sizes), new=bool(todo) or rank is not None)
@@ -213,7 +216,7 @@ def _show_plan(job: Job, planned: Sequence[Batch], todo: Sequence[tuple[Batch, l
             bytes_ = memory(job.phi, (job.channels, *batch.size), getattr(torch, config.dtype)) * len(some)
         except InvrepError:
             return  # the batch itself reports what is wrong with its size
-        where = "GPU memory" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "memory"
+        where = "GPU memory" if gpus(config.trainer.accelerator) else "memory"
         console.print(
             f"{_count(len(todo), 'batch', 'batches')} of up to {_count(len(some), 'pre-image')}, "
             f"about {max(bytes_ / 2**30, 0.1):.1f} GB of {where}{' each' if ranks > 1 else ''}"

@@ -18,6 +18,7 @@ from invrep.data import Photo
 from invrep.errors import UnfitError
 from invrep.inversion import Inversion, measure, solve
 from invrep.job import Job, assemble
+from invrep.ranks import gpus
 from invrep.representations.base import Representation
 from invrep.results import Finished
 
@@ -36,8 +37,7 @@ def share(
         report: see :class:`invrep.callbacks.Ticks`.
     """
     made: DictConfig = OmegaConf.create(config)
-    gpu = made.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    made.trainer.devices = [device] if gpu else 1
+    made.trainer.devices = [device] if gpus(made.trainer.accelerator) else 1
     job, _ = assemble(made, Console(quiet=True), photos=[])
     ticks = Ticks(report)
     for missing in todo:
@@ -108,7 +108,7 @@ def invert(job: Job, missing: Sequence[tuple[Photo, int]], record: Record | None
         image, restart = finished.row["image"], finished.row["restart"]
         if not math.isfinite(finished.row["energy"]) or finished.row["failed"]:
             job.failures[image] = (
-                f"{image} diverged in restart {restart} (its energy was not finite): lower the learning rate, or use "
+                f"{image} diverged in restart {restart}, with smaller steps too: lower the learning rate, or use "
                 f"optim=adam."
             )
             continue
@@ -172,7 +172,7 @@ def memory(phi: Representation, shape: tuple[int, int, int], dtype: torch.dtype)
 
 def room(accelerator: str) -> int:
     """Return how many bytes of memory are free for pre-images, of the GPU or of the machine."""
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+    if gpus(accelerator):
         return torch.cuda.mem_get_info()[0]
     with open("/proc/meminfo") as file:
         lines = dict(line.split(":") for line in file)

@@ -143,6 +143,12 @@ def test_an_image_that_diverges_goes_on_with_a_smaller_step():
     assert (inversion.curve[-1][1]["energy"] < 0.5 * inversion.curve[0][1]["energy"]).all()
 
 
+@pytest.mark.parametrize("name", ["LBFGS", "NAdam"])
+def test_an_optimiser_with_other_states_survives_a_divergence(name):
+    inversion = follow(flat(0.9), "a", descent=Descent(name=name, lr=0.2, steps=60, schedule="constant"))
+    assert (inversion.pace < 1).all() and inversion.reconstruction().isfinite().all()
+
+
 def test_converged_images_cost_no_more_time():
     sizes = []
 
