@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -303,26 +302,26 @@ class Record(pl.Callback):
         rows: Sequence[Mapping[str, Any]],
         grid: Path | None,
         failed: bool,
-        spreads: Sequence[Mapping[str, Any]] = (),
+        means: Mapping[str, float],
     ) -> str | None:
         """Write the final table and grid, end the logger's run, and return how to see it.
 
         Args:
-            rows: the rows of ``metrics.csv``.
+            rows: of ``metrics.csv``, as many as the logger shall show.
             grid: the final picture.
             failed: whether the job failed, which W&B then shows.
-            spreads: the rows of ``spread.csv``.
+            means: of the numbers of all rows, and of those of ``spread.csv``.
         """
         if self.logger is None:
             return None
-        return self._guard(lambda: self._close(rows, grid, failed, spreads))
+        return self._guard(lambda: self._close(rows, grid, failed, means))
 
     def _close(
         self,
         rows: Sequence[Mapping[str, Any]],
         grid: Path | None,
         failed: bool,
-        spreads: Sequence[Mapping[str, Any]],
+        means: Mapping[str, float],
     ) -> str | None:
         if isinstance(self.logger, TensorBoardLogger):
             self.logger.finalize("failed" if failed else "success")
@@ -337,11 +336,9 @@ class Record(pl.Callback):
             if rows:
                 names = list(dict.fromkeys(name for row in rows for name in row))
                 run.log({"results": wandb.Table(columns=names, data=[[row.get(n) for n in names] for row in rows])})
-            for table, names in ((rows, MEANS), (spreads, SPREADS)):
-                for name in names:
-                    values = torch.tensor([float(row.get(name, math.nan)) for row in table])
-                    if not bool(values.isnan().all()):
-                        run.summary[f"mean/{name}"] = float(values.nanmean())
+            for name in (*MEANS, *SPREADS):
+                if name in means:
+                    run.summary[f"mean/{name}"] = means[name]
             if grid is not None and grid.exists():
                 run.log({"grid": wandb.Image(str(grid))})
             place, url = Path(run.dir).parent, None if run.offline else run.url

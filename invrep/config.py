@@ -107,7 +107,7 @@ def result_name(config: DictConfig, weights: str | None, codes: Sequence[str] = 
         for key in keys
     }
     data = OmegaConf.to_container(config.data, resolve=True)
-    content["data"] = {key: data[key] for key in ("path", "resize", "size", "color") if key in data}
+    content["data"] = {key: data[key] for key in ("path", "root", "split", "resize", "size", "color") if key in data}
     if weights is not None:
         content["rep"]["weights"] = weights
     if codes:

@@ -6,9 +6,13 @@ At the edges (files, metrics, Φ's call) an image is RGB or grey floats in [0, 1
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -22,6 +26,7 @@ from invrep.representations.base import InputSize
 
 LUMA = (0.2989, 0.5870, 0.1140)  # MATLAB's rgb2gray, which the authors used
 SUFFIXES = tuple(sorted(s for s, f in Image.registered_extensions().items() if f in Image.OPEN))
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _open refuses such photos
 
 
 @dataclass(frozen=True)
@@ -64,32 +69,42 @@ def bundled(name: str) -> Path:
     return photos[name]
 
 
-def _open(path: Path) -> Image.Image:
-    """Open and decode a still photo, upright, or say in one sentence why that fails."""
+@contextmanager
+def in_a_sentence(name: str) -> Iterator[None]:
+    """Say in one sentence why a photo cannot be read.
+
+    Raises:
+        InvrepError: inside, the file system or Pillow refused.
+    """
     try:
-        with warnings.catch_warnings():
-            # Pillow only warns between 89 and 179 million pixels; both would exhaust memory further on.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if getattr(image, "n_frames", 1) > 1:
-                    raise InvrepError(
-                        f"{path} is an animation of {image.n_frames} frames; expected a still photo: "
-                        f"save one frame of it as PNG."
-                    )
-                image.load()
-                return ImageOps.exif_transpose(image)
+        yield
     except InvrepError:
         raise
     except FileNotFoundError:
-        raise InvrepError(f"There is no file {path}; give data.path a photo or a folder of photos.") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InvrepError(f"{path} has over {Image.MAX_IMAGE_PIXELS} pixels; make it smaller first.") from None
+        raise InvrepError(f"There is no file {name}; give data.path a photo or a folder of photos.") from None
+    except Image.DecompressionBombError:
+        raise InvrepError(f"{name} has over {Image.MAX_IMAGE_PIXELS} pixels; make it smaller first.") from None
     except Image.UnidentifiedImageError:
-        raise InvrepError(f"{path} is not an image that Pillow can read; convert it to PNG or JPEG.") from None
+        raise InvrepError(f"{name} is not an image that Pillow can read; convert it to PNG or JPEG.") from None
     except PermissionError:
-        raise InvrepError(f"{path} cannot be read: permission denied; change its permissions.") from None
+        raise InvrepError(f"{name} cannot be read: permission denied; change its permissions.") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InvrepError(f"{path} is damaged ({error}); replace it by a whole image.") from None
+        raise InvrepError(f"{name} is damaged ({error}); replace it by a whole image.") from None
+
+
+def _open(file: Path | BinaryIO, name: str) -> Image.Image:
+    """Open and decode a still photo, upright, or say in one sentence why that fails."""
+    with in_a_sentence(name), Image.open(file) as image:
+        # Pillow itself only warns up to twice as many, which would exhaust memory further on
+        if math.prod(image.size) > Image.MAX_IMAGE_PIXELS:
+            raise Image.DecompressionBombError
+        if getattr(image, "n_frames", 1) > 1:
+            raise InvrepError(
+                f"{name} is an animation of {image.n_frames} frames; expected a still photo: save one frame of it as "
+                f"PNG."
+            )
+        image.load()
+        return ImageOps.exif_transpose(image)
 
 
 def _decode(image: Image.Image) -> Image.Image | Tensor:
@@ -104,37 +119,41 @@ def _decode(image: Image.Image) -> Image.Image | Tensor:
     return image.convert("RGB")
 
 
-def size_after(path: Path, resize: str, input_size: InputSize | None) -> tuple[int, int]:
-    """Return the height and width that :func:`read` will give, reading no more than the file's header.
+def size_of(file: Path | BinaryIO, name: str | None = None) -> tuple[int, int]:
+    """Return the height and width that :func:`read` gives without resizing, from no more than the file's header.
 
     Raises:
-        InvrepError: the file is missing or is no image.
+        InvrepError: the file is missing or is no image; it calls it by ``name``, by default its path.
     """
-    if resize != "none" and input_size is not None:
-        return input_size.crop
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                width, height = image.size
-                turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
+        with Image.open(file) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        height, width = _open(path).size[::-1]
+        height, width = _open(file, str(file) if name is None else name).size[::-1]
         turned = False
     return (width, height) if turned else (height, width)
 
 
-def read(path: Path, *, color: str = "rgb", resize: str = "none", input_size: InputSize | None = None) -> Tensor:
+def read(
+    file: Path | BinaryIO,
+    *,
+    color: str = "rgb",
+    resize: str = "none",
+    input_size: InputSize | None = None,
+    name: str | None = None,
+) -> Tensor:
     """Read a photo.
 
     EXIF rotation is applied, transparency is laid on white, palettes and CMYK become RGB, and 16 bits are kept.
 
     Args:
-        path: a file that Pillow can read.
+        file: one that Pillow can read.
         color: ``rgb``, or ``gray`` by the weights .2989/.5870/.1140.
         resize: ``model`` (the model's published resize and centre crop), ``squash`` (to the model's input without a
             crop, as the paper does) or ``none``.
         input_size: the model's published input; where it is None the photo keeps its size.
+        name: what a message calls it; by default its path.
 
     Returns:
         (C, H, W) float32 in [0, 1].
@@ -142,7 +161,7 @@ def read(path: Path, *, color: str = "rgb", resize: str = "none", input_size: In
     Raises:
         InvrepError: the file is missing, damaged, animated, not an image, or larger than Pillow's limit.
     """
-    image = _decode(_open(path))
+    image = _decode(_open(file, str(file) if name is None else name))
     if input_size is not None and resize != "none":
         mode = InterpolationMode(input_size.interpolation)
         if resize == "squash":

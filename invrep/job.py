@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -14,16 +16,29 @@ from torch import Tensor
 from invrep.classes import Classifier
 from invrep.codes import code_id
 from invrep.config import build, result_name
-from invrep.data import NO_PHOTO, Photo, find
+from invrep.data import Size, ahead
 from invrep.errors import InvrepError, number
-from invrep.images import read, size_after
+from invrep.images import in_a_sentence, read, size_of
 from invrep.objectives import Objective
 from invrep.optimisers import Descent
 from invrep.priors import Prior
 from invrep.representations.base import Representation
 from invrep.results import Results
+from invrep.sources import NO_PHOTO, Photo, Photos, alone, content_of, find
 
 GREY = 128 / 255
+
+
+class Read(NamedTuple):
+    """What is read of a photo.
+
+    Attributes:
+        pixels: (C, H, W) in [0, 1].
+        content: see :func:`invrep.sources.content_of`.
+    """
+
+    pixels: Tensor
+    content: str
 
 
 @dataclass
@@ -32,6 +47,7 @@ class Job:
 
     Attributes:
         config: the composed config, with automatic values of ``data`` filled in.
+        photos: of the job, by their place.
         phi: the representation.
         objective: the class of the objective with its settings; takes a code, ``phi`` and ``shape``.
         prior: the preset of priors.
@@ -43,6 +59,7 @@ class Job:
     """
 
     config: DictConfig
+    photos: Sequence[Photo]
     phi: Representation
     objective: Callable[..., Objective]
     prior: Prior
@@ -62,27 +79,42 @@ class Job:
         """How many channels the images have."""
         return 3 if self.config.data.color == "rgb" else 1
 
-    def size(self, photo: Photo) -> tuple[int, int]:
-        """Return the height and width in pixels that :meth:`read` will give.
-
-        Raises:
-            InvrepError: the file is missing or is no image.
-        """
-        if photo.path is None:
-            return tuple(self.config.data.size)
-        return size_after(photo.path, self.config.data.resize, self.phi.input_size)
-
-    def read(self, photo: Photo) -> Tensor | None:
-        """Return a photo's pixels (mid-grey where there is no photo), or note why there are none."""
-        data, dtype = self.config.data, getattr(torch, self.config.dtype)
-        if photo.path is None:
-            return torch.full((self.channels, *data.size), GREY, dtype=dtype)
+    def size(self, photo: Photo) -> Size | None:
+        """Return the height and width in pixels that :meth:`read` will give, or note why there are none."""
+        data = self.config.data
+        if photo.open is None:
+            return tuple(data.size)
+        if data.resize != "none" and self.phi.input_size is not None:
+            return self.phi.input_size.crop
         try:
-            pixels = read(photo.path, color=data.color, resize=data.resize, input_size=self.phi.input_size)
+            with in_a_sentence(photo.name), photo.open() as file:
+                return size_of(file, photo.name)
         except InvrepError as error:
             self.failures[photo.id] = str(error)
             return None
-        return pixels.to(dtype)
+
+    def read(self, photo: Photo) -> Read | None:
+        """Return a photo's pixels (mid-grey where there is no photo) and content, or note why there are none."""
+        data, dtype = self.config.data, getattr(torch, self.config.dtype)
+        if photo.open is None:
+            return Read(torch.full((self.channels, *data.size), GREY, dtype=dtype), "")
+        try:
+            file = photo.fetch()
+            pixels = read(
+                io.BytesIO(file),
+                color=data.color,
+                resize=data.resize,
+                input_size=self.phi.input_size,
+                name=photo.name,
+            )
+        except InvrepError as error:
+            self.failures[photo.id] = str(error)
+            return None
+        return Read(pixels.to(dtype), content_of(file))
+
+    def read_ahead(self, places: Iterable[int], most: int) -> Iterator[tuple[int, Read | None]]:
+        """Yield the places and what :meth:`read` says of their photos, at most so many ahead of the one in use."""
+        return ahead(lambda place: (place, self.read(self.photos[place])), places, most)
 
     @torch.no_grad()
     def asked_of(self, pixels: Tensor) -> Objective:
@@ -91,8 +123,8 @@ class Job:
         return self.objective(code, phi=self.phi, shape=tuple(pixels.shape))
 
 
-def assemble(config: DictConfig, console: Console, photos: list[Photo] | None = None) -> tuple[Job, list[Photo]]:
-    """Return the parts of a job, and its photos.
+def assemble(config: DictConfig, console: Console, photos: Photos | None = None) -> Job:
+    """Return the parts of a job.
 
     Args:
         config: composed and checked; automatic values of ``data`` are filled in.
@@ -106,13 +138,14 @@ def assemble(config: DictConfig, console: Console, photos: list[Photo] | None = 
     objective = build(config.objective)
     kind = objective.func
     if "path" in data:
-        photos = find(data.path, data.limit) if photos is None else photos
+        if photos is None:
+            photos = find(data.path, data.limit, root=data.get("root"), split=data.get("split"))
         if not kind.needs_photo and kind.shows == "activation":
             raise InvrepError(f"The objective {kind.__name__} has no use for a photo; add data=none.")
     elif kind.needs_photo:
         raise InvrepError(f"The objective {kind.__name__} needs a photo; leave data=none out, or give data.path.")
     else:
-        photos = [NO_PHOTO]
+        photos = alone(NO_PHOTO)
     codes = _code_files(config)
     phi = build(config.rep).to(dtype=getattr(torch, config.dtype))
     with open_dict(config):
@@ -126,8 +159,8 @@ def assemble(config: DictConfig, console: Console, photos: list[Photo] | None = 
         wanted = "gray" if phi.channels == (1,) else "rgb"
         raise InvrepError(f"data.color={data.color} does not fit rep={config.name}: expected {wanted}.")
     results = Results(Path(config.output) / result_name(config, phi.weights_id, codes))
-    parts = (phi, objective, build(config.prior), build(config.optim), results, console, Classifier(phi))
-    return Job(config, *parts), photos
+    parts = (photos, phi, objective, build(config.prior), build(config.optim), results, console, Classifier(phi))
+    return Job(config, *parts)
 
 
 def _code_files(config: DictConfig) -> list[str]:

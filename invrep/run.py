@@ -9,10 +9,11 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -22,17 +23,18 @@ from rich.console import Console
 
 from invrep.callbacks import Bar, Record, Ticks
 from invrep.config import build, check
-from invrep.data import Batch, Photo, batches
+from invrep.data import Batch, Keys, ahead, batches
 from invrep.errors import InvrepError
 from invrep.finish import Found, finish, summary
 from invrep.job import Job, assemble
 from invrep.ranks import gather, gpus, launched, leave_word, local_devices, spread
 from invrep.representations.listing import layers_table
 from invrep.representations.network import LISTING, Network
-from invrep.results import Key
-from invrep.work import Missing, invert, memory, room, share
+from invrep.results import Done
+from invrep.work import memory, room, share, work
 
 log = logging.getLogger(__name__)
+PEEKS = 64  # headers that are read ahead
 MOST_AT_ONCE = 64  # photos in a tensor by data.batch_size=auto; more are no faster
 VERSIONS = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "torchmetrics", "wandb", "numpy", "pillow")
 
@@ -87,35 +89,28 @@ def _run(config: DictConfig) -> float | None:
     devices = local_devices(config.trainer.devices, config.trainer.accelerator)
     if len(devices) == 1:
         config.trainer.devices = devices if gpus(config.trainer.accelerator) else 1
-    job, photos = assemble(config, console)
+    job = assemble(config, console)
     results, phi = job.results, job.phi
-    sizes = {}
-    for photo in photos:
-        try:
-            sizes[photo] = job.size(photo)
-        except InvrepError as error:
-            job.failures[photo.id] = str(error)
-    if not sizes:
+    planned = list(_plan(job))
+    places = sorted(place for batch in planned for place in batch.places)
+    if not places:
         _fail(job, done=0)
-    planned = list(batches(sizes.items(), lambda size: _batch_size(job, size)))
-    finished = results.rows()
-    todo = [(batch, rows) for batch in planned if (rows := _missing(batch, finished, config.restarts))]
+    done = results.done()
     rank = launched()
     if rank is None or rank.index == 0:
+        todo = _missing(job, planned, done)
         _show_plan(job, planned, todo, len(devices) if rank is None else rank.count)
     if config.dry_run:
-        _fail(job, done=len(sizes))
+        _fail(job, done=len(places))
         return None
     if rank is not None:
         # by place in the whole list, since ranks may see different parts of it finished
-        mine = {id(batch) for batch in planned[rank.index :: rank.count]}
-        todo = [(batch, rows) for batch, rows in todo if id(batch) in mine]
+        todo = _missing(job, planned[rank.index :: rank.count], done)
         # SLURM may show each task its own GPU only
         there = gpus(config.trainer.accelerator)
         config.trainer.devices = [rank.device % there] if there else 1
         if rank.index > 0:
-            for _, missing in todo:
-                invert(job, missing, None, Ticks(lambda _: None))
+            work(job, todo, Ticks(lambda _: None))
             leave_word(results.ranks, rank, job.failures)
             return None
     with results.held():
@@ -132,39 +127,67 @@ def _run(config: DictConfig) -> float | None:
         found = Found()
         whole = False
         try:
-            with Bar(sum(len(rows) for _, rows in todo) * job.descent.plan(phi)[0], console) as bar:
+            with Bar(sum(len(batch.rows) for batch in todo) * job.descent.plan(phi)[0], console) as bar:
                 if rank is None and len(devices) > 1:
-                    _spread(job, [rows for _, rows in todo], devices, bar)
+                    _spread(job, todo, devices, bar)
                 else:
-                    for number, (_, missing) in enumerate(todo, 1):
-                        bar.label = f"batch {number}/{len(todo)}"
-                        # of several ranks the mean curve is written at the end
-                        invert(job, missing, record if rank is None else None, bar)
+                    # of several ranks the mean curve is written at the end
+                    work(job, todo, bar, record if rank is None else None)
             if rank is not None:
                 job.failures |= gather(results.ranks, rank)
-            found = finish(job, list(sizes), new=bool(todo) or rank is not None)
+            found = finish(job, places, new=bool(todo) or rank is not None)
             if rank is not None or len(devices) > 1:
-                record.replay(results.mean_curves(list(found.rows)))
+                record.replay(results.mean_curves(Keys({job.photos.ids[place] for place in places}, config.restarts)))
             whole = not job.failures
         finally:
-            seen = record.close(list(found.rows.values()), results.grid, not whole, found.spreads)
+            seen = record.close(found.table, results.grid, not whole, found.means)
     summary(job, found, seen)
-    _fail(job, done=len({image for image, _ in found.rows}))
-    return float(torch.tensor([row[job.kind.shows] for row in found.rows.values()]).mean())
+    _fail(job, done=found.images)
+    return found.columns[job.kind.shows].mean
 
 
-def _spread(job: Job, todo: Sequence[Missing], devices: Sequence[int], bar: Bar) -> None:
+def _plan(job: Job) -> Iterator[Batch]:
+    """Yield the batches of a job, from its photos' headers where their size is not fixed; the bad ones are noted."""
+    places = range(len(job.photos))
+    sizes = ahead(lambda place: (place, job.size(job.photos[place])), places, PEEKS)
+    known = ((place, size) for place, size in sizes if size is not None)
+    return batches(known, lambda size: _batch_size(job, size), job.config.restarts)
+
+
+def _missing(job: Job, planned: Sequence[Batch], done: Done) -> list[Batch]:
+    """Return what of batches is not finished: a photo that has been edited since is as good as new."""
+    todo = []
+    for batch in planned if done else ():
+        rows = []
+        for place in batch.places:
+            photo = job.photos[place]
+            keys = {place * batch.restarts + r: (photo.id, r) for r in range(batch.restarts)}
+            try:
+                content = photo.content() if any(key in done for key in keys.values()) else None
+            except InvrepError as error:
+                job.failures[photo.id] = str(error)
+                continue
+            rows += [row for row, key in keys.items() if content is None or not done.of(key, content)]
+        if rows:
+            todo.append(replace(batch, rows=array("Q", rows)))
+    return todo if done else list(planned)
+
+
+def _spread(job: Job, todo: Sequence[Batch], devices: Sequence[int], bar: Bar) -> None:
     """Do a job's batches on several devices, and note what a process that died has left undone."""
     config = OmegaConf.to_container(job.config, resolve=True)
-    shares = [(config, device, todo[k :: len(devices)]) for k, device in enumerate(devices)]
-    failures, dead = spread(share, [part for part in shares if part[2]], bar.tick)
+    shares = [(config, job.photos, device, todo[k :: len(devices)]) for k, device in enumerate(devices)]
+    failures, dead = spread(share, [part for part in shares if part[3]], bar.tick)
     job.failures |= failures
     if not dead:
         return
-    done = job.results.rows()
-    lost = dict.fromkeys(photo.id for missing in todo for photo, r in missing if (photo.id, r) not in done)
-    for image in lost:
-        job.failures.setdefault(image, f"{image} is missing, since its process died; run the same command again.")
+    done = job.results.done()
+    for batch in todo:
+        for place, restart in (divmod(row, batch.restarts) for row in batch.rows):
+            image = job.photos.ids[place]
+            if (image, restart) not in done:
+                lost = f"{image} is missing, since its process died; run the same command again."
+                job.failures.setdefault(image, lost)
 
 
 def _batch_size(job: Job, size: tuple[int, int]) -> int:
@@ -180,22 +203,12 @@ def _batch_size(job: Job, size: tuple[int, int]) -> int:
     return min(max(fit, 1), MOST_AT_ONCE)
 
 
-def _missing(batch: Batch, finished: dict[Key, dict[str, Any]], restarts: int) -> list[tuple[Photo, int]]:
-    """Return what of a batch is not finished: a photo that has been edited since is as good as new."""
-    rows = []
-    for photo in batch.photos:
-        done = [r for r in range(restarts) if (photo.id, r) in finished]
-        content = photo.content() if done else ""
-        rows += [(photo, r) for r in range(restarts) if r not in done or finished[(photo.id, r)]["content"] != content]
-    return rows
-
-
-def _show_plan(job: Job, planned: Sequence[Batch], todo: Sequence[tuple[Batch, list[Any]]], ranks: int) -> None:
+def _show_plan(job: Job, planned: Sequence[Batch], todo: Sequence[Batch], ranks: int) -> None:
     """Say what is going to be done, before it is."""
     config, console = job.config, job.console
-    images = sum(len(batch.photos) for batch in planned)
-    wanted = images * config.restarts
-    rows = sum(len(rows) for _, rows in todo)
+    wanted = sum(len(batch.rows) for batch in planned)
+    images = wanted // config.restarts
+    rows = sum(len(batch.rows) for batch in todo)
     sizes = sorted({batch.size for batch in planned})
     size = " ".join(f"{w}×{h}" for h, w in sizes[:3]) + (f" and {len(sizes) - 3} more sizes" if len(sizes) > 3 else "")
     what = f"{config.name} {config.layer}" if config.layer is not None else config.name
@@ -211,14 +224,14 @@ def _show_plan(job: Job, planned: Sequence[Batch], todo: Sequence[tuple[Batch, l
             console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
             break
     if todo:
-        batch, some = max(todo, key=lambda item: len(item[1]) * math.prod(item[0].size))
+        batch = max(todo, key=lambda batch: len(batch.rows) * math.prod(batch.size))
         try:
-            bytes_ = memory(job.phi, (job.channels, *batch.size), getattr(torch, config.dtype)) * len(some)
+            bytes_ = memory(job.phi, (job.channels, *batch.size), getattr(torch, config.dtype)) * len(batch.rows)
         except InvrepError:
             return  # the batch itself reports what is wrong with its size
         where = "GPU memory" if gpus(config.trainer.accelerator) else "memory"
         console.print(
-            f"{_count(len(todo), 'batch', 'batches')} of up to {_count(len(some), 'pre-image')}, "
+            f"{_count(len(todo), 'batch', 'batches')} of up to {_count(len(batch.rows), 'pre-image')}, "
             f"about {max(bytes_ / 2**30, 0.1):.1f} GB of {where}{' each' if ranks > 1 else ''}"
             f"{f', on {ranks} ranks' if ranks > 1 else ''}; results in {job.results.folder}",
             soft_wrap=True,

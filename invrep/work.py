@@ -1,10 +1,14 @@
-"""One rank's share of a job: batches are inverted and written."""
+"""One rank's share of a job: batches are read, inverted and written."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,65 +17,119 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor
 
-from invrep.callbacks import Record, Report, Ticks
-from invrep.data import Photo
+from invrep.callbacks import Bar, Record, Report, Ticks
+from invrep.data import Batch
 from invrep.errors import UnfitError
 from invrep.inversion import Inversion, measure, solve
-from invrep.job import Job, assemble
+from invrep.job import Job, Read, assemble
 from invrep.ranks import gpus
 from invrep.representations.base import Representation
 from invrep.results import Finished
+from invrep.sources import Photos
 
-Missing = Sequence[tuple[Photo, int]]  # photos of one size and numbers of restarts: a batch
+WRITES_AHEAD = 2  # batches that wait to be written while the device goes on
+
+
+class Writer:
+    """Writes in a thread of its own, so that the device need not wait; leaving it waits for all that is to be written.
+
+    Calling it, or leaving it, raises what an earlier writing has raised.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._waiting: deque[Future] = deque()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __call__(self, write: Callable[..., None], *arguments: Any) -> None:
+        """Let ``write(*arguments)`` happen after what was asked for before."""
+        self._waiting.append(self._pool.submit(write, *arguments))
+        while len(self._waiting) > WRITES_AHEAD:
+            self._waiting.popleft().result()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown()
+        for future in self._waiting if kind is None else ():
+            future.result()
 
 
 def share(
-    config: dict[str, Any], device: int, todo: Sequence[Missing], report: Callable[[Report], None]
+    config: dict[str, Any], photos: Photos, device: int, todo: Sequence[Batch], report: Callable[[Report], None]
 ) -> dict[str, str]:
     """Do a rank's share in a process of its own, and return what is wrong with which photo.
 
     Args:
         config: the job's, resolved and with automatic values filled in.
+        photos: the job's.
         device: the index of the GPU, where there are any.
         todo: the share's batches.
         report: see :class:`invrep.callbacks.Ticks`.
     """
     made: DictConfig = OmegaConf.create(config)
     made.trainer.devices = [device] if gpus(made.trainer.accelerator) else 1
-    job, _ = assemble(made, Console(quiet=True), photos=[])
-    ticks = Ticks(report)
-    for missing in todo:
-        invert(job, missing, None, ticks)
+    job = assemble(made, Console(quiet=True), photos)
+    work(job, todo, Ticks(report))
     return job.failures
 
 
-def invert(job: Job, missing: Sequence[tuple[Photo, int]], record: Record | None, callback: pl.Callback) -> None:
-    """Invert photos of one size, each as often as it stands there with another restart, and write them.
+def work(job: Job, todo: Sequence[Batch], callback: pl.Callback, record: Record | None = None) -> None:
+    """Invert batches and write what is found; the next photos are read and the last ones written meanwhile.
+
+    Args:
+        job: whose parts are used; a photo that fails is noted in its ``failures``.
+        todo: the batches.
+        callback: is told of the progress.
+        record: shows them in a logger, or None.
+    """
+    most = max((len(batch.places) for batch in todo), default=0)
+    reads = job.read_ahead((place for batch in todo for place in batch.places), most)
+    with Writer() as write, closing(reads):
+        for number, batch in enumerate(todo, 1):
+            if isinstance(callback, Bar):
+                callback.label = f"batch {number}/{len(todo)}"
+            found = dict(islice(reads, len(batch.places)))
+            rows = [divmod(row, batch.restarts) for row in batch.rows]
+            invert(job, [row for row in rows if found[row[0]] is not None], found, write, callback, record)
+
+
+def invert(
+    job: Job,
+    rows: Sequence[tuple[int, int]],
+    found: Mapping[int, Read | None],
+    write: Writer,
+    callback: pl.Callback,
+    record: Record | None,
+) -> None:
+    """Invert photos of one size, each as often as it stands there with another restart, and have them written.
 
     What does not fit into memory is done half by half; a photo that fails is noted in ``job.failures``.
 
     Args:
         job: whose parts are used.
-        missing: photos and numbers of restarts.
-        record: shows them in a logger, or None.
+        rows: places of photos that can be read, and numbers of restarts.
+        found: the photos.
+        write: writes the results.
         callback: is told of the progress.
+        record: shows them in a logger, or None.
     """
-    pixels = {photo: job.read(photo) for photo in dict.fromkeys(photo for photo, _ in missing)}
-    readable = [photo for photo, tensor in pixels.items() if tensor is not None]
-    rows = [(readable.index(photo), photo.id, r) for photo, r in missing if photo in readable]
     if not rows:
         return
-    tensors = torch.stack([pixels[photo] for photo in readable])
-    photos = None if readable[0].path is None else tensors
-    counts = {sum(index == k for index, _, _ in rows) for k in range(len(readable))}
+    places = list(dict.fromkeys(place for place, _ in rows))
+    photos = {place: job.photos[place] for place in places}
+    tensors = torch.stack([found[place].pixels for place in places])
+    named = [(places.index(place), photos[place].id, restart) for place, restart in rows]
+    shown = None if photos[places[0]].open is None else tensors
+    counts = {sum(place == p for p, _ in rows) for place in places}
     if record is not None:
-        record.photos, record.restarts = photos, counts.pop() if len(counts) == 1 else None
+        record.photos, record.restarts = shown, counts.pop() if len(counts) == 1 else None
     config = job.config
     began = time.monotonic()
     try:
         inversion = solve(
             tensors,
-            rows,
+            named,
             phi=job.phi,
             prior=job.prior,
             descent=job.descent,
@@ -82,39 +140,45 @@ def invert(job: Job, missing: Sequence[tuple[Photo, int]], record: Record | None
             callbacks=[callback] if record is None else [record, callback],
         )
     except UnfitError as error:
-        job.failures |= {p.id: f"{p.path}: {error}" if p.path else str(error) for p in readable}
+        job.failures |= {p.id: f"{p.name}: {error}" if p.open else str(error) for p in photos.values()}
         return
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
-        if len(missing) == 1:
-            name = missing[0][0].path or missing[0][0].id
-            job.failures[missing[0][0].id] = f"{name} does not fit into memory: make it smaller (data.resize)."
+        if len(rows) == 1:
+            photo = photos[places[0]]
+            job.failures[photo.id] = f"{photo.name} does not fit into memory: make it smaller (data.resize)."
             return
         torch.cuda.empty_cache()
-        for half in (missing[: len(missing) // 2], missing[len(missing) // 2 :]):
-            invert(job, half, record, callback)
+        for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+            invert(job, half, found, write, callback, record)
         return
     seconds = (time.monotonic() - began) / len(rows)
-    for photo in readable if photos is not None else ():
-        job.results.save_photo(photo.id, pixels[photo])
-    contents = {photo.id: photo.content() for photo in readable}
-    photos = None if photos is None else photos[[index for index, _, _ in rows]]
-    found = finished_rows(inversion, photos, rows)
+    beside = None if shown is None else shown[[index for index, _, _ in named]]
+    done = finished_rows(inversion, beside, named)
     classes = None
-    if photos is not None:
-        classes = job.classifier(photos.to(job.phi.mean.device), inversion.reconstruction().detach())
-    for finished, seen in zip(found, classes or [{}] * len(found), strict=True):
+    if beside is not None:
+        classes = job.classifier(beside.to(job.phi.mean.device), inversion.reconstruction().detach())
+    kept = []
+    for (place, _), finished, seen in zip(rows, done, classes or [{}] * len(done), strict=True):
         image, restart = finished.row["image"], finished.row["restart"]
-        if not math.isfinite(finished.row["energy"]) or finished.row["failed"]:
+        if not math.isfinite(finished.row["energy"]) or finished.row.pop("failed"):
             job.failures[image] = (
                 f"{image} diverged in restart {restart}, with smaller steps too: lower the learning rate, or use "
                 f"optim=adam."
             )
             continue
-        del finished.row["failed"]
-        finished.row |= {"seconds": seconds, "content": contents[image], **seen}
-        job.results.save(image, restart, finished, config.display)
+        finished.row |= {"seconds": seconds, "content": found[place].content, **seen}
+        kept.append(finished)
+    pictures = [] if shown is None else [(photos[place].id, found[place].pixels) for place in places]
+    write(_write, job, pictures, kept)
+
+
+def _write(job: Job, photos: Sequence[tuple[str, Tensor]], found: Sequence[Finished]) -> None:
+    for image, pixels in photos:
+        job.results.save_photo(image, pixels)
+    for finished in found:
+        job.results.save(finished.row["image"], finished.row["restart"], finished, job.config.display)
 
 
 def finished_rows(inversion: Inversion, photos: Tensor | None, rows: Sequence[tuple[int, str, int]]) -> list[Finished]:

@@ -6,11 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from invrep.data import batches, find
+from invrep.data import batches
 from invrep.errors import InvrepError
-from invrep.images import bundled, read, shown, size_after, to_pil
+from invrep.images import bundled, read, shown, size_of, to_pil
 from invrep.representations.base import InputSize
 from invrep.results import file_name
+from invrep.sources import find
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_exif_rotation_is_applied(tmp_path, ramp, orientation):
     exif[0x0112] = orientation
     path = save(tmp_path / "a.png", stored, exif=exif)
     assert torch.equal((read(path) * 255).round().byte(), torch.from_numpy(ramp).permute(2, 0, 1))
-    assert size_after(path, "none", None) == (20, 30)
+    assert size_of(path) == (20, 30)
 
 
 def test_one_pixel(tmp_path):
@@ -83,7 +84,7 @@ def test_model_resize_is_torchvisions_published_transform():
     torch.testing.assert_close(found, wanted)
     assert read(path, resize="squash", input_size=size).shape == (3, 224, 224)
     assert read(path, resize="none", input_size=size).shape == (3, 400, 600)
-    assert size_after(path, "model", size) == (224, 224) and size_after(path, "none", size) == (400, 600)
+    assert size_of(path) == (400, 600)
 
 
 def _gif(path: Path) -> None:
@@ -144,9 +145,9 @@ def test_patterns_and_lists(photos, tmp_path):
     assert [photo.id for photo in find(str(photos / "[ab].png"), 1)] == ["a.png"]
     (tmp_path / "list.txt").write_text("photos/sub/a.png\n\nphotos/b.png\r\n", newline="")
     assert [photo.id for photo in find(str(tmp_path / "list.txt"))] == ["photos/sub/a.png", "photos/b.png"]
-    assert all(photo.path.is_file() for photo in find(str(tmp_path / "list.txt")))
+    assert all(photo.fetch() for photo in find(str(tmp_path / "list.txt")))
     (tmp_path / "list.csv").write_text("id,path\ncat,photos/a.png\n,photos/b.png\n")
-    assert [(photo.id, photo.path.name) for photo in find(str(tmp_path / "list.csv"))] == [
+    assert [(photo.id, Path(photo.name).name) for photo in find(str(tmp_path / "list.csv"))] == [
         ("cat", "a.png"),
         ("photos/b.png", "b.png"),
     ]
@@ -173,9 +174,17 @@ def test_no_id_leads_out_of_the_folder(image):
     assert ".." not in parts and parts[0] != "/" and len(parts) == image.count("/") + 1
 
 
-def test_batches_are_of_one_size_and_do_not_depend_on_what_is_done(photos):
-    a, b, c = find(str(photos))
-    found = list(batches([(a, (4, 4)), (b, (5, 4)), (c, (4, 4))], lambda _: 1))
-    assert [batch.photos for batch in found] == [(a,), (c,), (b,)]
-    found = batches([(a, (4, 4)), (b, (5, 4)), (c, (4, 4))], lambda size: 8 // size[0])
-    assert [batch.photos for batch in found] == [(a, c), (b,)]
+def test_batches_are_of_one_size_and_given_as_soon_as_they_are_full():
+    sizes = [(4, 4), (5, 4), (4, 4), (4, 4)]
+    assert [batch.places for batch in batches(enumerate(sizes), lambda _: 1)] == [[0], [1], [2], [3]]
+    asked, taken = [], []
+
+    def sized():
+        for item in enumerate(sizes):
+            taken.append(item)
+            yield item
+
+    found = batches(sized(), lambda size: asked.append(size) or 8 // size[0], restarts=2)
+    first = next(found)
+    assert (first.size, first.places, list(first.rows), len(taken)) == ((5, 4), [1], [2, 3], 2)
+    assert [batch.places for batch in found] == [[0, 2], [3]] and asked == [(4, 4), (5, 4)]

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import invrep.finish
 import invrep.run
 import invrep.work
 from invrep.api import representation
@@ -289,10 +290,9 @@ def test_display_is_what_the_png_shows(job, photos):
 
 def test_a_part_is_enough_to_go_on(job, photos, monkeypatch):
     """Killed between the last part and the merge, the next run merges without inverting anything."""
-    merge = Results.merge
-    monkeypatch.setattr(Results, "merge", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
-    job(f"data.path={photos}")
-    monkeypatch.setattr(Results, "merge", merge)
+    with monkeypatch.context() as patch:
+        patch.setattr(invrep.finish, "merge", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        job(f"data.path={photos}")
     outcome = job(f"data.path={photos}")
     assert "3 of 3 are finished" in outcome.out and len(table(outcome.folder)) == 3
     assert json.dumps(sorted(load_file(outcome.folder / "reconstructions.safetensors"))) == json.dumps(
