@@ -59,7 +59,7 @@ class Job:
     """
 
     config: DictConfig
-    photos: Sequence[Photo]
+    photos: Photos
     phi: Representation
     objective: Callable[..., Objective]
     prior: Prior

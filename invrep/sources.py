@@ -11,7 +11,6 @@ import itertools
 import os
 import tarfile
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -196,7 +195,8 @@ def _listed_file(folder: Path, paths: Sequence[str], place: int, name: str) -> P
 
 
 def _twice(ids: Iterable[str]) -> str | None:
-    return next((name for name, count in Counter(ids).items() if count > 1), None)
+    seen: set[str] = set()
+    return next((name for name in ids if name in seen or seen.add(name)), None)
 
 
 def _is_tar(name: str) -> bool:

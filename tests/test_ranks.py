@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
+from wandb_file import OfflineRun
 
 from invrep.errors import InvrepError
 from invrep.ranks import Rank, gather, launched, leave_word, local_devices
@@ -52,10 +54,8 @@ def done(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 def files(folder: Path) -> dict[str, bytes]:
     """What a job left, without seconds."""
-    found = {
-        "pixels": (folder / "reconstructions.safetensors").read_bytes(),
-        "curves": (folder / "curves.csv").read_bytes(),
-    }
+    names = ("curves.csv", *(path.name for path in Results(folder).shards().values()))
+    found = {name: (folder / name).read_bytes() for name in names}
     rows = [row for row in Results(folder).rows().values() if row.pop("seconds")]
     return found | {"rows": repr(rows).encode()}
 
@@ -84,6 +84,28 @@ def test_one_photo_on_two_ranks_and_a_bad_one(job, seven: Path) -> None:
     outcome = job(f"data.path={seven}", "trainer.devices=2", "trainer.accelerator=cpu", "data.batch_size=3")
     assert outcome.status == 1 and "1 photo could not be inverted, all others are done" in outcome.err
     assert len(load_file(outcome.folder / "reconstructions.safetensors")) == 7
+
+
+def test_a_sweep_on_two_ranks_with_a_failing_job_and_one_run_in_wandb(job, seven: Path) -> None:
+    options = ("-m", f"data.path={seven}", "data.limit=3", "rep.cell=0,8", "trainer.devices=2", "data.batch_size=2")
+    outcome = job(*options, "trainer.accelerator=cpu", "logger=wandb")
+    assert outcome.status == 1 and "cell" in outcome.err
+    assert len(list((outcome.output / "sweeps").iterdir())) == 1
+    rows = Results(outcome.folder).rows()
+    assert [image for image, _ in rows] == ["0.png", "1.png", "2.png"]
+    run = OfflineRun(outcome.folder)  # there is one only
+    shown = next(row for row in run.history if "results/path" in row)
+    table = json.loads((run.files / shown["results/path"]).read_text())
+    assert [line[table["columns"].index("image")] for line in table["data"]] == ["0.png", "1.png", "2.png"]
+    errors = [row["error"] for row in rows.values()]
+    assert [line[table["columns"].index("error")] for line in table["data"]] == pytest.approx(errors)
+    assert run.summary["mean/error"] == pytest.approx(sum(errors) / 3)
+    curve = [row for row in run.history if "energy" in row]
+    assert [row["pass"] for row in curve] == [0, 2, 4] and curve[-1]["error"] == pytest.approx(
+        sum(errors) / 3, rel=1e-4
+    )
+    picture = next(row["grid/path"] for row in run.history if "grid/path" in row)
+    assert (run.files / picture).read_bytes() == (outcome.folder / "grid.png").read_bytes()
 
 
 def test_a_rank_that_dies_leaves_the_others_to_finish(seven: Path, tmp_path: Path) -> None:

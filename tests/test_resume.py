@@ -2,35 +2,136 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import random
 import signal
+import sys
 import time
+from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import Any
 
-from test_ranks import command, done, files, seven  # noqa: F401, a fixture
+import pytest
+import torch
+from test_ranks import TORCHRUN, command, done, files, seven  # noqa: F401, a fixture
+
+import invrep.merge
 
 OPTIONS = ("rep=hogb", "data.path=seven", "optim.steps=40", "log_every=10", "data.batch_size=2", "logger=none")
 ENDLESS = (*OPTIONS[:2], "optim.steps=100000", "logger=none", "output=out")
+FILE = 4000  # bytes; so that the seven reconstructions of 1536 bytes are four files
 
 
-def test_killed_many_times_and_gone_on_with(seven: Path, tmp_path: Path) -> None:  # noqa: F811
-    status, _, err = done(command(tmp_path, *OPTIONS, "output=whole", usual=False))
-    assert status == 0, err
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServerContext]:
+    """Start processes that have imported all they need: a run of theirs takes tenths of a second."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["invrep.run", "wandb", "test_ranks"])
+    yield context
+
+
+def train(place: Path, overrides: tuple[str, ...], ends_at: int, environment: dict[str, str]) -> None:
+    """Be ``python train.py …`` with small files of reconstructions, and SIGKILL yourself at a step of the disk's."""
+    os.chdir(place)
+    os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
+    torch.set_num_threads(1)
+    invrep.merge.MOST_BYTES = FILE
+    steps = 0
+
+    def counted(act: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*arguments: Any, **options: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            if steps == ends_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return act(*arguments, **options)
+
+        return step
+
+    # before a file is flushed, before it has its name, before a part goes
+    os.fsync, os.replace, Path.unlink = counted(os.fsync), counted(os.replace), counted(Path.unlink)
+    sys.argv = ["train.py", *overrides]
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from invrep.errors import one_sentence
+    from train import main
+
+    with one_sentence():
+        main()
+
+
+def start(server: ForkServerContext, place: Path, *overrides: str, ends_at: int = 0, **environment: str) -> Any:
+    process = server.Process(target=train, args=(place, overrides, ends_at, environment))
+    process.start()
+    return process
+
+
+def ended(process: Any) -> int:
+    process.join(200)
+    return process.exitcode
+
+
+def folder(place: Path) -> Path:
+    (found,) = place.iterdir()
+    return found
+
+
+def test_killed_at_many_steps_of_the_disk(server: ForkServerContext, seven: Path, tmp_path: Path) -> None:  # noqa: F811
+    killed_often(server, tmp_path, rounds=2)
+
+
+@pytest.mark.slow
+def test_killed_at_very_many_steps_of_the_disk(
+    server: ForkServerContext,
+    seven: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    killed_often(server, tmp_path, rounds=40)
+
+
+def killed_often(server: ForkServerContext, place: Path, rounds: int) -> None:
+    """Kill runs at random steps until each is whole, and compare them with an unbroken one."""
+    assert ended(start(server, place, *OPTIONS, "output=whole")) == 0
+    whole = folder(place / "whole")
+    assert len(list(whole.glob("reconstructions*.safetensors"))) == 4
+    draw, killed, merging = random.Random(0), 0, 0
+    for turn in range(rounds):
+        output = place / f"broken{turn}"
+        while True:
+            process = start(server, place, *OPTIONS, f"output={output}", ends_at=draw.randint(2, 24))
+            if ended(process) == 0:
+                break
+            assert process.exitcode == -signal.SIGKILL
+            killed += 1
+            merging += bool(list(output.glob("*/curves.csv")) and list(output.glob("*/parts/*")))
+        broken = folder(output)
+        assert files(broken) == files(whole)
+        assert not (broken / "parts").exists() and not list(broken.rglob("*.tmp"))
+        assert {p.relative_to(broken) for p in broken.rglob("*.png")} == {
+            p.relative_to(whole) for p in whole.rglob("*.png")
+        }
+    assert killed >= 5 * rounds and merging >= rounds, (killed, merging)
+
+
+def test_stopped_from_outside_and_gone_on_with(server: ForkServerContext, seven: Path, tmp_path: Path) -> None:  # noqa: F811
+    assert ended(start(server, tmp_path, *OPTIONS, "output=whole")) == 0
     draw = random.Random(0)
-    for kind in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
-        process = command(tmp_path, *OPTIONS, "output=broken", usual=False)
+    for kind in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+        process = start(server, tmp_path, *OPTIONS, "output=broken")
         before = len(list(tmp_path.glob("broken/*/parts/*")))
         deadline = time.monotonic() + 120
-        # importing takes seconds: the moment is drawn from when the first photos of this run are being written
-        while process.poll() is None and len(list(tmp_path.glob("broken/*/parts/*"))) == before:
+        # the moment is drawn from when the first photos of this run are being written
+        while process.is_alive() and len(list(tmp_path.glob("broken/*/parts/*"))) == before:
             assert time.monotonic() < deadline
             time.sleep(0.002)
         time.sleep(draw.random() * 0.1)
-        process.send_signal(kind)
-        done(process)
-    status, _, err = done(command(tmp_path, *OPTIONS, "output=broken", usual=False))
-    assert status == 0, err
-    (whole,), (broken,) = (tmp_path / "whole").iterdir(), (tmp_path / "broken").iterdir()
+        if process.is_alive():
+            os.kill(process.pid, kind)
+        ended(process)
+    assert ended(start(server, tmp_path, *OPTIONS, "output=broken")) == 0
+    whole, broken = folder(tmp_path / "whole"), folder(tmp_path / "broken")
     assert files(broken) == files(whole)
     assert not (broken / "parts").exists() and not list(broken.rglob("*.tmp"))
 
@@ -46,3 +147,41 @@ def test_a_second_process_on_the_same_folder_is_refused(seven: Path, tmp_path: P
     first.send_signal(signal.SIGINT)
     status, _, err = done(first)
     assert status == 1 and "Interrupted; what is finished is kept" in err
+
+
+def test_torchrun_ends_all_ranks_when_one_dies_and_the_same_command_completes_it(
+    server: ForkServerContext,
+    seven: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    assert ended(start(server, tmp_path, *OPTIONS, "output=whole")) == 0
+
+    def both(ends_at: int) -> list[Any]:
+        ranks = [
+            start(
+                server,
+                tmp_path,
+                *OPTIONS,
+                "output=out",
+                ends_at=ends_at * rank,
+                **TORCHRUN,
+                RANK=str(rank),
+                LOCAL_RANK=str(rank),
+            )
+            for rank in (0, 1)
+        ]
+        ended(ranks[1])
+        return ranks
+
+    ranks = both(ends_at=6)
+    assert ranks[1].exitcode == -signal.SIGKILL and ranks[0].is_alive()  # which waits for it
+    second = [start(server, tmp_path, *OPTIONS, "output=out", **TORCHRUN, RANK="0", LOCAL_RANK="0")]
+    assert ended(second[0]) == 1  # beside a rank 0 that is at work
+    os.kill(ranks[0].pid, signal.SIGTERM)  # as torchrun does
+    assert ended(ranks[0]) == -signal.SIGTERM
+    out = folder(tmp_path / "out")
+    assert list(out.glob("parts/*.safetensors")) and not (out / "metrics.csv").exists()
+    ranks = both(ends_at=0)
+    assert [ended(rank) for rank in ranks] == [0, 0]
+    assert files(out) == files(folder(tmp_path / "whole"))
+    assert not (out / "parts").exists() and not (out / "ranks").exists()

@@ -54,12 +54,8 @@ def test_shards_keep_their_order_and_give_each_photo_its_bytes(tmp_path):
     tar(tmp_path / "val-1.tar", z_png=data[2], z_cls=b"3", a_jpg=data[3])
     tar(tmp_path / "val-0.tar", deep__b_png=data[0], _hidden_png=b"", a_png=data[1])
     found = find(str(tmp_path / "val-*.tar"))
-    assert [photo.id for photo in found] == [
-        "val-0.tar/deep/b.png",
-        "val-0.tar/a.png",
-        "val-1.tar/z.png",
-        "val-1.tar/a.jpg",
-    ]
+    ids = ["val-0.tar/deep/b.png", "val-0.tar/a.png", "val-1.tar/z.png", "val-1.tar/a.jpg"]
+    assert [photo.id for photo in found] == ids
     assert [photo.fetch() for photo in found] == data
     assert [photo.id for photo in find(str(tmp_path / "val-*.tar"), 3)] == ids[:3]
     assert [photo.id for photo in find(str(tmp_path / "val-1.tar"), 1)] == ["val-1.tar/z.png"]
