@@ -123,7 +123,8 @@ def finish(job: Job, places: Sequence[int], *, new: bool) -> Found:
     keys = Keys({job.photos.ids[place] for place in places}, restarts)
     here = array("Q", (p for p in places if any((job.photos.ids[p], r) in done for r in range(restarts))))
     del done
-    if new or any(results.parts.glob("*")) or any(math.isnan(row["pairwise_error"]) for _, row in results.walk(keys)):
+    new = new or results.parts.is_dir()  # a merge was killed
+    if new or any(math.isnan(row["pairwise_error"]) for _, row in results.walk(keys)):
         merge(results, _pairwise(job, here), keys.images)
     if job.config.save_codes:
         _save_codes(job, here)

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import invrep.finish
+import invrep.merge
 import invrep.run
 import invrep.work
 from invrep.api import representation
@@ -298,6 +299,44 @@ def test_a_part_is_enough_to_go_on(job, photos, monkeypatch):
     assert json.dumps(sorted(load_file(outcome.folder / "reconstructions.safetensors"))) == json.dumps(
         ["a.png/0", "b.png/0", "sub/a.png/0"]
     )
+
+
+def test_reconstructions_are_files_of_bounded_size_with_each_key_once(job, photos, monkeypatch):
+    monkeypatch.setattr(invrep.merge, "MOST_BYTES", 30_000)  # two of the pictures
+    base = (f"data.path={photos}", "optim.steps=2")
+    folder = job(*base).folder
+    whole = load_file(next(job(*base, "output=one").output.parent.glob("one/*/reconstructions.safetensors")))
+
+    def held() -> list[list[str]]:
+        return [sorted(load_file(path)) for path in Results(folder).shards().values()]
+
+    assert held() == [["a.png/0", "b.png/0"], ["sub/a.png/0"]]
+    assert sorted(path.name for path in folder.glob("*.safetensors")) == [
+        "reconstructions.1.safetensors",
+        "reconstructions.safetensors",
+    ]
+    found = Results(folder).pixels()
+    assert all(torch.equal(found[(name[:-2], 0)], whole[name]) for name in whole if name in held()[0])
+    assert job(*base, "restarts=2").status == 0
+    # the file that has room is filled first
+    assert held() == [["a.png/0", "b.png/0"], ["a.png/1", "sub/a.png/0"], ["b.png/1", "sub/a.png/1"]]
+    rows, pixels = Results(folder).rows(), Results(folder).pixels()
+    assert list(rows) == list(pixels) == [(name, r) for name in ("a.png", "b.png", "sub/a.png") for r in (0, 1)]
+    # a photo done anew takes the old one's place
+    shutil.copy(photos / "sub" / "a.png", photos / "b.png")
+    assert job(*base, "restarts=2").status == 0
+    assert held() == [["a.png/0", "b.png/0"], ["a.png/1", "sub/a.png/0"], ["b.png/1", "sub/a.png/1"]]
+    again = Results(folder).pixels()
+    assert [key for key in again if not torch.equal(again[key], pixels[key])] == [("b.png", 0), ("b.png", 1)]
+    points = Results(folder).curve_points([("b.png", 1)])
+    assert [point["pass"] for point in points[("b.png", 1)]] == [0, 2]
+    assert points[("b.png", 1)][-1]["error"] == pytest.approx(Results(folder).rows()[("b.png", 1)]["error"], rel=1e-4)
+    # what a lost file held is found again
+    Results(folder).shard(1).unlink()
+    assert len(Results(folder).rows()) == 4
+    assert "4 of 6 are finished" in job(*base, "restarts=2").out
+    more = Results(folder).pixels()
+    assert list(more) == list(again) and all(torch.equal(more[key], again[key]) for key in more)
 
 
 ALEXNET = ("rep=alexnet", "rep.weights=random")
