@@ -225,7 +225,7 @@ def linear_votes(gx: Tensor, gy: Tensor, orientations: int, hard: bool, soften: 
         return gx * _look_up(x, centre) + gy * _look_up(y, centre)
 
     # The two centres that enclose the direction, as places in these tables; the scores say which is nearer.
-    turn = torch.atan2(sin, cos).mul_(scale).floor_()
+    turn = _each(torch.atan2, sin, cos).mul_(scale).floor_()
     low = turn.long().add_(orientations + 1).clamp_(1, 2 * orientations + 1)
     high = low + 1
     low_score, high_score = score(low), score(high)
@@ -243,12 +243,21 @@ def linear_votes(gx: Tensor, gy: Tensor, orientations: int, hard: bool, soften: 
     up = (after > before) | ((after == before) & ((k == 0) | (k == orientations - 1)))
     second = _look_up(bins, chosen - 1 + 2 * up)
     best = torch.maximum(low_score, high_score)
-    weight = (best / magnitude.clamp(min=TINY)).clamp_(max=1).acos_() * scale
+    weight = _each(torch.acos, (best / magnitude.clamp(min=TINY)).clamp_(max=1)) * scale
     # Sine of the angle from the first centre to the gradient.
     offset = sin * _look_up(x, chosen) - cos * _look_up(y, chosen)
     # The hat's tip is rounded off over an angle of √epsilon, which acos cannot resolve anyway.
     fall = offset * (offset.square() + max(soften, torch.finfo(gx.dtype).eps)).rsqrt() * -scale
     return Votes(magnitude, cos, sin, first, second, weight, fall, offset.sign() * scale)
+
+
+def _each(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """Apply a transcendental function to (B, …), on a CPU to one image after the other.
+
+    There the last values of an array, and of every thread's part of one, are computed by another routine, which
+    rounds differently: a value must not depend on its image's place.
+    """
+    return function(*tensors) if tensors[0].is_cuda else torch.stack([function(*x) for x in zip(*tensors, strict=True)])
 
 
 def _look_up(table: Tensor, index: Tensor) -> Tensor:
