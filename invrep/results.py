@@ -140,9 +140,9 @@ class Results:
         """Return which pre-images are finished."""
         return Done(self.walk())
 
-    def curve_points(self, keys: Container[Key] | None = None) -> dict[Key, list[dict[str, Any]]]:
-        """Return the points of the curves of the given pre-images, or of all: ``pass`` and the values at it."""
-        return dict(self.walk_curves(keys))
+    def curve_points(self, keys: Collection[Key]) -> dict[Key, list[dict[str, Any]]]:
+        """Return the recorded points of some pre-images' curves: pass, error or activation, energy and its terms."""
+        return {key: [] for key in keys} | dict(self.walk_curves(keys))
 
     def mean_curves(self, keys: Container[Key] | None = None) -> list[tuple[int, dict[str, float]]]:
         """Return the means over some pre-images, or all, of each recorded pass's values."""
