@@ -71,6 +71,8 @@ def check(config: DictConfig) -> None:
         number(key, config[key], minimum=1, whole=True)
     if OmegaConf.select(config, "data.batch_size") not in (None, "auto"):
         number("data.batch_size", config.data.batch_size, minimum=1, whole=True, word="auto")
+    if config.checkpoint.every is not None:
+        number("checkpoint.every", config.checkpoint.every, minimum=1, whole=True, word="null")
     number("seed", config.seed, minimum=0, maximum=2**63 - 1, whole=True)
     if "path" in config.data:  # data=none has none
         if config.data.limit is not None:

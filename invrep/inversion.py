@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import copy
-import logging
 import signal
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import LightningEnvironment
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from invrep.checkpoint import Checkpoint
 from invrep.errors import InvrepError, UnfitError
 from invrep.images import Pixels
 from invrep.metrics import psnr, ssim
@@ -25,11 +21,13 @@ from invrep.objectives import Match, Objective
 from invrep.optimisers import COUPLED, Descent, generator_of
 from invrep.priors import FixedPrior, Prior
 from invrep.representations.base import Representation
+from invrep.trainer import make_trainer, quiet
 
 TICK = 0.25  # seconds between two calls of on_tick
 SLOWER = 0.1  # what the steps of an image that diverges are multiplied by
 RETRIES = 3  # before it has failed
 MOST_RISE = 10.0  # of an energy, over one and its start: no descent comes back from there
+KEPT = ("first", "steps", "passes", "curve", "active", "done", "pace", "latest", "_good", "_started", "_rows")
 
 
 class Inversion(pl.LightningModule):
@@ -146,7 +144,8 @@ class Inversion(pl.LightningModule):
         return {objective.shows: value, "energy": torch.stack(list(terms.values())).sum(0), **terms}
 
     def setup(self, stage: str) -> None:
-        """Bring what is not registered to the device and precision of the image tensor."""
+        """Bring what is not registered to the Trainer's device and the precision of the image tensor."""
+        self.to(self.trainer.strategy.root_device)  # Lightning itself does so only after this
         device, dtype = self.device, self.image.dtype
         self._unregistered = tuple(part.to(device, dtype) for part in self._unregistered)
         self.pixels, self.basis = self.pixels.to(device, dtype), self.basis.to(device, dtype)
@@ -155,6 +154,30 @@ class Inversion(pl.LightningModule):
         self._good = self.image.detach().clone()
         self._started: Tensor | None = None
 
+    def cpu(self) -> Inversion:
+        """Stay on the device when Lightning takes leave; what Lightning does not know would be left behind there."""
+        return self
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the image tensor and its optimiser do not hold; tensors and numbers only."""
+        del checkpoint["loops"]  # the passes that are left follow from those that are done
+        checkpoint["inversion"] = {name: getattr(self, name) for name in KEPT}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from there."""
+
+        def here(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.to(self.device)
+            if isinstance(value, dict):
+                return {name: here(part) for name, part in value.items()}
+            return type(value)(map(here, value)) if isinstance(value, list | tuple) else value
+
+        for name, value in checkpoint["inversion"].items():
+            setattr(self, name, here(value))
+        if self._rows is not None:
+            self._remaining = _some(self.objective, self._rows)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimiser of the image tensor; its rate is set before every pass."""
         unit = self.descent.lr_unit(self.prior, self.image.shape)
@@ -162,7 +185,7 @@ class Inversion(pl.LightningModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return the lengths of the segments: the loop's data are its own passes."""
-        whole, rest = divmod(self.steps - self.first, self.segment)
+        whole, rest = divmod(self.steps - self.passes, self.segment)
         return DataLoader([self.segment] * whole + [rest] * (rest > 0), batch_size=None)
 
     def _evaluate(self) -> Tensor:
@@ -261,39 +284,6 @@ def _some(objective: Match, rows: Tensor) -> Match:
     return some
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning's remarks for people who train networks (workers, tips, devices) from every batch of photos."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="pytorch_lightning")
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _trainer(options: Mapping[str, Any], callbacks: Sequence[pl.Callback]) -> pl.Trainer:
-    try:
-        with _quiet():
-            return pl.Trainer(
-                **{"accelerator": "auto", "devices": 1, **options},
-                max_epochs=1,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                callbacks=list(callbacks),
-                plugins=[LightningEnvironment()],  # under torchrun and SLURM as well every process is alone
-            )
-    except (MisconfigurationException, TypeError, ValueError) as error:
-        given = " ".join(f"trainer.{key}={value}" for key, value in options.items())
-        raise InvrepError(f"Lightning's Trainer does not take {given}: {' '.join(str(error).split())}") from None
-
-
 def solve(
     photos: Tensor,
     rows: Sequence[tuple[int, str, int]],
@@ -306,6 +296,7 @@ def solve(
     segment: int = 20,
     trainer: Mapping[str, Any] | None = None,
     callbacks: Sequence[pl.Callback] = (),
+    checkpoint: Checkpoint | None = None,
 ) -> Inversion:
     """Invert a batch of photos, some of them several times, and return the fitted :class:`Inversion`.
 
@@ -320,6 +311,7 @@ def solve(
         segment: passes between two recorded points of the curve.
         trainer: keyword arguments of Lightning's Trainer (accelerator, devices, precision).
         callbacks: Lightning callbacks.
+        checkpoint: goes on from its file, where there is one, and writes it; None: no checkpoints.
 
     Raises:
         UnfitError: the representation does not take these photos.
@@ -328,17 +320,23 @@ def solve(
     owner = torch.tensor([index for index, _, _ in rows])
     stages = descent.stages(phi)
     inversion: Inversion | None = None
+    reached = checkpoint.reached() if checkpoint else 0
     before = getattr(phi, "straight_through", None)
     try:
-        for stage in stages:
+        for number, stage in enumerate(stages):
+            if number < reached:
+                continue
             margin = phi.jitter - 1 if stage.jitter else 0
             shape = (photos.shape[1], photos.shape[2] + margin, photos.shape[3] + margin)
             fixed = prior.for_shape(shape, phi)
-            runner = _trainer(trainer or {}, callbacks)
+            runner = make_trainer(trainer or {}, [*callbacks, *([checkpoint] if checkpoint else [])])
             device = runner.strategy.root_device
             if inversion is None:
                 asked = _asked(phi, photos, owner, device, objective)
-                start = _start(asked, photos[owner], rows, seed, shape, phi, fixed, stage)
+                if number == 0:
+                    start = _start(asked, photos[owner], rows, seed, shape, phi, fixed, stage)
+                else:  # the checkpoint has the images
+                    start = torch.zeros(len(rows), *shape, dtype=photos.dtype)
             else:
                 start = inversion.pixels.from_rgb(inversion.reconstruction()).detach()
             inversion = Inversion(
@@ -355,8 +353,12 @@ def solve(
             )
             if before is not None:
                 phi.straight_through = before or descent.straight_through
-            with _quiet():
-                runner.fit(inversion)
+            saved = None
+            if checkpoint is not None:
+                checkpoint.stage = number
+                saved = checkpoint.path if checkpoint.path.exists() else None
+            with quiet():
+                runner.fit(inversion, ckpt_path=saved, weights_only=True)
     except SystemExit:  # what Lightning makes of Ctrl-C, with further ones ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None

@@ -7,6 +7,7 @@ import logging
 import math
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -146,6 +147,8 @@ def _run(config: DictConfig) -> float | None:
             if rank is not None or len(devices) > 1:
                 record.replay(results.mean_curves(list(found.rows)))
             whole = not job.failures
+            if whole:  # of batches that were made up otherwise
+                shutil.rmtree(results.checkpoints, ignore_errors=True)
         finally:
             seen = record.close(list(found.rows.values()), results.grid, not whole, found.spreads)
     summary(job, found, seen)

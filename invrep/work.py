@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from invrep.callbacks import Record, Report, Ticks
+from invrep.checkpoint import Checkpoint
 from invrep.data import Photo
 from invrep.errors import UnfitError
 from invrep.inversion import Inversion, measure, solve
@@ -67,6 +68,9 @@ def invert(job: Job, missing: Sequence[tuple[Photo, int]], record: Record | None
     if record is not None:
         record.photos, record.restarts = photos, counts.pop() if len(counts) == 1 else None
     config = job.config
+    every, checkpoint = config.checkpoint.every, None
+    if every is not None:
+        checkpoint = Checkpoint(job.results.checkpoints, every, rows, tensors, config.log_every)
     began = time.monotonic()
     try:
         inversion = solve(
@@ -80,6 +84,7 @@ def invert(job: Job, missing: Sequence[tuple[Photo, int]], record: Record | None
             segment=config.log_every,
             trainer=config.trainer,
             callbacks=[callback] if record is None else [record, callback],
+            checkpoint=checkpoint,
         )
     except UnfitError as error:
         job.failures |= {p.id: f"{p.path}: {error}" if p.path else str(error) for p in readable}
@@ -115,6 +120,8 @@ def invert(job: Job, missing: Sequence[tuple[Photo, int]], record: Record | None
         del finished.row["failed"]
         finished.row |= {"seconds": seconds, "content": contents[image], **seen}
         job.results.save(image, restart, finished, config.display)
+    if checkpoint is not None:
+        checkpoint.remove()
 
 
 def finished_rows(inversion: Inversion, photos: Tensor | None, rows: Sequence[tuple[int, str, int]]) -> list[Finished]:
