@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from invrep.checkpoint import Checkpoint
+from invrep.compute import Compute, rounding
 from invrep.errors import InvrepError, UnfitError
 from invrep.images import Pixels
 from invrep.metrics import psnr, ssim
@@ -51,6 +52,7 @@ class Inversion(pl.LightningModule):
         segment: passes between two recorded points of the curve.
         offsets: (B, passes, 2), the row and column from which each pass of each image sees it; None without jitter.
         margin: rows and columns by which ``start`` is larger than what Φ sees.
+        compute: how the passes compute Φ.
         before: the stage before this one, whose passes and curve are gone on with.
         last: whether no other stage follows.
 
@@ -77,6 +79,7 @@ class Inversion(pl.LightningModule):
         segment: int = 20,
         offsets: Tensor | None = None,
         margin: int = 0,
+        compute: Compute | None = None,
         before: Inversion | None = None,
         last: bool = True,
     ) -> None:
@@ -93,6 +96,7 @@ class Inversion(pl.LightningModule):
         self.segment = segment
         self.offsets, self.margin = offsets, margin
         self.last = last
+        self.compute = compute or Compute()
         self.pixels = Pixels(phi.mean, prior.scale)
         self.passes = self.first
         self.curve: list[tuple[int, dict[str, Tensor]]] = list(before.curve) if before else []
@@ -131,7 +135,8 @@ class Inversion(pl.LightningModule):
         """Return the objective's value, ``energy``, ``data`` and every prior term of the present images, each (B,).
 
         Args:
-            jitter: whether to see them from this pass's offsets instead of the centre.
+            jitter: whether as the descent sees them: from this pass's offsets instead of the centre, and computed as
+                ``compute`` says.
         """
         x = self.basis.synthesise(self.image if self._rows is None else self.image[self._rows])
         offsets = None
@@ -139,7 +144,8 @@ class Inversion(pl.LightningModule):
             offsets = self.offsets[:, self.passes - self.first]
             offsets = offsets if self._rows is None else offsets[self._rows.cpu()]
         objective = self.objective if self._rows is None else self._remaining
-        value = objective.value(self.phi(self.pixels.to_rgb(self._cropped(x, offsets))))
+        encode = self._encode if jitter else self.phi
+        value = objective.value(encode(self.pixels.to_rgb(self._cropped(x, offsets))))
         terms = {"data": objective.energy(value), **self.prior(x)}
         return {objective.shows: value, "energy": torch.stack(list(terms.values())).sum(0), **terms}
 
@@ -148,6 +154,7 @@ class Inversion(pl.LightningModule):
         self.to(self.trainer.strategy.root_device)  # Lightning itself does so only after this
         device, dtype = self.device, self.image.dtype
         self._unregistered = tuple(part.to(device, dtype) for part in self._unregistered)
+        self._encode = self.compute.encoder(self.phi)
         self.pixels, self.basis = self.pixels.to(device, dtype), self.basis.to(device, dtype)
         self.active, self.done = self.active.to(device), self.done.to(device)
         self.pace = self.pace.to(device, dtype)
@@ -193,7 +200,8 @@ class Inversion(pl.LightningModule):
         terms = self(jitter=True)
         # the sum's gradient is every image's own; a mean would tie an image to how many stand beside it
         loss = terms["energy"].sum()
-        loss.backward()
+        with self.compute.rounding():
+            loss.backward()
         self._keep({name: value.detach() for name, value in terms.items()})
         self.passes += 1
         return loss.detach()
@@ -297,6 +305,7 @@ def solve(
     trainer: Mapping[str, Any] | None = None,
     callbacks: Sequence[pl.Callback] = (),
     checkpoint: Checkpoint | None = None,
+    compute: Compute | None = None,
 ) -> Inversion:
     """Invert a batch of photos, some of them several times, and return the fitted :class:`Inversion`.
 
@@ -311,6 +320,7 @@ def solve(
         segment: passes between two recorded points of the curve.
         trainer: keyword arguments of Lightning's Trainer (accelerator, devices, precision).
         callbacks: Lightning callbacks.
+        compute: how the passes compute Φ; everything else is exact.
         checkpoint: goes on from its file, where there is one, and writes it; None: no checkpoints.
 
     Raises:
@@ -348,6 +358,7 @@ def solve(
                 segment=segment,
                 offsets=_offsets(rows, seed, margin, stage.plan(phi)[0]) if margin else None,
                 margin=margin,
+                compute=compute,
                 before=inversion,
                 last=stage is stages[-1],
             )
@@ -357,7 +368,7 @@ def solve(
             if checkpoint is not None:
                 checkpoint.stage = number
                 saved = checkpoint.path if checkpoint.path.exists() else None
-            with quiet():
+            with quiet(), rounding("ieee"):
                 runner.fit(inversion, ckpt_path=saved, weights_only=True)
     except SystemExit:  # what Lightning makes of Ctrl-C, with further ones ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -374,7 +385,7 @@ def _asked(
     """Return the objective for the photos' own codes, of which every row has a copy."""
     phi.to(device, photos.dtype)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), rounding("ieee"):
             code = phi(photos.to(device))
     except InvrepError as error:
         raise UnfitError(str(error)) from None
@@ -422,9 +433,9 @@ def measure(inversion: Inversion, photos: Tensor | None) -> dict[str, Tensor]:
         photos: (B, C, H, W) in [0, 1], the photo of every row; None where there is none.
     """
     images = inversion.reconstruction()
-    found = inversion.objective.measures(inversion.phi(images))
+    with rounding("ieee"):
+        found = inversion.objective.measures(inversion.phi(images)) | inversion()
     if photos is not None:
         photos = photos.to(images)
         found |= {"psnr": psnr(images, photos), "ssim": ssim(images, photos)}
-    found |= inversion()
     return {name: value.double().cpu() for name, value in found.items()}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from invrep.callbacks import Record, Report, Ticks
 from invrep.checkpoint import Checkpoint
+from invrep.config import build
 from invrep.data import Photo
 from invrep.errors import UnfitError
 from invrep.inversion import Inversion, measure, solve
@@ -85,6 +86,7 @@ def invert(job: Job, missing: Sequence[tuple[Photo, int]], record: Record | None
             trainer=config.trainer,
             callbacks=[callback] if record is None else [record, callback],
             checkpoint=checkpoint,
+            compute=build(config.compute),
         )
     except UnfitError as error:
         job.failures |= {p.id: f"{p.path}: {error}" if p.path else str(error) for p in readable}
