@@ -74,16 +74,25 @@ def test_bfloat16_is_the_networks_alone(phi: Network, photo: Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    "compute",
+    ("compute", "backend"),
     [
-        Compute(channels_last=True),
+        (Compute(channels_last=True), None),
+        (Compute(compile="default"), "aot_eager"),  # all of torch.compile but the compiler, which takes half a minute
         pytest.param(
             Compute(compile="default"),
-            marks=pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a compiler"),
+            "inductor",
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a compiler"),
+            ],
         ),
     ],
 )
-def test_the_same_energy_and_gradient(phi: Network, photo: Tensor, compute: Compute) -> None:
+def test_the_same_energy_and_gradient(
+    phi: Network, photo: Tensor, compute: Compute, backend: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda graph, mode: compile_(graph, backend=backend))
     images = torch.stack([photo, photo.flip(2)]).requires_grad_()
     target = [part.detach() * 0.5 for part in phi(images)]
 
