@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -142,3 +145,14 @@ def test_by_the_command(job, photos) -> None:
     ):
         outcome = job(*base, *wrong, "output=wrong")
         assert outcome.status == 1 and said in outcome.err
+
+
+def test_the_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    small = "--networks alexnet:relu1 --batches 1 --passes 4 --segment 2 --conv 8 --ways float32"
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *small.split(), "bf16 last"])
+    runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "gpu.py"), run_name="__main__")
+    head, _, *rows = capsys.readouterr().out.splitlines()
+    assert ("NO GPU" in head) == (not torch.cuda.is_available())
+    exact, rounded = (row.rsplit(maxsplit=7) for row in rows)
+    assert float(exact[-2]) < float(rounded[-2]) < 1e-3  # how far the code is off
+    assert all(float(row[-7]) > 0 for row in (exact, rounded))
