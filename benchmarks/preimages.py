@@ -23,11 +23,11 @@ from torch import Tensor
 
 import invrep
 from invrep.config import build, preset
-from invrep.data import find
 from invrep.images import read
 from invrep.inversion import measure, solve
 from invrep.representations.base import InputSize, Representation
 from invrep.run import keep_memory
+from invrep.sources import find
 
 # name: representation, options, file of weights, passes of ours
 CASES = {
@@ -69,7 +69,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("preimages.json"))
     given = parser.parse_args()
     keep_memory()
-    files = find(str(given.photos))[::2][: given.number]
+    photographs = find(str(given.photos))
+    files = [photographs[k] for k in range(0, len(photographs), 2)][: given.number]
     print(f"{len(files)} photos, {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"{'':>8} {'passes':>11} {'energy, ours over theirs':>28} {'error':>22} {'lower':>6}")
     found: dict[str, object] = {}
@@ -81,7 +82,7 @@ def main() -> None:
         net = phi.color == "rgb"
         size = phi.input_size if net else InputSize((224, 224), 224, "bicubic")
         how = {"color": phi.color, "resize": "squash" if net else "model", "input_size": size}
-        photos = torch.stack([read(file.path, **how) for file in files])
+        photos = torch.stack([read(file.open(), name=file.name, **how) for file in files])
         names = [file.id for file in files]
         precision = "bf16-mixed" if given.bf16 and net else "32-true"
         for top in given.rates if net else (1.0,):

@@ -84,11 +84,12 @@ class Bar(pl.Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
         """Count the batch as done."""
         pl_module.on_tick = None
-        self.done += (pl_module.steps - pl_module.first) * len(pl_module.active)
-        self.progress.update(self.task, completed=self.done)
+        if pl_module.last:
+            self.done += pl_module.steps * len(pl_module.active)
+            self.progress.update(self.task, completed=self.done)
 
     def _show(self, inversion: Inversion) -> None:
-        completed = self.done + (min(inversion.passes, inversion.steps) - inversion.first) * len(inversion.active)
+        completed = self.done + min(inversion.passes, inversion.steps) * len(inversion.active)
         shows = inversion.objective.shows
         value = inversion.latest[shows][inversion.active]
         state = f"pass {inversion.passes}/{inversion.steps}"
@@ -129,10 +130,11 @@ class Ticks(pl.Callback):
         """Count the batch as done."""
         self._tell(pl_module)
         pl_module.on_tick = None
-        self.done += (pl_module.steps - pl_module.first) * len(pl_module.active)
+        if pl_module.last:
+            self.done += pl_module.steps * len(pl_module.active)
 
     def _tell(self, inversion: Inversion) -> None:
-        passes = min(inversion.passes, inversion.steps) - inversion.first
+        passes = min(inversion.passes, inversion.steps)
         shows = inversion.objective.shows
         value = inversion.latest[shows][inversion.active].mean()
         self.report((self.done + passes * len(inversion.active), float(value), shows))

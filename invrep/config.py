@@ -71,11 +71,16 @@ def check(config: DictConfig) -> None:
         number(key, config[key], minimum=1, whole=True)
     if OmegaConf.select(config, "data.batch_size") not in (None, "auto"):
         number("data.batch_size", config.data.batch_size, minimum=1, whole=True, word="auto")
+    if config.checkpoint.every is not None:
+        number("checkpoint.every", config.checkpoint.every, minimum=1, whole=True, word="null")
     number("seed", config.seed, minimum=0, maximum=2**63 - 1, whole=True)
     if "path" in config.data:  # data=none has none
         if config.data.limit is not None:
             number("data.limit", config.data.limit, minimum=1, whole=True, word="null")
         choice("data.resize", config.data.resize or "none", ("model", "squash", "none"))
+    build(config.compute)
+    if config.dtype != "float32" and config.compute.precision != "float32":
+        raise InvrepError(f"compute.precision={config.compute.precision} goes with dtype=float32, not {config.dtype}.")
     choice("dtype", config.dtype, ("float32", "float64"))
     choice("display", config.display, ("rescale", "clip"))
     choice("data.color", config.data.color or "rgb", ("rgb", "gray"))
@@ -108,6 +113,8 @@ def result_name(config: DictConfig, weights: str | None, codes: Sequence[str] = 
     }
     data = OmegaConf.to_container(config.data, resolve=True)
     content["data"] = {key: data[key] for key in ("path", "root", "split", "resize", "size", "color") if key in data}
+    if config.compute.precision != "float32":
+        content["precision"] = config.compute.precision
     if weights is not None:
         content["rep"]["weights"] = weights
     if codes:

@@ -122,6 +122,9 @@ def _hydra_sentence(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if group in ("hydra/launcher", "hydra/sweeper"):
+            extra = name.partition("_")[0]
+            return f"{group}={name} is a plugin of Hydra that is not installed: pip install 'invrep[{extra}]'."
         if error.options:
             return f"There is no {group}={name}; {nearest(name, error.options)}."
     key = re.search(r"Could not (?:override|append to config|find) '([^']+)'|Key '([^']+)' is not in struct", text)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import copy
-import logging
 import signal
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import LightningEnvironment
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from invrep.checkpoint import Checkpoint
+from invrep.compute import Compute, rounding
 from invrep.errors import InvrepError, UnfitError
 from invrep.images import Pixels
 from invrep.metrics import psnr, ssim
@@ -25,11 +22,13 @@ from invrep.objectives import Match, Objective
 from invrep.optimisers import COUPLED, Descent, generator_of
 from invrep.priors import FixedPrior, Prior
 from invrep.representations.base import Representation
+from invrep.trainer import make_trainer, quiet
 
 TICK = 0.25  # seconds between two calls of on_tick
 SLOWER = 0.1  # what the steps of an image that diverges are multiplied by
 RETRIES = 3  # before it has failed
 MOST_RISE = 10.0  # of an energy, over one and its start: no descent comes back from there
+KEPT = ("first", "steps", "passes", "curve", "active", "done", "pace", "latest", "_good", "_started", "_rows")
 
 
 class Inversion(pl.LightningModule):
@@ -53,6 +52,7 @@ class Inversion(pl.LightningModule):
         segment: passes between two recorded points of the curve.
         offsets: (B, passes, 2), the row and column from which each pass of each image sees it; None without jitter.
         margin: rows and columns by which ``start`` is larger than what Φ sees.
+        compute: how the passes compute Φ.
         before: the stage before this one, whose passes and curve are gone on with.
         last: whether no other stage follows.
 
@@ -79,6 +79,7 @@ class Inversion(pl.LightningModule):
         segment: int = 20,
         offsets: Tensor | None = None,
         margin: int = 0,
+        compute: Compute | None = None,
         before: Inversion | None = None,
         last: bool = True,
     ) -> None:
@@ -95,6 +96,7 @@ class Inversion(pl.LightningModule):
         self.segment = segment
         self.offsets, self.margin = offsets, margin
         self.last = last
+        self.compute = compute or Compute()
         self.pixels = Pixels(phi.mean, prior.scale)
         self.passes = self.first
         self.curve: list[tuple[int, dict[str, Tensor]]] = list(before.curve) if before else []
@@ -133,7 +135,8 @@ class Inversion(pl.LightningModule):
         """Return the objective's value, ``energy``, ``data`` and every prior term of the present images, each (B,).
 
         Args:
-            jitter: whether to see them from this pass's offsets instead of the centre.
+            jitter: whether as the descent sees them: from this pass's offsets instead of the centre, and computed as
+                ``compute`` says.
         """
         x = self.basis.synthesise(self.image if self._rows is None else self.image[self._rows])
         offsets = None
@@ -141,19 +144,46 @@ class Inversion(pl.LightningModule):
             offsets = self.offsets[:, self.passes - self.first]
             offsets = offsets if self._rows is None else offsets[self._rows.cpu()]
         objective = self.objective if self._rows is None else self._remaining
-        value = objective.value(self.phi(self.pixels.to_rgb(self._cropped(x, offsets))))
+        encode = self._encode if jitter else self.phi
+        value = objective.value(encode(self.pixels.to_rgb(self._cropped(x, offsets))))
         terms = {"data": objective.energy(value), **self.prior(x)}
         return {objective.shows: value, "energy": torch.stack(list(terms.values())).sum(0), **terms}
 
     def setup(self, stage: str) -> None:
-        """Bring what is not registered to the device and precision of the image tensor."""
+        """Bring what is not registered to the Trainer's device and the precision of the image tensor."""
+        self.to(self.trainer.strategy.root_device)  # Lightning itself does so only after this
         device, dtype = self.device, self.image.dtype
         self._unregistered = tuple(part.to(device, dtype) for part in self._unregistered)
+        self._encode = self.compute.encoder(self.phi)
         self.pixels, self.basis = self.pixels.to(device, dtype), self.basis.to(device, dtype)
         self.active, self.done = self.active.to(device), self.done.to(device)
         self.pace = self.pace.to(device, dtype)
         self._good = self.image.detach().clone()
         self._started: Tensor | None = None
+
+    def cpu(self) -> Inversion:
+        """Stay on the device when Lightning takes leave; what Lightning does not know would be left behind there."""
+        return self
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the image tensor and its optimiser do not hold; tensors and numbers only."""
+        del checkpoint["loops"]  # the passes that are left follow from those that are done
+        checkpoint["inversion"] = {name: getattr(self, name) for name in KEPT}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from there."""
+
+        def here(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.to(self.device)
+            if isinstance(value, dict):
+                return {name: here(part) for name, part in value.items()}
+            return type(value)(map(here, value)) if isinstance(value, list | tuple) else value
+
+        for name, value in checkpoint["inversion"].items():
+            setattr(self, name, here(value))
+        if self._rows is not None:
+            self._remaining = _some(self.objective, self._rows)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimiser of the image tensor; its rate is set before every pass."""
@@ -162,7 +192,7 @@ class Inversion(pl.LightningModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return the lengths of the segments: the loop's data are its own passes."""
-        whole, rest = divmod(self.steps - self.first, self.segment)
+        whole, rest = divmod(self.steps - self.passes, self.segment)
         return DataLoader([self.segment] * whole + [rest] * (rest > 0), batch_size=None)
 
     def _evaluate(self) -> Tensor:
@@ -170,7 +200,8 @@ class Inversion(pl.LightningModule):
         terms = self(jitter=True)
         # the sum's gradient is every image's own; a mean would tie an image to how many stand beside it
         loss = terms["energy"].sum()
-        loss.backward()
+        with self.compute.rounding():
+            loss.backward()
         self._keep({name: value.detach() for name, value in terms.items()})
         self.passes += 1
         return loss.detach()
@@ -261,39 +292,6 @@ def _some(objective: Match, rows: Tensor) -> Match:
     return some
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning's remarks for people who train networks (workers, tips, devices) from every batch of photos."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="pytorch_lightning")
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _trainer(options: Mapping[str, Any], callbacks: Sequence[pl.Callback]) -> pl.Trainer:
-    try:
-        with _quiet():
-            return pl.Trainer(
-                **{"accelerator": "auto", "devices": 1, **options},
-                max_epochs=1,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                callbacks=list(callbacks),
-                plugins=[LightningEnvironment()],  # under torchrun and SLURM as well every process is alone
-            )
-    except (MisconfigurationException, TypeError, ValueError) as error:
-        given = " ".join(f"trainer.{key}={value}" for key, value in options.items())
-        raise InvrepError(f"Lightning's Trainer does not take {given}: {' '.join(str(error).split())}") from None
-
-
 def solve(
     photos: Tensor,
     rows: Sequence[tuple[int, str, int]],
@@ -306,6 +304,8 @@ def solve(
     segment: int = 20,
     trainer: Mapping[str, Any] | None = None,
     callbacks: Sequence[pl.Callback] = (),
+    checkpoint: Checkpoint | None = None,
+    compute: Compute | None = None,
 ) -> Inversion:
     """Invert a batch of photos, some of them several times, and return the fitted :class:`Inversion`.
 
@@ -320,6 +320,8 @@ def solve(
         segment: passes between two recorded points of the curve.
         trainer: keyword arguments of Lightning's Trainer (accelerator, devices, precision).
         callbacks: Lightning callbacks.
+        compute: how the passes compute Φ; everything else is exact.
+        checkpoint: goes on from its file, where there is one, and writes it; None: no checkpoints.
 
     Raises:
         UnfitError: the representation does not take these photos.
@@ -328,17 +330,23 @@ def solve(
     owner = torch.tensor([index for index, _, _ in rows])
     stages = descent.stages(phi)
     inversion: Inversion | None = None
+    reached = checkpoint.reached() if checkpoint else 0
     before = getattr(phi, "straight_through", None)
     try:
-        for stage in stages:
+        for number, stage in enumerate(stages):
+            if number < reached:
+                continue
             margin = phi.jitter - 1 if stage.jitter else 0
             shape = (photos.shape[1], photos.shape[2] + margin, photos.shape[3] + margin)
             fixed = prior.for_shape(shape, phi)
-            runner = _trainer(trainer or {}, callbacks)
+            runner = make_trainer(trainer or {}, [*callbacks, *([checkpoint] if checkpoint else [])])
             device = runner.strategy.root_device
             if inversion is None:
                 asked = _asked(phi, photos, owner, device, objective)
-                start = _start(asked, photos[owner], rows, seed, shape, phi, fixed, stage)
+                if number == 0:
+                    start = _start(asked, photos[owner], rows, seed, shape, phi, fixed, stage)
+                else:  # the checkpoint has the images
+                    start = torch.zeros(len(rows), *shape, dtype=photos.dtype)
             else:
                 start = inversion.pixels.from_rgb(inversion.reconstruction()).detach()
             inversion = Inversion(
@@ -350,13 +358,18 @@ def solve(
                 segment=segment,
                 offsets=_offsets(rows, seed, margin, stage.plan(phi)[0]) if margin else None,
                 margin=margin,
+                compute=compute,
                 before=inversion,
                 last=stage is stages[-1],
             )
             if before is not None:
                 phi.straight_through = before or descent.straight_through
-            with _quiet():
-                runner.fit(inversion)
+            saved = None
+            if checkpoint is not None:
+                checkpoint.stage = number
+                saved = checkpoint.path if checkpoint.path.exists() else None
+            with quiet(), rounding("ieee"):
+                runner.fit(inversion, ckpt_path=saved, weights_only=True)
     except SystemExit:  # what Lightning makes of Ctrl-C, with further ones ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
@@ -372,7 +385,7 @@ def _asked(
     """Return the objective for the photos' own codes, of which every row has a copy."""
     phi.to(device, photos.dtype)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), rounding("ieee"):
             code = phi(photos.to(device))
     except InvrepError as error:
         raise UnfitError(str(error)) from None
@@ -420,9 +433,9 @@ def measure(inversion: Inversion, photos: Tensor | None) -> dict[str, Tensor]:
         photos: (B, C, H, W) in [0, 1], the photo of every row; None where there is none.
     """
     images = inversion.reconstruction()
-    found = inversion.objective.measures(inversion.phi(images))
+    with rounding("ieee"):
+        found = inversion.objective.measures(inversion.phi(images)) | inversion()
     if photos is not None:
         photos = photos.to(images)
         found |= {"psnr": psnr(images, photos), "ssim": ssim(images, photos)}
-    found |= inversion()
     return {name: value.double().cpu() for name, value in found.items()}

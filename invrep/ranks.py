@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from invrep.errors import InvrepError
+from invrep.errors import InvrepError, number
 
 POLL = 0.2  # seconds
 
@@ -37,25 +37,60 @@ class Rank:
         count: of all processes, on all machines.
         device: which of its machine's devices is its own.
         run: what all processes of one launch have in common, and no other launch has.
+        nodes: machines.
     """
 
     index: int
     count: int
     device: int
     run: str
+    nodes: int = 1
 
 
 def launched() -> Rank | None:
     """Return which rank torchrun or SLURM's srun has made of this process; None where neither has started several."""
     environment = os.environ
-    for index, count, device, run in (
-        ("RANK", "WORLD_SIZE", "LOCAL_RANK", ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")),
-        ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", ("SLURM_JOB_ID", "SLURM_STEP_ID")),
+    for index, count, device, run, nodes in (
+        ("RANK", "WORLD_SIZE", "LOCAL_RANK", ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT"), "GROUP_WORLD_SIZE"),
+        ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", ("SLURM_JOB_ID", "SLURM_STEP_ID"), "SLURM_NNODES"),
     ):
         if all(name in environment for name in (index, count, device)) and int(environment[count]) > 1:
             name = "-".join(environment.get(part, "") for part in run)
-            return Rank(int(environment[index]), int(environment[count]), int(environment[device]), name)
+            numbers = (int(environment[key]) for key in (index, count, device))
+            return Rank(*numbers, name, int(environment.get(nodes, 1)))
     return None
+
+
+def check_launch(devices: Any, nodes: Any, rank: Rank | None) -> None:
+    """Check Lightning's ``devices`` and ``num_nodes`` against what torchrun or srun has started.
+
+    Args:
+        devices: of each machine; 1 says nothing.
+        nodes: machines; 1 says nothing.
+        rank: which of the launcher's processes this is; None without a launcher.
+
+    Raises:
+        InvrepError: they are not valid, or another number has been started.
+    """
+    nodes = number("trainer.num_nodes", nodes, minimum=1, whole=True)
+    if rank is None:
+        if nodes > 1:
+            raise InvrepError(
+                f"trainer.num_nodes={nodes} is for processes that a launcher starts on {nodes} machines: srun "
+                f"--nodes={nodes} --ntasks-per-node=8 python train.py …, or torchrun --nnodes={nodes} "
+                f"--nproc-per-node=8 train.py … on each of them."
+            )
+        return
+    for key, asked, started, option in (
+        ("num_nodes", nodes, rank.nodes, "--nodes (srun) or --nnodes (torchrun)"),
+        ("devices", devices, rank.count // rank.nodes, "--ntasks-per-node (srun) or --nproc-per-node (torchrun)"),
+    ):
+        if isinstance(asked, int) and asked not in (1, started):
+            what = f"on {started} machine(s)" if key == "num_nodes" else f"{started} process(es) on each machine"
+            raise InvrepError(
+                f"trainer.{key}={asked} does not fit what was started, {what}: give {option} that number, or leave "
+                f"trainer.{key} out."
+            )
 
 
 def gpus(accelerator: str) -> int:

@@ -89,6 +89,7 @@ class Results:
         self.spread = folder / "spread.csv"
         self.grid = folder / "grid.png"
         self.config = folder / "config.yaml"
+        self.checkpoints = folder / "checkpoints"  # of inversions that are not finished
         self.ranks = folder / "ranks"  # where ranks that torchrun or SLURM started leave word
         self._shards: tuple[list[tuple[Path, int]], dict[int, Path]] = [], {}
 

@@ -7,30 +7,32 @@ import logging
 import math
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from invrep.callbacks import Bar, Record, Ticks
 from invrep.config import build, check
 from invrep.data import Batch, Keys, ahead, batches
-from invrep.errors import InvrepError
+from invrep.errors import InvrepError, choice
 from invrep.finish import Found, finish, summary
 from invrep.job import Job, assemble
-from invrep.ranks import gather, gpus, launched, leave_word, local_devices, spread
+from invrep.launch import share_machine
+from invrep.ranks import check_launch, gather, gpus, launched, leave_word, local_devices, spread
 from invrep.representations.listing import layers_table
 from invrep.representations.network import LISTING, Network
 from invrep.results import Done
+from invrep.sweep import in_multirun, noted
 from invrep.work import memory, room, share, work
 
 log = logging.getLogger(__name__)
@@ -40,9 +42,9 @@ VERSIONS = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "torchmet
 
 
 def run(config: DictConfig) -> float | None:
-    """Run one job and return the mean over photos and restarts of the relative error ‖Φ−Φ0‖²/‖Φ0‖².
+    """Run one job and return the mean over photos and restarts of ``metric``: the relative error ‖Φ−Φ0‖²/‖Φ0‖².
 
-    Where the objective is to raise an activation, the mean is of that.
+    Where the objective is to raise an activation, it is that unless the config says otherwise.
 
     Photos that are finished in the job's folder are skipped; a photo that cannot be read or inverted is reported at
     the end, after the others are done. Returns None for ``dry_run=true``.
@@ -51,9 +53,10 @@ def run(config: DictConfig) -> float | None:
         InvrepError: the config is wrong, nothing can be inverted, or some photos failed.
     """
     try:
-        return _run(config)
+        with noted() as tell:
+            return _run(config, tell)
     except InvrepError as error:
-        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        if in_multirun():
             # Hydra shows the first failure of a sweep only, at its end
             log.error("%s", error)
         raise
@@ -74,7 +77,7 @@ def keep_memory() -> None:
     mallopt(trim_threshold, 2**30)
 
 
-def _run(config: DictConfig) -> float | None:
+def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
     keep_memory()
     console = Console(highlight=False)
     config = config.copy()
@@ -86,17 +89,21 @@ def _run(config: DictConfig) -> float | None:
         wide = console if console.is_terminal else Console(highlight=False, width=160)
         wide.print(layers_table(network))
         return None
-    devices = local_devices(config.trainer.devices, config.trainer.accelerator)
+    rank = launched()
+    check_launch(config.trainer.devices, config.trainer.num_nodes, rank)
+    asked = share_machine(config.trainer.devices, config.trainer.accelerator) if rank is None else 1
+    devices = local_devices(asked, config.trainer.accelerator)
     if len(devices) == 1:
         config.trainer.devices = devices if gpus(config.trainer.accelerator) else 1
     job = assemble(config, console)
     results, phi = job.results, job.phi
+    tell(results.folder)
+    metric = _metric(job)
     planned = list(_plan(job))
     places = sorted(place for batch in planned for place in batch.places)
     if not places:
         _fail(job, done=0)
     done = results.done()
-    rank = launched()
     if rank is None or rank.index == 0:
         todo = _missing(job, planned, done)
         _show_plan(job, planned, todo, len(devices) if rank is None else rank.count)
@@ -139,11 +146,25 @@ def _run(config: DictConfig) -> float | None:
             if rank is not None or len(devices) > 1:
                 record.replay(results.mean_curves(Keys({job.photos.ids[place] for place in places}, config.restarts)))
             whole = not job.failures
+            if whole:  # of batches that were made up otherwise
+                shutil.rmtree(results.checkpoints, ignore_errors=True)
         finally:
             seen = record.close(found.table, results.grid, not whole, found.means)
     summary(job, found, seen)
     _fail(job, done=found.images)
-    return found.columns[job.kind.shows].mean
+    return found.columns[metric].mean
+
+
+def _metric(job: Job) -> str:
+    """Return the column of the table whose mean the job returns.
+
+    Raises:
+        InvrepError: the table has no such column.
+    """
+    shows = job.kind.shows
+    compared = ("psnr", "ssim") if "path" in job.config.data else ()  # with the photo
+    there = (shows, *(("root_error",) if shows == "error" else ()), *compared, "energy", "data")
+    return choice("metric", job.config.metric or shows, there)
 
 
 def _plan(job: Job) -> Iterator[Batch]:
@@ -260,9 +281,7 @@ def _count(number: int, noun: str, plural: str | None = None) -> str:
 
 def _group() -> str | None:
     """Return the sweep's name within a multirun, else None."""
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return None
-    return Path(HydraConfig.get().sweep.dir).name
+    return Path(HydraConfig.get().sweep.dir).name if in_multirun() else None
 
 
 def _provenance(config: DictConfig, weights: str | None) -> DictConfig:

@@ -18,6 +18,8 @@ from rich.console import Console
 from torch import Tensor
 
 from invrep.callbacks import Bar, Record, Report, Ticks
+from invrep.checkpoint import Checkpoint
+from invrep.config import build
 from invrep.data import Batch
 from invrep.errors import UnfitError
 from invrep.inversion import Inversion, measure, solve
@@ -125,6 +127,9 @@ def invert(
     if record is not None:
         record.photos, record.restarts = shown, counts.pop() if len(counts) == 1 else None
     config = job.config
+    every, checkpoint = config.checkpoint.every, None
+    if every is not None:
+        checkpoint = Checkpoint(job.results.checkpoints, every, named, tensors, config.log_every)
     began = time.monotonic()
     try:
         inversion = solve(
@@ -138,6 +143,8 @@ def invert(
             segment=config.log_every,
             trainer=config.trainer,
             callbacks=[callback] if record is None else [record, callback],
+            checkpoint=checkpoint,
+            compute=build(config.compute),
         )
     except UnfitError as error:
         job.failures |= {p.id: f"{p.name}: {error}" if p.open else str(error) for p in photos.values()}
@@ -172,6 +179,8 @@ def invert(
         kept.append(finished)
     pictures = [] if shown is None else [(photos[place].id, found[place].pixels) for place in places]
     write(_write, job, pictures, kept)
+    if checkpoint is not None:
+        write(checkpoint.remove)
 
 
 def _write(job: Job, photos: Sequence[tuple[str, Tensor]], found: Sequence[Finished]) -> None:

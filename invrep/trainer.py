@@ -1,0 +1,62 @@
+"""Lightning's Trainer as an inversion needs it: alone, quiet, and with nothing of its own written."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from invrep.errors import InvrepError
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Lightning's remarks for people who train networks (workers, tips, devices) from every batch of photos."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def make_trainer(options: Mapping[str, Any], callbacks: Sequence[pl.Callback]) -> pl.Trainer:
+    """Return a Trainer for one fit on one device.
+
+    Args:
+        options: arguments of Lightning's Trainer; ``num_nodes`` is for the launcher of ranks and not handed on.
+        callbacks: Lightning callbacks.
+
+    Raises:
+        InvrepError: the Trainer does not take the options.
+    """
+    options = {key: value for key, value in options.items() if key != "num_nodes"}  # of ranks, which are alone
+    if "precision" in options:
+        raise InvrepError(
+            "trainer.precision would round the image too; compute.precision=bf16 or tf32 is for the network alone."
+        )
+    try:
+        with quiet():
+            return pl.Trainer(
+                **{"accelerator": "auto", "devices": 1, **options},
+                max_epochs=1,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                callbacks=list(callbacks),
+                plugins=[LightningEnvironment()],  # under torchrun and SLURM as well every process is alone
+            )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        given = " ".join(f"trainer.{key}={value}" for key, value in options.items())
+        raise InvrepError(f"Lightning's Trainer does not take {given}: {' '.join(str(error).split())}") from None

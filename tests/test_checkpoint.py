@@ -1,0 +1,123 @@
+"""A long inversion that is broken off goes on from its checkpoint and ends where an unbroken one does, to the bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from invrep.api import representation
+from invrep.checkpoint import Checkpoint
+from invrep.config import build, preset
+from invrep.inversion import Inversion, solve
+
+ROWS = [(0, "a", 0), (0, "a", 1), (1, "b", 0)]
+
+
+class Breaks(pl.Callback):
+    """Breaks the process off at a pass, as often as it is asked to."""
+
+    def __init__(self, *passes: int) -> None:
+        self.passes = list(passes)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Inversion, *_: object) -> None:
+        if self.passes and pl_module.passes >= self.passes[0]:
+            self.passes.pop(0)
+            raise InterruptedError
+
+
+@pytest.fixture
+def small(photo: Tensor) -> Tensor:
+    return torch.stack([photo.mean(0, keepdim=True), photo.mean(0, keepdim=True).flip(2)])
+
+
+RECIPES = {
+    "adam in the fourier basis": ("natural", "adam", {"steps": 30}),
+    "two stages with jitter": ("ijcv16", "ijcv16", {"steps": 36, "polish": 12}),
+    "heavy ball": ("cvpr15", "cvpr15", {"steps": 30}),
+    "images that diverge": ("natural", "torch", {"name": "SGD", "lr": 3e3, "steps": 30}),
+    "images that are done": ("natural", "adam", {"steps": 30, "tolerance": 0.03}),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_broken_inversion_ends_as_an_unbroken_one(small: Tensor, tmp_path: Path, recipe: str) -> None:
+    prior, optim, options = RECIPES[recipe]
+
+    def run(checkpoint: Checkpoint | None, *callbacks: pl.Callback) -> Inversion:
+        return solve(
+            small,
+            ROWS,
+            phi=representation("hogb"),
+            prior=build(preset("prior", prior)),
+            descent=build(OmegaConf.merge(preset("optim", optim), options)),
+            segment=3,
+            trainer={"accelerator": "cpu"},
+            callbacks=callbacks,
+            checkpoint=checkpoint,
+        )
+
+    whole = run(None)
+    breaks = Breaks(11, 27 if "jitter" not in recipe else 33)
+    for _ in range(2):
+        with pytest.raises(InterruptedError):
+            run(Checkpoint(tmp_path, 6, ROWS, small, 3), breaks)
+        assert {p.suffix for p in tmp_path.iterdir()} == {".ckpt"}
+    checkpoint = Checkpoint(tmp_path, 6, ROWS, small, 3)
+    assert checkpoint.reached() == (recipe == "two stages with jitter")
+    broken = run(checkpoint)
+    assert torch.equal(broken.image, whole.image) and torch.equal(broken.reconstruction(), whole.reconstruction())
+    for name in ("active", "done", "pace"):
+        assert torch.equal(getattr(broken, name), getattr(whole, name))
+    assert (broken.passes, broken.first, broken.steps) == (whole.passes, whole.first, whole.steps)
+    assert [at for at, _ in broken.curve] == [at for at, _ in whole.curve]
+    for (_, ours), (_, theirs) in zip(broken.curve, whole.curve, strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name].nan_to_num(), theirs[name].nan_to_num()) for name in ours)
+    if recipe == "images that diverge":
+        assert bool((whole.pace < 1).any())
+    if recipe == "images that are done":
+        assert bool(whole.done.any()) and not bool(whole.done.all())
+    checkpoint.remove()
+    assert not tmp_path.exists()
+
+
+def test_the_same_command_goes_on_from_the_checkpoint(job, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = ("rep=hogb", f"data.path={photos}", "data.limit=2", "optim.steps=12", "checkpoint.every=4")
+    evaluate, passes = Inversion._evaluate, []
+    limit = 9
+
+    def counted(self: Inversion) -> Tensor:
+        if len(passes) == limit:
+            raise KeyboardInterrupt
+        passes.append(self.passes)
+        return evaluate(self)
+
+    monkeypatch.setattr(Inversion, "_evaluate", counted)
+    outcome = job(*base)
+    assert outcome.status == 1 and "Interrupted; what is finished is kept" in outcome.err
+    (kept,) = (outcome.folder / "checkpoints").iterdir()
+    # another batch, other restarts, other points of the curve: none of theirs
+    passes.clear()
+    for other in ("restarts=2", "data.batch_size=1", "log_every=4"):
+        job(*base, other, "optim.steps=12")
+        assert passes[0] == 0
+        passes.clear()
+    limit = 1000
+    outcome = job(*base)
+    assert outcome.status == 0 and passes == [8, 9, 10, 11], (passes, outcome.err)
+    assert not kept.parent.exists()
+    whole = job(*base, "checkpoint.every=null", "output=whole")
+    (folder,) = (whole.output.parent / "whole").iterdir()
+    for name in ("reconstructions.safetensors", "curves.csv"):
+        assert (folder / name).read_bytes() == (outcome.folder / name).read_bytes()
+
+
+@pytest.mark.parametrize("every", ["0", "often", "true", "1.5"])
+def test_a_wrong_number_of_passes(job, every: str) -> None:
+    outcome = job(f"checkpoint.every={every}")
+    assert outcome.status == 1 and f"checkpoint.every={every.title() if every == 'true' else every}" in outcome.err
