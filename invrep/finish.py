@@ -139,7 +139,7 @@ def _draw(job: Job, photos: Sequence[Photo], rows: dict[Key, dict[str, Any]]) ->
         if original is not None:
             captions = [f"{shows} {_short(shows, rows[key][shows])}" for key in some]
             shown = None if photo.path is None else original
-            drawn.append(GridRow(shown, [pixels[key] for key in some], captions, _boxes(job, original)))
+            drawn.append(GridRow(shown, [pixels[key] for key in some], captions, boxes(job, original)))
     title = f"{job.config.name} {job.config.layer}" if job.config.layer is not None else job.config.name
     if not job.kind.needs_photo and shows == "activation":
         title += f" {job.config.objective.channels}"
@@ -153,7 +153,7 @@ def _short(shows: str, value: float) -> str:
 
 
 @torch.no_grad()
-def _boxes(job: Job, pixels: Tensor) -> list[tuple[int, int, int, int]]:
+def boxes(job: Job, pixels: Tensor) -> list[tuple[int, int, int, int]]:
     """Return what the region of the code that is asked for sees, for each part of the code; nothing for all of it."""
     if (region := job.config.objective.get("region")) is None:
         return []
