@@ -45,9 +45,10 @@ class Experiment(Callback):
             if not isinstance(config.quick, bool):
                 raise InvrepError(f"quick={config.quick} is not valid: expected true or false.")
             if config.quick:
+                small = {key: value for key, value in config.miniature.items() if value is not None}
                 with read_write(config.hydra.sweeper):
                     # what is given on the command line comes after it
-                    config.hydra.sweeper.params = {**(config.hydra.sweeper.params or {}), **config.miniature}
+                    config.hydra.sweeper.params = {**(config.hydra.sweeper.params or {}), **small}
             else:
                 build(config.rep)
             _images(config, {})
