@@ -36,7 +36,7 @@ def plot(
     spread: str = "sem",
     labels: Labels | None = None,
 ) -> list[Path]:
-    """Plot means over photos against a key, one panel for each value, as PNG and PDF; the numbers as CSV.
+    """Plot means over photos against a key, one panel for each value that there is, as PNG and PDF; the numbers as CSV.
 
     Args:
         cells: the sweep's jobs.
@@ -50,11 +50,12 @@ def plot(
     choice("spread", spread, ("std", "sem"))
     lines, labels = listed(lines), labels or {}
     places = list(dict.fromkeys(label_of(cell.values, [x]) for cell in cells))
-    figure = Figure(figsize=(max(3.2, 0.3 * len(places) + 1), 2.2 * len(values)), dpi=DPI, layout="constrained")
+    panels_of = [value for value in values if any(cell.numbers(value) for cell in cells)] or list(values)
+    figure = Figure(figsize=(max(3.2, 0.3 * len(places) + 1), 1.8 * len(panels_of)), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(len(values), 1, sharex=True, squeeze=False)[:, 0]
+    panels = dict(zip(panels_of, figure.subplots(len(panels_of), 1, sharex=True, squeeze=False)[:, 0], strict=True))
     table_lines = []
-    for panel, (value, name) in zip(panels, values.items(), strict=True):
+    for value, name in values.items():
         for key in dict.fromkeys(label_of(cell.values, lines) for cell in cells):
             points = []
             for cell in cells:
@@ -64,17 +65,20 @@ def plot(
                     points.append((places.index(label_of(cell.values, [x])), middle, around))
                     ends = ["" if math.isnan(number) else f"{number:.6g}" for number in (middle, around)]
                     table_lines.append([value, cell.values[x], *key, *ends, len(numbers), cell.status])
+            if value not in panels:
+                continue
             across, up, bars = zip(*points, strict=True)
             bars = [0 if math.isnan(bar) else bar for bar in bars]
             label = named(lines, key, labels) or None
-            panel.errorbar(across, up, yerr=bars, marker="o", markersize=3, linewidth=1, capsize=2, label=label)
-        panel.set_ylabel(name, fontsize=7)
+            panels[value].errorbar(across, up, yerr=bars, marker="o", markersize=3, linewidth=1, capsize=2, label=label)
+    for value, panel in panels.items():
+        panel.set_ylabel(values[value], fontsize=7)
         panel.set_ylim(bottom=0)
         panel.tick_params(labelsize=6)
         panel.grid(alpha=0.3)
         if lines:
             panel.legend(fontsize=6)
-    panels[-1].set_xticks(range(len(places)), [named([x], place, labels) for place in places], rotation=60, ha="right")
+    panel.set_xticks(range(len(places)), [named([x], place, labels) for place in places], rotation=60, ha="right")
     header = ["value", x, *lines, "mean", "std" if spread == "std" else "1.96 sem", "n", "status"]
     files = figure_files(figure)
     return save(stem, {**files, ".csv": lambda path: write_csv(path, header, table_lines)})
