@@ -55,7 +55,7 @@ def plot(
     FigureCanvasAgg(figure)
     panels = dict(zip(panels_of, figure.subplots(len(panels_of), 1, sharex=True, squeeze=False)[:, 0], strict=True))
     table_lines = []
-    for value, name in values.items():
+    for value in values:
         for key in dict.fromkeys(label_of(cell.values, lines) for cell in cells):
             points = []
             for cell in cells:
