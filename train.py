@@ -6,6 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from invrep.errors import one_sentence
+from invrep.experiments import laid_out
 from invrep.launch import all_failures
 
 
@@ -18,5 +19,5 @@ def main(config: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    with one_sentence(), all_failures():
+    with one_sentence(), all_failures(), laid_out():
         main()

@@ -249,7 +249,7 @@ def _draw(job: Job, places: Sequence[int]) -> None:
         some = [key for key in rows if key[0] == photo.id]
         captions = [f"{shows} {_short(shows, rows[key][shows])}" for key in some]
         shown = read.pixels if photo.open else None
-        drawn.append(GridRow(shown, [pixels[key] for key in some], captions, _boxes(job, read.pixels)))
+        drawn.append(GridRow(shown, [pixels[key] for key in some], captions, boxes(job, read.pixels)))
     title = f"{job.config.name} {job.config.layer}" if job.config.layer is not None else job.config.name
     if not job.kind.needs_photo and shows == "activation":
         title += f" {job.config.objective.channels}"
@@ -263,7 +263,7 @@ def _short(shows: str, value: float) -> str:
 
 
 @torch.no_grad()
-def _boxes(job: Job, pixels: Tensor) -> list[tuple[int, int, int, int]]:
+def boxes(job: Job, pixels: Tensor) -> list[tuple[int, int, int, int]]:
     """Return what the region of the code that is asked for sees, for each part of the code; nothing for all of it."""
     if (region := job.config.objective.get("region")) is None:
         return []

@@ -55,6 +55,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     import invrep.run
     import train
     from invrep.errors import one_sentence
+    from invrep.experiments import laid_out
     from invrep.launch import all_failures
 
     monkeypatch.chdir(tmp_path)
@@ -74,7 +75,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         )
         status = 0
         try:
-            with one_sentence(), all_failures():
+            with one_sentence(), all_failures(), laid_out():
                 train.main()
         except SystemExit as error:
             status = int(error.code or 0)

@@ -1,0 +1,141 @@
+"""Every experiment in miniature, and what becomes of jobs that fail."""
+
+import csv
+import statistics
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from PIL import Image
+
+from invrep.config import FOLDER, build
+from invrep.sweep import swept
+
+EXPERIMENTS = sorted(
+    path.relative_to(FOLDER / "experiment").with_suffix("").as_posix()
+    for path in (FOLDER / "experiment").rglob("*.yaml")
+    if path.parent.name != "base"
+)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_runs_in_miniature_and_is_laid_out(job, photos, name):
+    where = () if name in ("ijcv16/classes", "ijcv16/filters") else (f"data.path={photos}",)
+    outcome = job(f"experiment={name}", "quick=true", *where, "logger=none", "output=out", defaults=False)
+    assert outcome.status == 0, outcome.err
+    folder = outcome.output / "experiments" / name
+    jobs = swept(folder)
+    assert jobs and {one.status for one in jobs} == {"done"}
+    laid_out = [Path(line.removeprefix("laid out: ")) for line in outcome.out.splitlines() if "laid out" in line]
+    assert laid_out
+    for path in laid_out:
+        if path.suffix == ".png":
+            with Image.open(path) as picture:
+                picture.load()
+                assert len(set(picture.convert("L").resize((64, 64)).tobytes())) > 5
+        elif path.suffix == ".pdf":
+            assert path.read_bytes().startswith(b"%PDF")
+        elif path.suffix == ".csv":
+            lines = list(csv.DictReader(path.open(encoding="utf-8")))
+            # random weights tell no classes
+            assert {"done"} <= {line["status"] for line in lines} <= {"done", "no value"}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_layers_of_a_whole_sweep_exist(name):
+    """The miniatures take a few of them only."""
+    with initialize_config_dir(str(FOLDER.resolve()), version_base="1.3"):
+        config = compose("config", [f"experiment={name}"], return_hydra_config=True)
+    if "layer" not in config.rep:
+        return
+    asked = {config.layer}
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    for override in OverridesParser.create().parse_overrides(params):
+        if override.is_sweep_override():
+            for value in override.sweep_iterator():
+                asked |= (
+                    {value} if override.key_or_group == "layer" else {value["layer"]} if type(value) is dict else set()
+                )
+    config.rep.layer = "list"
+    assert asked <= {path for path, _ in build(config.rep).module.named_modules()}
+
+
+@pytest.fixture
+def sweep(job, photos):
+    """HOG and HOGb with a cell that fits and one that does not, of a photo and of a file that is none."""
+    (photos / "aa.jpg").write_text("not a photo")
+    overrides = (
+        "-m",
+        "experiment=cvpr15/table1",
+        "quick=true",
+        "rep=hog,hogb",
+        "rep.cell=8,7",
+        "layout.table.columns=[rep,rep.cell]",
+        "logger=none",
+        "output=out",
+    )
+
+    def run(*more):
+        return job(*overrides, f"data.path={photos}", *more, defaults=False)
+
+    return run
+
+
+def test_what_failed_is_marked_and_the_same_command_goes_on(sweep, photos):
+    broken = sweep()
+    folder = broken.output / "experiments/cvpr15/table1"
+    assert broken.status == 1 and "4 of 4 jobs failed" in broken.out
+    jobs = swept(folder)
+    assert [job.status for job in jobs] == ["failed"] * 4
+    assert "aa.jpg" in jobs[0].message and "cell" in jobs[1].message and jobs[1].results is None
+    assert [(job.values["rep"], job.values["rep.cell"]) for job in jobs] == [
+        ("hog", 8), ("hog", 7), ("hogb", 8), ("hogb", 7)
+    ]  # fmt: skip
+    text = (folder / "table.md").read_text(encoding="utf-8")
+    assert text.count("†") == 2 * 2 + 1 and "| failed |" in text and "HOGgle" in text
+
+    (photos / "aa.jpg").unlink()
+    mended = sweep("data.limit=3")
+    assert mended.status == 1 and "1 of 3 are finished" in mended.out and "2 of 4 jobs failed" in mended.out
+    jobs = swept(folder)
+    assert [job.status for job in jobs] == ["done", "failed", "done", "failed"]
+    lines = list(csv.DictReader((folder / "table.csv").open(encoding="utf-8")))
+    cell = next(line for line in lines if line["value"] == "root_error" and line["rep"] == "hogb")
+    roots = [100 * row["root_error"] for row in jobs[2].results.rows().values()]
+    assert float(cell["mean"]) == pytest.approx(statistics.mean(roots), rel=1e-5)
+    assert float(cell["std"]) == pytest.approx(statistics.stdev(roots), rel=1e-5)
+    assert (cell["n"], cell["status"]) == ("3", "done")
+    shown = f"{statistics.mean(roots):.1f} ± {statistics.stdev(roots):.1f}"
+    latex = (folder / "table.tex").read_text(encoding="utf-8")
+    assert shown in (folder / "table.md").read_text(encoding="utf-8") and shown.replace("±", r"$\pm$") in latex
+
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    again = sweep("data.limit=3")
+    assert "3 of 3 are finished" in again.out
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_the_command_line_has_the_last_word(job, photos):
+    given = ("prior=natural", "optim=adam", "optim.steps=3", "prior.tv.weight=7", f"data.path={photos}")
+    outcome = job("experiment=cvpr15/fig4", "quick=true", *given, "logger=none", "output=out", defaults=False)
+    (only,) = swept(outcome.output / "experiments/cvpr15/fig4")
+    config = OmegaConf.load(only.results.config)
+    assert (config.prior.tv.weight, config.optim.name, config.optim.steps, config.prior.sigma) == (7, "Adam", 3, "auto")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("experiment=cvpr15/fig6",), "imagenet-caffe-ref.mat"),
+        (("experiment=ijcv16/classes",), "imagenet-vgg-verydeep-16.mat"),
+        (("experiment=cvpr15/fig3", "data.path=nowhere"), "data.path=nowhere"),
+        (("experiment=cvpr15/fig3", "quick=yes please"), "quick=yes please"),
+        (("experiment=cvpr15/fig33",), "cvpr15/fig3"),
+    ],
+)
+def test_what_no_job_can_do_without_is_said_once(job, overrides, said):
+    outcome = job(*overrides, "logger=none", "output=out", defaults=False)
+    assert outcome.status == 1 and said in outcome.err and outcome.err.count("\n") == 1
+    assert not outcome.output.exists()
