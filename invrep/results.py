@@ -161,6 +161,18 @@ class Results:
                         total[1] += 1
         return [(at, {name: total / n for name, (total, n) in sums[at].items()}) for at in sorted(sums)]
 
+    def curve_points(self, keys: Sequence[Key]) -> dict[Key, list[dict[str, float]]]:
+        """Return the recorded points of some pre-images' curves: pass, error or activation, energy and its terms."""
+        found: dict[Key, list[dict[str, float]]] = {key: [] for key in keys}
+        for point in self._read(self.curves):
+            key = (point.pop("image"), point.pop("restart"))
+            if key in found:
+                found[key].append(point)
+        for key, _, meta in self._parts():
+            if key in found:
+                found[key] = [{"pass": at, **values} for at, values in json.loads(meta["curve"])]
+        return found
+
     def pixels(self, keys: Sequence[Key] | None = None) -> dict[Key, Tensor]:
         """Return the reconstructions, (C, H, W) each, of the given keys or of all that are finished."""
         wanted = None if keys is None else set(keys)
@@ -218,6 +230,10 @@ class Results:
     def photo(self, image: str) -> Path:
         """Return where the PNG of a photo, as Φ saw it, is."""
         return self.folder / "photos" / f"{file_name(image)}.png"
+
+    def film(self, image: str, restart: int, suffix: str) -> Path:
+        """Return where the film of a reconstruction is, with suffix ``mp4`` or ``gif``."""
+        return self.folder / "videos" / f"{file_name(image)}.{restart}.{suffix}"
 
     def code(self, image: str) -> Path:
         """Return where the code of a photo is."""

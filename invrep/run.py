@@ -24,9 +24,11 @@ from invrep.callbacks import Bar, Record, Ticks
 from invrep.config import build, check
 from invrep.data import Batch, Photo, batches
 from invrep.errors import InvrepError
+from invrep.film import film_format
 from invrep.finish import Found, finish, summary
 from invrep.job import Job, assemble
 from invrep.ranks import gather, gpus, launched, leave_word, local_devices, spread
+from invrep.representations.base import Geometry
 from invrep.representations.listing import layers_table
 from invrep.representations.network import LISTING, Network
 from invrep.results import Key
@@ -77,6 +79,7 @@ def _run(config: DictConfig) -> float | None:
     console = Console(highlight=False)
     config = config.copy()
     check(config)
+    film_format(config.video)
     if config.layer in LISTING:
         network = build(config.rep)
         if not isinstance(network, Network):
@@ -119,7 +122,7 @@ def _run(config: DictConfig) -> float | None:
             leave_word(results.ranks, rank, job.failures)
             return None
     with results.held():
-        results.save_config(_provenance(config, phi.weights_id))
+        results.save_config(_provenance(job, next(iter(sizes))))
         record = Record(
             config.logger,
             folder=results.folder,
@@ -252,17 +255,49 @@ def _group() -> str | None:
     return Path(HydraConfig.get().sweep.dir).name
 
 
-def _provenance(config: DictConfig, weights: str | None) -> DictConfig:
-    """Return the resolved config with what else a result depends on: versions, commit, command, weights."""
-    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+def _provenance(job: Job, photo: Photo) -> DictConfig:
+    """Return the resolved config with what else a result depends on: versions, commit, command, weights.
+
+    ``used`` in it says which presets were chosen and what automatic values came to, for Φ and one of the photos.
+    """
+    resolved = OmegaConf.create(OmegaConf.to_container(job.config, resolve=True))
+    resolved.used = _used(job, photo)
     resolved.provenance = {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "commit": _commit(),
-        "weights": weights,
+        "weights": job.phi.weights_id,
         "versions": {"invrep": version("invrep"), "python": platform.python_version()}
         | {name: version(name) for name in VERSIONS},
     }
     return resolved
+
+
+def _used(job: Job, photo: Photo) -> dict[str, Any]:
+    """Return, by short names, what tells jobs apart: presets by name, the layer, and each λ and C as a number."""
+    config, phi = job.config, job.phi
+    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    several = OmegaConf.is_config(config.layer)
+    layer = " + ".join(map(str, config.layer)) if several else config.layer
+    weight = config.objective.get("weight")
+    if weight == "auto":
+        pixels = job.read(photo)
+        weight = None if pixels is None else job.asked_of(pixels).weight
+    try:
+        (seen,) = phi.geometry(*job.size(photo))
+    except (InvrepError, ValueError):  # a photo that does not fit, or several layers
+        seen = Geometry((math.inf, math.inf), None)
+    local = seen.stride is not None and math.inf not in seen.field
+    return {
+        "rep": config.name,
+        "layer": layer,
+        **{group: choices.get(group) for group in ("objective", "prior", "optim")},
+        "objective_weight": weight,
+        **{f"{name}_weight": value for name, value in job.prior.weights(phi).items()},
+        "passes": job.descent.plan(phi)[0],
+        "receptive_field": phi.receptive_field,  # of one position, in pixels; null: the whole image, or several layers
+        "stride": phi.stride,
+        "start": list(map(int, seen.start)) if local else None,  # top and left of what position (0, 0) sees
+    }
 
 
 def _commit() -> str | None:

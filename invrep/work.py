@@ -16,6 +16,7 @@ from torch import Tensor
 from invrep.callbacks import Record, Report, Ticks
 from invrep.data import Photo
 from invrep.errors import UnfitError
+from invrep.film import Film, film_format
 from invrep.inversion import Inversion, measure, solve
 from invrep.job import Job, assemble
 from invrep.ranks import gpus
@@ -67,6 +68,8 @@ def invert(job: Job, missing: Sequence[tuple[Photo, int]], record: Record | None
     if record is not None:
         record.photos, record.restarts = photos, counts.pop() if len(counts) == 1 else None
     config = job.config
+    suffix = film_format(config.video)
+    film = Film() if suffix else None
     began = time.monotonic()
     try:
         inversion = solve(
@@ -79,7 +82,7 @@ def invert(job: Job, missing: Sequence[tuple[Photo, int]], record: Record | None
             seed=config.seed,
             segment=config.log_every,
             trainer=config.trainer,
-            callbacks=[callback] if record is None else [record, callback],
+            callbacks=[part for part in (record, callback, film) if part is not None],
         )
     except UnfitError as error:
         job.failures |= {p.id: f"{p.path}: {error}" if p.path else str(error) for p in readable}
@@ -104,7 +107,7 @@ def invert(job: Job, missing: Sequence[tuple[Photo, int]], record: Record | None
     classes = None
     if photos is not None:
         classes = job.classifier(photos.to(job.phi.mean.device), inversion.reconstruction().detach())
-    for finished, seen in zip(found, classes or [{}] * len(found), strict=True):
+    for k, (finished, seen) in enumerate(zip(found, classes or [{}] * len(found), strict=True)):
         image, restart = finished.row["image"], finished.row["restart"]
         if not math.isfinite(finished.row["energy"]) or finished.row["failed"]:
             job.failures[image] = (
@@ -113,6 +116,8 @@ def invert(job: Job, missing: Sequence[tuple[Photo, int]], record: Record | None
             )
             continue
         del finished.row["failed"]
+        if film is not None:  # before what makes the pre-image count as finished
+            film.save(k, job.results, image, restart, display=config.display, suffix=suffix)
         finished.row |= {"seconds": seconds, "content": contents[image], **seen}
         job.results.save(image, restart, finished, config.display)
 
