@@ -6,6 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from invrep.errors import one_sentence
+from invrep.report import paged
 
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="config")
@@ -17,5 +18,5 @@ def main(config: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    with one_sentence():
+    with one_sentence(), paged():
         main()

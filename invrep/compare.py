@@ -12,14 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from invrep.errors import InvrepError
 from invrep.results import Key, Results
+from invrep.sweep import JOBS, SweptJob, swept
 
 PRESETS = ("rep", "layer", "objective", "prior", "optim")  # by their names in a config's ``used``
 # what changes only how a job runs or is shown, or how much of it there is
@@ -39,17 +38,18 @@ class Run:
 
     Attributes:
         results: its folder.
-        overrides: what it was given, as a sweep's file has it; empty for a single job.
-        status: ``done``, ``running`` or ``failed``.
-        message: why it failed.
+        job: what its sweep knows of it; None for a folder by itself.
         point: what tells it from the other jobs, filled in by :func:`compare`: a config key → its value.
     """
 
     results: Results
-    overrides: Sequence[str] = ()
-    status: str = "done"
-    message: str = ""
+    job: SweptJob | None = None
     point: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def status(self) -> str:
+        """``done``, ``running`` or ``failed``."""
+        return self.job.status if self.job else "done"
 
     @cached_property
     def config(self) -> DictConfig | None:
@@ -73,8 +73,7 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """What may tell this job from another one: presets by their names, then every value of its config."""
         if self.config is None:
-            given = OverridesParser.create().parse_overrides(list(self.overrides))
-            return {one.key_or_group: one.value() for one in given}
+            return self.job.values
         named = {key: self.used[key] for key in PRESETS if self.used.get(key) is not None}
         flat = dict(_flat(OmegaConf.to_container(self.config)))
         return named | {key: value for key, value in flat.items() if not UNRELATED.match(key)} | named
@@ -115,7 +114,7 @@ def find_runs(places: Iterable[Path]) -> list[Run]:
     for place in places:
         if not place.is_dir():
             raise InvrepError(f"There is no folder {place}; give folders of jobs or of a sweep, or the outputs folder.")
-        runs = _sweep(place) if any(place.glob("jobs/*.yaml")) else _jobs(place)
+        runs = _sweep(place) if any((place / JOBS).glob("*.yaml")) else _jobs(place)
         if not runs:
             raise InvrepError(
                 f"No job is in {place}; expected one of outputs/REP-LAYER-HASH, outputs/sweeps/TIME or outputs, with "
@@ -132,20 +131,13 @@ def _jobs(place: Path) -> list[Run]:
 
 
 def _sweep(place: Path) -> list[Run]:
-    runs = []
-    for path in sorted(place.glob("jobs/*.yaml")):
-        try:
-            job = OmegaConf.to_container(OmegaConf.load(path))
-            folder = place / job["folder"] if job.get("folder") else path.with_suffix("")
-            run = Run(
-                Results(folder), job.get("overrides") or (), str(job.get("status")), str(job.get("message") or "")
-            )
-            _ = run.settings
-        except (YAMLError, OmegaConfBaseException, OverrideParseException, AttributeError) as error:
-            first = " ".join(str(error).split())[:200]
-            raise InvrepError(f"{path} cannot be read as the file of a sweep's job: {first}") from None
-        runs.append(run)
-    return runs
+    try:
+        jobs = swept(place)
+    except (YAMLError, OmegaConfBaseException, AttributeError, ValueError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise InvrepError(f"{place / JOBS} holds what is no file of a sweep's job: {first}") from None
+    # one that failed before it had a folder has nothing in that of its number
+    return [Run(job.results or Results(place / JOBS / str(job.number)), job) for job in jobs]
 
 
 def _flat(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:

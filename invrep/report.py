@@ -7,31 +7,31 @@ are few; those of large sweeps are linked, relative to the page.
 from __future__ import annotations
 
 import argparse
-import base64
 import hashlib
-import io
+import logging
 import math
-import os
 import shlex
 import statistics
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import quote
+from typing import Any
 
+from hydra.experimental.callback import Callback
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from omegaconf import OmegaConf
-from PIL import Image
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.progress import track
 
 from invrep.compare import Run, compare, find_runs, words
 from invrep.errors import one_sentence
+from invrep.ranks import launched
 from invrep.results import Key, Results
+from invrep.sweep import swept as swept_jobs
+from invrep.thumbnails import Pictures, as_base64
 
+log = logging.getLogger(__name__)
 NAME = "report.html"
 TEMPLATES = Path(__file__).parent / "page"
 MOST_PICTURES = 12_000  # thumbnails on one page; photos beyond are left out of the grid, not of the table
@@ -49,83 +49,6 @@ HEADINGS = {
 }
 PERCENT = {"error", "root_error", "pairwise_error", "class_kept", "spread_code"}
 OF_A_PICTURE = tuple(name for name in HEADINGS if not name.startswith("spread_"))
-
-
-class Picture(NamedTuple):
-    """A picture on the page: its thumbnail's number, and its place among the full sizes; -1 where the file is lost."""
-
-    thumb: int
-    full: int
-
-
-class Pictures:
-    """All pictures of a page; files of equal content (the photo, of every job) are kept once.
-
-    Args:
-        page: the folder in which the page will lie, to which links are relative.
-        side: pixels of a thumbnail's longer side.
-        embed: whether full sizes and films are put into the page.
-    """
-
-    def __init__(self, page: Path, side: int, embed: bool) -> None:
-        self.page, self.side, self.embed = page, side, embed
-        self.thumbs: list[str] = []
-        self.full: list[str] = []
-        self.paths: dict[Path, Picture] = {}
-        self.contents: dict[bytes, Picture] = {}
-
-    def add(self, paths: Sequence[Path], console: Console) -> None:
-        """Take in the pictures at some paths, several at a time."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            done = pool.map(self._encode, paths)
-            bar = track(done, "pictures", total=len(paths), console=console, transient=True)
-            for path, encoded in zip(paths, bar, strict=True):
-                if encoded is None:
-                    self.paths[path] = Picture(-1, -1)
-                    continue
-                content, thumb, full = encoded
-                if content not in self.contents:
-                    self.contents[content] = Picture(len(self.thumbs), len(self.full))
-                    self.thumbs.append(thumb)
-                    self.full.append(full)
-                self.paths[path] = self.contents[content]
-
-    def _encode(self, path: Path) -> tuple[bytes, str, str] | None:
-        """Return what identifies a PNG's content, its thumbnail and its full size or the link to it."""
-        try:
-            data = path.read_bytes()
-            image = Image.open(io.BytesIO(data)).convert("RGB")
-        except (OSError, SyntaxError, ValueError):
-            return None
-        full = _uri(_webp(image, 90), "image/webp") if self.embed else self.link(path)
-        small = image.copy()
-        small.thumbnail((self.side, self.side), Image.Resampling.LANCZOS)
-        # of linked pictures two files of equal content are two links
-        return (data if self.embed else str(path).encode(errors="surrogateescape")), _base64(_webp(small, 75)), full
-
-    def film(self, path: Path) -> str:
-        """Return the address of a film."""
-        if not self.embed:
-            return self.link(path)
-        return _uri(path.read_bytes(), "video/mp4" if path.suffix == ".mp4" else "image/gif")
-
-    def link(self, path: Path) -> str:
-        """Return a file's address relative to the page."""
-        return quote(os.fsencode(os.path.relpath(path.resolve(), self.page.resolve())))
-
-
-def _webp(image: Image.Image, quality: int) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=quality, method=3)
-    return file.getvalue()
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def _uri(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{_base64(data)}"
 
 
 def write(places: Sequence[Path], path: Path, console: Console) -> None:
@@ -153,7 +76,7 @@ def write(places: Sequence[Path], path: Path, console: Console) -> None:
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     html = environment.get_template("report.html.j2").render(
         script=Markup(script),
-        script_hash=_base64(hashlib.sha256(script.encode()).digest()),
+        script_hash=as_base64(hashlib.sha256(script.encode()).digest()),
         style=Markup(style),
         title=_title(runs, swept),
         facts=_facts(runs, data),
@@ -201,7 +124,8 @@ def _table(runs: Sequence[Run], swept: Mapping[str, Sequence[Any]]) -> dict[str,
     names = [name for name in HEADINGS if any(name in run.means for run in runs)]
     # the same in all jobs, and said elsewhere
     names = [n for n in names if n != "passes" or len({run.means[n] for run in runs if n in run.means}) > 1]
-    lambdas = ["tv_weight"] if len({run.used.get("tv_weight") for run in runs}) > 1 and _is_new(swept) else []
+    lambdas = ["tv_weight"] if len({run.used.get("tv_weight") for run in runs}) > 1 else []
+    lambdas = [] if "prior.tv.weight" in swept else lambdas
     has_field = any(run.used.get("receptive_field") for run in runs)
     headings = [(key, SYMBOLS.get(key, key), False) for key in swept] or [("rep", "job", False)]
     headings += [("field", "field, px", True)] * has_field + [(key, "λ_V used", True) for key in lambdas]
@@ -221,10 +145,6 @@ def _table(runs: Sequence[Run], swept: Mapping[str, Sequence[Any]]) -> dict[str,
         ]
         rows.append(cells)
     return {"headings": headings, "rows": rows}
-
-
-def _is_new(swept: Mapping[str, Any]) -> bool:
-    return "prior.tv.weight" not in swept
 
 
 def _mean(name: str, mean: float, std: float) -> str:
@@ -249,50 +169,39 @@ def _label(run: Run) -> str:
 
 def _data(runs: Sequence[Run], swept: Mapping[str, Sequence[Any]], page: Path, console: Console) -> dict[str, Any]:
     """Return what the page's script shows, as JSON takes it."""
-    photos: dict[tuple[str, str], int] = {}  # id and content: two folders may have a photo of one name
-    for run in runs:
-        for (image, _), row in run.rows.items():
-            photos.setdefault((image, row["content"]), len(photos))
-    pictures = sum(len(run.rows) for run in runs) + len(photos)
-    kept = len(photos) if pictures <= MOST_PICTURES else max(1, MOST_PICTURES * len(photos) // pictures)
-    order = sorted(photos)[:kept]
+    # by id and content: two folders may have a photo of one name
+    there = sorted({(image, row["content"]) for run in runs for (image, _), row in run.rows.items()})
+    pictures = sum(len(run.rows) for run in runs) + len(there)
+    order = there[: max(1, MOST_PICTURES * len(there) // max(pictures, MOST_PICTURES))]
     photos = {key: k for k, key in enumerate(order)}
-    shown = [[key for key, row in run.rows.items() if (key[0], row["content"]) in photos] for run in runs]
-    count = sum(map(len, shown)) + len(photos)
-    side = next((side for most, side in SIDES if count <= most), SIDES[-1][1])
-    files = [run.results.picture(*key) for run, keys in zip(runs, shown, strict=True) for key in keys]
-    files += [run.results.photo(image) for run, keys in zip(runs, shown, strict=True) for image, _ in keys]
-    files = list(dict.fromkeys(files))
-    films = [film for run, keys in zip(runs, shown, strict=True) for key in keys if (film := _film(run, key))]
-    # of a PNG a WebP of this quality is a third, and base64 adds a third
+    shown = [(run, [key for key, row in run.rows.items() if (key[0], row["content"]) in photos]) for run in runs]
+    files = [run.results.picture(*key) for run, keys in shown for key in keys]
+    count = len(files) + len(photos)
+    files = list(dict.fromkeys([*files, *(run.results.photo(image) for run, keys in shown for image, _ in keys)]))
+    films = [film for run, keys in shown for key in keys if (film := _film(run, key))]
+    # a WebP of this quality is a third of a PNG
     size = sum(f.stat().st_size for f in films) + sum(f.stat().st_size for f in files if f.is_file()) / 3
+    side = next((side for most, side in SIDES if count <= most), SIDES[-1][1])
     box = Pictures(page, side, embed=size <= MOST_EMBEDDED)
     box.add(files, console)
-    jobs = [_job(run, keys, swept, photos, box) for run, keys in zip(runs, shown, strict=True)]
-    first = {}
-    for run, keys in zip(runs, shown, strict=True):
-        for key in keys:
-            number = photos[key[0], run.rows[key]["content"]]
-            first.setdefault(number, box.paths[run.results.photo(key[0])].thumb)
+    thumbs: dict[int, int] = {}
+    for run, keys in shown:
+        for image, restart in keys:
+            number = photos[image, run.rows[image, restart]["content"]]
+            thumbs.setdefault(number, box.paths[run.results.photo(image)].thumb)
     return {
         "keys": [
-            {
-                "name": SYMBOLS.get(key, key),
-                "key": key,
-                "values": [words(value) for value in values],
-                "numbers": [v if isinstance(v, int | float) and not isinstance(v, bool) else None for v in values],
-            }
+            {"name": SYMBOLS.get(key, key), "key": key, "values": [_text(words(value)) for value in values]}
             for key, values in swept.items()
         ],
-        "photos": [{"name": _text(image), "thumb": first.get(k, -1)} for k, (image, _) in enumerate(order)],
-        "jobs": jobs,
+        "photos": [{"name": _text(image), "thumb": thumbs[k]} for k, (image, _) in enumerate(order)],
+        "jobs": [_job(run, keys, swept, photos, box) for run, keys in shown],
         "measures": [{"name": HEADINGS[name], "percent": name in PERCENT} for name in OF_A_PICTURE],
         "thumbs": box.thumbs,
         "full": box.full,
         "side": side,
         "embedded": box.embed,
-        "left_out": len(order) < pictures
-        and kept < len({(i, r["content"]) for run in runs for (i, _), r in run.rows.items()}),
+        "left_out": len(order) < len(there),
     }
 
 
@@ -341,7 +250,7 @@ def _job(
         "label": _label(run),
         "shows": run.shows,
         "status": run.status,
-        "message": _text(run.message),
+        "message": _text(run.job.message if run.job else ""),
         "n": len(values),
         "mean": _short(mean),
         "std": _short(std),
@@ -361,9 +270,9 @@ def _job(
 
 def _command(run: Run) -> str:
     """Return the command that makes this job alone, or what was typed where that is not known."""
-    if run.config is not None and not run.overrides:
-        return _text(f"python {run.config.provenance.command}")
-    return _text(shlex.join(["python", "train.py", *run.overrides]))
+    if run.job is not None:
+        return _text(shlex.join(["python", "train.py", *run.job.overrides]))
+    return _text(f"python {run.config.provenance.command}")
 
 
 def _text(text: str) -> str:
@@ -380,6 +289,42 @@ def _short(value: float | None) -> float | None:
     if value is None or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(f"{value:.4g}")
+
+
+class Page(Callback):
+    """Hydra's callback that remembers a multirun's folder; :func:`paged` makes the page at its end.
+
+    Hydra calls no callback at the end of a multirun in which a job has failed.
+    """
+
+    running: Path | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Remember the folder; of several ranks only in the first."""
+        rank = launched()
+        if rank is None or rank.index == 0:
+            Page.running = Path(config.hydra.sweep.dir)
+
+
+@contextmanager
+def paged() -> Iterator[None]:
+    """Make the page of the multirun that was run inside, if one was, whether or not jobs of it failed.
+
+    What goes wrong with the page is said, and changes nothing else.
+    """
+    try:
+        yield
+    finally:
+        folder, Page.running = Page.running, None
+        if folder is not None:
+            console = Console(highlight=False)
+            try:
+                if any(job.results and job.results.rows() for job in swept_jobs(folder)):
+                    write([folder], folder / NAME, console)
+                    console.print(f"page of the sweep: {folder / NAME}", soft_wrap=True)
+            except Exception as error:
+                first = str(error).strip().splitlines()[:1]
+                log.warning("There is no page of the sweep (%s: %s).", type(error).__name__, "".join(first))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,14 +9,13 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -32,6 +31,7 @@ from invrep.representations.base import Geometry
 from invrep.representations.listing import layers_table
 from invrep.representations.network import LISTING, Network
 from invrep.results import Key
+from invrep.sweep import in_multirun, noted
 from invrep.work import Missing, invert, memory, room, share
 
 log = logging.getLogger(__name__)
@@ -51,9 +51,10 @@ def run(config: DictConfig) -> float | None:
         InvrepError: the config is wrong, nothing can be inverted, or some photos failed.
     """
     try:
-        return _run(config)
+        with noted() as tell:
+            return _run(config, tell)
     except InvrepError as error:
-        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        if in_multirun():
             # Hydra shows the first failure of a sweep only, at its end
             log.error("%s", error)
         raise
@@ -74,7 +75,7 @@ def keep_memory() -> None:
     mallopt(trim_threshold, 2**30)
 
 
-def _run(config: DictConfig) -> float | None:
+def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
     keep_memory()
     console = Console(highlight=False)
     config = config.copy()
@@ -92,6 +93,7 @@ def _run(config: DictConfig) -> float | None:
         config.trainer.devices = devices if gpus(config.trainer.accelerator) else 1
     job, photos = assemble(config, console)
     results, phi = job.results, job.phi
+    tell(results.folder)
     sizes = {}
     for photo in photos:
         try:
@@ -208,6 +210,8 @@ def _show_plan(job: Job, planned: Sequence[Batch], todo: Sequence[tuple[Batch, l
     )
     if wanted > rows and images:
         console.print(f"{wanted - rows} of {wanted} are finished in {job.results.folder} and are skipped")
+        if config.video:
+            console.print("a film is taken during the descent, so that of what is finished none is made")
     for height, width in sizes:
         shape = (job.channels, height, width)
         if warning := job.descent.warning(job.phi, job.prior.for_shape(shape, job.phi), shape):
@@ -250,9 +254,7 @@ def _count(number: int, noun: str, plural: str | None = None) -> str:
 
 def _group() -> str | None:
     """Return the sweep's name within a multirun, else None."""
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return None
-    return Path(HydraConfig.get().sweep.dir).name
+    return Path(HydraConfig.get().sweep.dir).name if in_multirun() else None
 
 
 def _provenance(job: Job, photo: Photo) -> DictConfig:

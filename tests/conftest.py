@@ -55,6 +55,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     import invrep.run
     import train
     from invrep.errors import one_sentence
+    from invrep.report import paged
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
@@ -73,7 +74,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         )
         status = 0
         try:
-            with one_sentence():
+            with one_sentence(), paged():
                 train.main()
         except SystemExit as error:
             status = int(error.code or 0)
