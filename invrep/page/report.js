@@ -92,10 +92,14 @@ function plot(host, spec) {
 }
 
 function logTicks(low, high) {
-  const found = [];
-  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++)
-    for (const digit of [1, 2, 5]) found.push(digit * 10 ** power);
-  const inside = found.filter((y) => y >= low && y <= high);
+  const ticks = (digits) => {
+    const found = [];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++)
+      for (const digit of digits) found.push(digit * 10 ** power);
+    return found.filter((y) => y >= low && y <= high);
+  };
+  const inside = ticks([1, 2, 5]);
+  if (inside.length < 3) return ticks([1, 1.5, 2, 3, 5, 7]);
   const tens = inside.filter((y) => Math.abs(Math.log10(y) - Math.round(Math.log10(y))) < 1e-9);
   return inside.length > 8 && tens.length > 1 ? tens : inside;
 }
