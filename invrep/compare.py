@@ -59,7 +59,8 @@ class Run:
     @cached_property
     def used(self) -> Mapping[str, Any]:
         """What presets and automatic values came to; see the config's ``used``."""
-        found = {"rep": None, "layer": None} | dict((self.config or {}).get("used") or {})
+        used = OmegaConf.select(self.config, "used") if self.config is not None else None
+        found = {"rep": None, "layer": None} | (OmegaConf.to_container(used) if used is not None else {})
         if self.config is not None and found["rep"] is None:
             found |= {"rep": self.config.get("name"), "layer": self.config.get("layer")}
         return found
@@ -78,7 +79,7 @@ class Run:
         flat = dict(_flat(OmegaConf.to_container(self.config)))
         return named | {key: value for key, value in flat.items() if not UNRELATED.match(key)} | named
 
-    @property
+    @cached_property
     def shows(self) -> str:
         """What the objective is judged by, ``error`` or ``activation``."""
         return "activation" if any("activation" in row for row in self.rows.values()) else "error"
@@ -114,8 +115,8 @@ def find_runs(places: Iterable[Path]) -> list[Run]:
     for place in places:
         if not place.is_dir():
             raise InvrepError(f"There is no folder {place}; give folders of jobs or of a sweep, or the outputs folder.")
-        runs = _sweep(place) if any((place / JOBS).glob("*.yaml")) else _jobs(place)
-        if not runs:
+        runs = sweep_runs(place) or _jobs(place)
+        if not any(run.rows for run in runs):
             raise InvrepError(
                 f"No job is in {place}; expected one of outputs/REP-LAYER-HASH, outputs/sweeps/TIME or outputs, with "
                 f"at least one pre-image finished."
@@ -130,14 +131,22 @@ def _jobs(place: Path) -> list[Run]:
     return [run for run in map(Run, map(Results, folders)) if run.rows]
 
 
-def _sweep(place: Path) -> list[Run]:
+def sweep_runs(place: Path) -> list[Run]:
+    """Return the jobs of a sweep, failed ones too, by the word that they have left in its folder; none without.
+
+    Of jobs that share a folder (``restarts=1,3`` extends it) the last one stands for all.
+
+    Raises:
+        InvrepError: a file in ``jobs/`` is not what a job leaves.
+    """
     try:
         jobs = swept(place)
     except (YAMLError, OmegaConfBaseException, AttributeError, ValueError) as error:
         first = " ".join(str(error).split())[:200]
         raise InvrepError(f"{place / JOBS} holds what is no file of a sweep's job: {first}") from None
     # one that failed before it had a folder has nothing in that of its number
-    return [Run(job.results or Results(place / JOBS / str(job.number)), job) for job in jobs]
+    runs = [Run(job.results or Results(place / JOBS / str(job.number)), job) for job in jobs]
+    return list({run.results.folder: run for run in runs}.values())
 
 
 def _flat(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:

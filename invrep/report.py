@@ -11,7 +11,6 @@ import hashlib
 import logging
 import math
 import shlex
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -24,11 +23,10 @@ from markupsafe import Markup
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from invrep.compare import Run, compare, find_runs, words
+from invrep.compare import Run, compare, find_runs, sweep_runs, words
 from invrep.errors import one_sentence
 from invrep.ranks import launched
 from invrep.results import Key, Results
-from invrep.sweep import swept as swept_jobs
 from invrep.thumbnails import Pictures, as_base64
 
 log = logging.getLogger(__name__)
@@ -51,18 +49,17 @@ PERCENT = {"error", "root_error", "pairwise_error", "class_kept", "spread_code"}
 OF_A_PICTURE = tuple(name for name in HEADINGS if not name.startswith("spread_"))
 
 
-def write(places: Sequence[Path], path: Path, console: Console) -> None:
+def write(runs: Sequence[Run], path: Path, console: Console) -> None:
     """Write the page of some jobs, whole or not at all.
 
     Args:
-        places: see :func:`invrep.compare.find_runs`.
+        runs: the jobs, at least one of them with results.
         path: of the HTML file.
         console: where a bar is shown.
 
     Raises:
-        InvrepError: there are no jobs, or the page cannot be written.
+        InvrepError: the page cannot be written.
     """
-    runs = find_runs(places)
     swept = compare(runs)
     data = _data(runs, swept, path.parent, console)
     script, style = ((TEMPLATES / f"report.{suffix}").read_text(encoding="utf-8") for suffix in ("js", "css"))
@@ -91,7 +88,8 @@ def write(places: Sequence[Path], path: Path, console: Console) -> None:
 
 def _title(runs: Sequence[Run], swept: Mapping[str, Sequence[Any]]) -> str:
     """Return what the page is about: what all jobs have in common of representation and layer, and what was swept."""
-    same = [words(runs[0].used[key]) for key in ("rep", "layer") if key not in swept and runs[0].used.get(key)]
+    used = next((run for run in runs if run.config is not None), runs[0]).used
+    same = [words(used[key]) for key in ("rep", "layer") if key not in swept and used.get(key)]
     names = [SYMBOLS.get(key, key) for key in swept]
     if not names:
         return " ".join(same) or "invrep"
@@ -110,8 +108,9 @@ def _facts(runs: Sequence[Run], data: Mapping[str, Any]) -> list[tuple[str, str]
         if values:
             name = {"tv_weight": "λ_V", "optim": "descent"}.get(key, key)
             facts.append((name, ", ".join(values[:6]) + (", …" if len(values) > 6 else "")))
-    commits = dict.fromkeys(str(run.config.provenance.commit)[:8] for run in runs if run.config is not None)
-    facts.append(("commit", ", ".join(commits)))
+    commits = [OmegaConf.select(run.config, "provenance.commit") for run in runs if run.config is not None]
+    if any(commits):
+        facts.append(("commit", ", ".join(dict.fromkeys(commit[:8] for commit in commits if commit))))
     if data["left_out"]:
         facts.append(("shown", f"the first {len(data['photos'])} photos; the table and the plots are of all"))
     if not data["embedded"]:
@@ -243,7 +242,6 @@ def _job(
             | ({"film": box.film(film), "mp4": film.suffix == ".mp4"} if film else {})
         )
     config = run.config
-    values = [row[run.shows] for row in run.rows.values() if not math.isnan(row[run.shows])]
     mean, std = run.means.get(run.shows, (None, None))
     return {
         "point": [values_.index(run.point[key]) for key, values_ in swept.items()],
@@ -251,14 +249,13 @@ def _job(
         "shows": run.shows,
         "status": run.status,
         "message": _text(run.job.message if run.job else ""),
-        "n": len(values),
+        "n": len(run.rows),
         "mean": _short(mean),
         "std": _short(std),
-        "median": _short(statistics.median(values)) if values else None,
         "curve": [[at, _short(terms.get(run.shows))] for at, terms in run.results.mean_curves(list(run.rows))],
         "field": run.used.get("receptive_field"),
         "stride": run.used.get("stride"),
-        "start": _plain(run.used.get("start")),
+        "start": run.used.get("start"),
         "region": None if config is None else config.objective.get("region"),
         "command": _command(run),
         "config": _text(OmegaConf.to_yaml(config)) if config is not None else "",
@@ -278,10 +275,6 @@ def _command(run: Run) -> str:
 def _text(text: str) -> str:
     """Return text that UTF-8 can hold: a file's name may have bytes that are none."""
     return text.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
-
-
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def _short(value: float | None) -> float | None:
@@ -319,8 +312,9 @@ def paged() -> Iterator[None]:
         if folder is not None:
             console = Console(highlight=False)
             try:
-                if any(job.results and job.results.rows() for job in swept_jobs(folder)):
-                    write([folder], folder / NAME, console)
+                runs = sweep_runs(folder)
+                if any(run.rows for run in runs):
+                    write(runs, folder / NAME, console)
                     console.print(f"page of the sweep: {folder / NAME}", soft_wrap=True)
             except Exception as error:
                 first = str(error).strip().splitlines()[:1]
@@ -340,7 +334,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = path / NAME
     with one_sentence():
         console = Console(highlight=False)
-        write(given.runs, path, console)
+        write(find_runs(given.runs), path, console)
         console.print(f"page: {path} ({path.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
 
 

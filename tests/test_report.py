@@ -105,7 +105,8 @@ def test_a_sweep_ends_with_its_page_though_a_job_fails(job, photos):
     data, _ = data_of(path)
     assert data["keys"][0]["key"] == "prior.tv.weight" and data["keys"][0]["values"] == ["-1", "0.5", "5"]
     assert [job["status"] for job in data["jobs"]] == ["done", "failed", "done"]
-    assert [(job["field"], job["stride"], job["start"]) for job in data["jobs"]][0] == (34, 8, [-13, -13])
+    done = data["jobs"][0]
+    assert (done["field"], done["stride"], done["start"]) == (34, 8, [-13, -13])
     assert "prior.tv.weight" in data["jobs"][1]["message"] and len(data["jobs"][2]["cells"]) == 2
 
 
