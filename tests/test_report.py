@@ -147,7 +147,8 @@ def opened(browser, page):
 
 
 def shown(tab):
-    """Return the names of the photos in the grid, from above."""
+    """Return the names of the photos in the grid, from above, once its rows are filled."""
+    tab.wait_for_function("[...document.querySelectorAll('#grid .row')].every(row => row.firstChild)")
     return tab.locator("#grid .row .owner").evaluate_all("found => found.map(f => f.title)")
 
 
@@ -155,7 +156,7 @@ def test_in_a_browser_sorted_and_filtered(opened):
     tab = opened()
     assert tab.locator(".cell").count() == 16 and tab.locator(".cell .failed").count() == 4
     assert shown(tab) == sorted(IMAGES) and tab.locator(".plots svg").count() == 2
-    assert tab.locator(".cell .error").first.text_content() == "2.00 %×2"
+    assert tab.locator(".cell .error").first.text_content() == "4.00 %×2"  # the second photo
     tab.locator("#sort").select_option("down")
     assert shown(tab) == IMAGES[::-1]
     tab.locator("#grid .head button").first.click()

@@ -422,7 +422,7 @@ function go(id) {
   closerShow();
   drawCurve();
   move(row, column, false);
-  if (had?.disabled) byId("close").focus();
+  if (had?.disabled || !closer.contains(document.activeElement)) byId("close").focus(); // what had it is gone
 }
 for (const id of ["before", "after", "above", "below"]) byId(id).addEventListener("click", () => go(id));
 byId("close").addEventListener("click", () => closer.close());
