@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import os
 from collections.abc import Sequence
@@ -65,8 +66,7 @@ class Pictures:
         full = _uri(_webp(image, 90), "image/webp") if self.embed else self.link(path)
         small = image.copy()
         small.thumbnail((self.side, self.side), Image.Resampling.LANCZOS)
-        # of linked pictures two files of equal content are two links
-        return (data if self.embed else str(path).encode(errors="surrogateescape")), as_base64(_webp(small, 75)), full
+        return hashlib.sha256(data).digest(), as_base64(_webp(small, 75)), full
 
     def film(self, path: Path) -> str:
         """Return the address of a film."""
