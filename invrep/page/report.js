@@ -45,7 +45,7 @@ function plot(host, spec) {
   const width = Math.max(260, host.clientWidth || 480);
   const names = spec.x.names;
   const slanted = names && names.length * Math.max(...names.map((name) => name.length)) * 7 > width - 80;
-  const margin = { left: 58, right: 14, top: 10, bottom: slanted ? 78 : 44 };
+  const margin = { left: 58, right: 14, top: 10, bottom: slanted ? 100 : 44 };
   const height = 230 + margin.bottom;
   const all = spec.series.flatMap((s) => [...s.points.map((p) => p[1]), ...(s.dots || []).map((p) => p[1])]).filter((y) => y != null);
   if (!all.length) return host.replaceChildren();
