@@ -7,6 +7,7 @@ import logging
 import math
 import netrc
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ from torchvision.utils import make_grid
 
 from invrep.images import shown, to_pil
 from invrep.inversion import Inversion
-from invrep.results import SPREADS
+from invrep.results import SPREADS, Results
 
 log = logging.getLogger(__name__)
 CURVES = ("error", "activation", "energy", "data")  # every other curve is a prior's
@@ -165,6 +166,8 @@ class Record(pl.Callback):
         display: how pictures are shown, see :func:`invrep.images.shown`.
     """
 
+    place: str | None = None  # where the last job of this process let W&B write
+
     def __init__(
         self, config: DictConfig | None, *, folder: Path, name: str, group: str | None, every: int, display: str
     ) -> None:
@@ -190,7 +193,9 @@ class Record(pl.Callback):
 
         place = str(self.folder.resolve() / "wandb")
         for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):  # else W&B writes below the home folder
-            os.environ.setdefault(variable, place)
+            if os.environ.get(variable) in (None, Record.place):  # not the user's own
+                os.environ[variable] = place
+        Record.place = place
         os.environ.setdefault("WANDB_SILENT", "true")  # the summary says how to see the run
         offline = {} if os.environ.get("WANDB_MODE") else {"offline": not _logged_in()}
         logger = instantiate(
@@ -343,6 +348,14 @@ class Record(pl.Callback):
                     run.summary[f"mean/{name}"] = means[name]
             if grid is not None and grid.exists():
                 run.log({"grid": wandb.Image(str(grid))})
+            if rows:
+                results = Results(self.folder)
+                named = re.sub(r"[^\w.-]", "_", self.folder.name, flags=re.ASCII)  # all that W&B takes
+                artifact = wandb.Artifact(named, type="results", metadata={"folder": str(self.folder)})
+                for path in (results.grid, results.metrics, results.curves, results.spread, results.config):
+                    if path.is_file():
+                        artifact.add_file(str(path))
+                run.log_artifact(artifact)
             place, url = Path(run.dir).parent, None if run.offline else run.url
         finally:
             wandb.finish(exit_code=int(failed))

@@ -226,14 +226,21 @@ class Prior:
             if not hasattr(term, "weight") or not hasattr(term, "power"):
                 raise InvrepError(f"prior.{name} is not a prior: expected a module with a weight and a power.")
 
+    def weights(self, phi: Representation) -> dict[str, float]:
+        """Return each term's weight λ, an automatic one as it is for Φ."""
+        return {
+            name: float(term.automatic(phi, per_pixel=self.per_pixel) if term.weight == "auto" else term.weight)
+            for name, term in self.terms.items()
+        }
+
     def for_shape(self, shape: tuple[int, int, int], phi: Representation) -> FixedPrior:
         """Return this preset with its automatic values filled in for images of shape (C, H, W) and for Φ."""
         sigma = PIXEL_RMS * math.sqrt(math.prod(shape)) if self.sigma == "auto" else self.sigma
         factors = {}
-        for name, term in self.terms.items():
-            weight = term.automatic(phi, per_pixel=self.per_pixel) if term.weight == "auto" else term.weight
+        for name, weight in self.weights(phi).items():
             # R is taken of X/σ, whose powers are of a size that float32 holds
-            factors[name] = weight * sigma**term.power / (shape[1] * shape[2] if self.per_pixel else sigma**2)
+            power = self.terms[name].power
+            factors[name] = weight * sigma**power / (shape[1] * shape[2] if self.per_pixel else sigma**2)
         return FixedPrior(sigma, sigma if self.scale == "sigma" else self.scale, self.ball, dict(self.terms), factors)
 
 

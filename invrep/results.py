@@ -143,7 +143,8 @@ class Results:
 
     def curve_points(self, keys: Collection[Key]) -> dict[Key, list[dict[str, Any]]]:
         """Return the recorded points of some pre-images' curves: pass, error or activation, energy and its terms."""
-        return {key: [] for key in keys} | dict(self.walk_curves(keys))
+        found: dict[Key, list[dict[str, Any]]] = {key: [] for key in keys}
+        return found | dict(self.walk_curves(found))
 
     def mean_curves(self, keys: Container[Key] | None = None) -> list[tuple[int, dict[str, float]]]:
         """Return the means over some pre-images, or all, of each recorded pass's values."""
@@ -183,6 +184,10 @@ class Results:
     def photo(self, image: str) -> Path:
         """Return where the PNG of a photo, as Φ saw it, is."""
         return self.folder / "photos" / f"{file_name(image)}.png"
+
+    def film(self, image: str, restart: int, suffix: str) -> Path:
+        """Return where the film of a reconstruction is, with suffix ``mp4`` or ``gif``."""
+        return self.folder / "videos" / f"{file_name(image)}.{restart}.{suffix}"
 
     def code(self, image: str) -> Path:
         """Return where the code of a photo is."""

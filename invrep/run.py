@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -25,13 +26,16 @@ from invrep.callbacks import Bar, Record, Ticks
 from invrep.config import build, check
 from invrep.data import Batch, Keys, ahead, batches
 from invrep.errors import InvrepError, choice
+from invrep.film import film_format
 from invrep.finish import Found, finish, summary
 from invrep.job import Job, assemble
 from invrep.launch import share_machine
 from invrep.ranks import check_launch, gather, gpus, launched, leave_word, local_devices, spread
+from invrep.representations.base import Geometry
 from invrep.representations.listing import layers_table
 from invrep.representations.network import LISTING, Network
 from invrep.results import Done
+from invrep.sources import Photo
 from invrep.sweep import in_multirun, noted
 from invrep.work import memory, room, share, work
 
@@ -82,6 +86,7 @@ def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
     console = Console(highlight=False)
     config = config.copy()
     check(config)
+    film_format(config.video)
     if config.layer in LISTING:
         network = build(config.rep)
         if not isinstance(network, Network):
@@ -121,7 +126,7 @@ def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
             leave_word(results.ranks, rank, job.failures)
             return None
     with results.held():
-        results.save_config(_provenance(config, phi.weights_id))
+        results.save_config(_provenance(job, job.photos[places[0]]))
         record = Record(
             config.logger,
             folder=results.folder,
@@ -239,6 +244,8 @@ def _show_plan(job: Job, planned: Sequence[Batch], todo: Sequence[Batch], ranks:
     )
     if wanted > rows and images:
         console.print(f"{wanted - rows} of {wanted} are finished in {job.results.folder} and are skipped")
+        if config.video:
+            console.print("a film is taken during the descent, so that of what is finished none is made")
     for height, width in sizes:
         shape = (job.channels, height, width)
         if warning := job.descent.warning(job.phi, job.prior.for_shape(shape, job.phi), shape):
@@ -284,17 +291,49 @@ def _group() -> str | None:
     return Path(HydraConfig.get().sweep.dir).name if in_multirun() else None
 
 
-def _provenance(config: DictConfig, weights: str | None) -> DictConfig:
-    """Return the resolved config with what else a result depends on: versions, commit, command, weights."""
-    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+def _provenance(job: Job, photo: Photo) -> DictConfig:
+    """Return the resolved config with what else a result depends on: versions, commit, command, weights.
+
+    ``used`` in it says which presets were chosen and what automatic values came to, for Φ and one of the photos.
+    """
+    resolved = OmegaConf.create(OmegaConf.to_container(job.config, resolve=True))
+    resolved.used = _used(job, photo)
     resolved.provenance = {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "commit": _commit(),
-        "weights": weights,
+        "weights": job.phi.weights_id,
         "versions": {"invrep": version("invrep"), "python": platform.python_version()}
         | {name: version(name) for name in VERSIONS},
     }
     return resolved
+
+
+def _used(job: Job, photo: Photo) -> dict[str, Any]:
+    """Return, by short names, what tells jobs apart: presets by name, the layer, and each λ and C as a number."""
+    config, phi = job.config, job.phi
+    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    several = OmegaConf.is_config(config.layer)
+    layer = " + ".join(map(str, config.layer)) if several else config.layer
+    weight = config.objective.get("weight")
+    if weight == "auto":
+        read = job.read(photo)
+        weight = None if read is None else job.asked_of(read.pixels).weight
+    try:
+        (seen,) = phi.geometry(*job.size(photo))
+    except (InvrepError, ValueError):  # a photo that does not fit, or several layers
+        seen = Geometry((math.inf, math.inf), None)
+    local = seen.stride is not None and math.inf not in seen.field
+    return {
+        "rep": config.name,
+        "layer": layer,
+        **{group: choices.get(group) for group in ("objective", "prior", "optim")},
+        "objective_weight": weight,
+        **{f"{name}_weight": value for name, value in job.prior.weights(phi).items()},
+        "passes": job.descent.plan(phi)[0],
+        "receptive_field": phi.receptive_field,  # of one position, in pixels; null: the whole image, or several layers
+        "stride": phi.stride,
+        "start": list(map(int, seen.start)) if local else None,  # top and left of what position (0, 0) sees
+    }
 
 
 def _commit() -> str | None:

@@ -22,6 +22,7 @@ from invrep.checkpoint import Checkpoint
 from invrep.config import build
 from invrep.data import Batch
 from invrep.errors import UnfitError
+from invrep.film import Film, film_format
 from invrep.inversion import Inversion, measure, solve
 from invrep.job import Job, Read, assemble
 from invrep.ranks import gpus
@@ -130,6 +131,7 @@ def invert(
     every, checkpoint = config.checkpoint.every, None
     if every is not None:
         checkpoint = Checkpoint(job.results.checkpoints, every, named, tensors, config.log_every)
+    film = Film() if film_format(config.video) else None
     began = time.monotonic()
     try:
         inversion = solve(
@@ -142,7 +144,7 @@ def invert(
             seed=config.seed,
             segment=config.log_every,
             trainer=config.trainer,
-            callbacks=[callback] if record is None else [record, callback],
+            callbacks=[part for part in (record, callback, film) if part is not None],
             checkpoint=checkpoint,
             compute=build(config.compute),
         )
@@ -167,7 +169,7 @@ def invert(
     if beside is not None:
         classes = job.classifier(beside.to(job.phi.mean.device), inversion.reconstruction().detach())
     kept = []
-    for (place, _), finished, seen in zip(rows, done, classes or [{}] * len(done), strict=True):
+    for k, (finished, seen) in enumerate(zip(done, classes or [{}] * len(done), strict=True)):
         image, restart = finished.row["image"], finished.row["restart"]
         if not math.isfinite(finished.row["energy"]) or finished.row.pop("failed"):
             job.failures[image] = (
@@ -175,19 +177,25 @@ def invert(
                 f"optim=adam."
             )
             continue
-        finished.row |= {"seconds": seconds, "content": found[place].content, **seen}
-        kept.append(finished)
+        finished.row |= {"seconds": seconds, "content": found[rows[k][0]].content, **seen}
+        kept.append((k, finished))
     pictures = [] if shown is None else [(photos[place].id, found[place].pixels) for place in places]
-    write(_write, job, pictures, kept)
+    write(_write, job, pictures, kept, film)
     if checkpoint is not None:
         write(checkpoint.remove)
 
 
-def _write(job: Job, photos: Sequence[tuple[str, Tensor]], found: Sequence[Finished]) -> None:
+def _write(
+    job: Job, photos: Sequence[tuple[str, Tensor]], found: Sequence[tuple[int, Finished]], film: Film | None
+) -> None:
+    config = job.config
     for image, pixels in photos:
         job.results.save_photo(image, pixels)
-    for finished in found:
-        job.results.save(finished.row["image"], finished.row["restart"], finished, job.config.display)
+    for row, finished in found:
+        key = finished.row["image"], finished.row["restart"]
+        if film is not None:  # before what makes the pre-image count as finished
+            film.save(row, job.results, *key, display=config.display, suffix=film_format(config.video))
+        job.results.save(*key, finished, config.display)
 
 
 def finished_rows(inversion: Inversion, photos: Tensor | None, rows: Sequence[tuple[int, str, int]]) -> list[Finished]:

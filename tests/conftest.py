@@ -57,6 +57,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     from invrep.errors import one_sentence
     from invrep.experiments import laid_out
     from invrep.launch import all_failures
+    from invrep.report import paged
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
@@ -75,7 +76,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         )
         status = 0
         try:
-            with one_sentence(), all_failures(), laid_out():
+            with one_sentence(), all_failures(), laid_out(), paged():
                 train.main()
         except SystemExit as error:
             status = int(error.code or 0)

@@ -1,6 +1,8 @@
 """What the loggers get, read back from their files."""
 
 import csv
+import re
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -29,8 +31,33 @@ def test_wandb_gets_curves_grids_the_table_and_the_config(job, photos):
     assert (table["results/nrows"], table["results/ncols"]) == (6, len(rows[0]))
     assert any("grid/path" in row for row in run.history)
     assert run.summary["mean/error"] == pytest.approx(outcome.value, rel=1e-5)
+    artifact = run.artifacts["results"]
+    assert set(artifact) == {"grid.png", "metrics.csv", "curves.csv", "spread.csv", "config.yaml"}
+    for name, file in artifact.items():
+        assert file.read_bytes() == (outcome.folder / name).read_bytes() and file.is_relative_to(outcome.folder)
     assert run.config["rep"]["cell"] == 8 and run.config["data"]["color"] == "gray"
     assert run.name == outcome.folder.name and run.exit_code == 0
+
+
+def test_every_key_is_documented_and_jobs_compare_by_layer_and_weight(job, photos):
+    """What docs/wandb.md names is what a run has, and no more."""
+    page = (Path(__file__).parents[1] / "docs" / "wandb.md").read_text()
+    documented = set(re.findall(r"^\| `([^`]+)` \|", page, re.M))
+    options = ("rep=alexnet", "rep.weights=random", "data.resize=none", f"data.path={photos}", "restarts=2")
+    outcome = job("-m", "logger=wandb", *options, "layer=relu1,relu2", "data.limit=2", "optim.steps=2")
+    assert outcome.status == 0, outcome.err
+    runs = [OfflineRun(p) for p in outcome.output.iterdir() if p.name.startswith("alexnet")]
+    for run in runs:
+        history = {key for row in run.history for key in row if not key.startswith("_")}
+        keys = {re.sub("/(?!tv|alpha|global_step).*", "", key) for key in history}
+        keys |= {key for key in run.summary if key.startswith("mean/")} | {f"used.{key}" for key in run.config["used"]}
+        assert keys <= documented, keys - documented
+    used = {run.config["used"]["layer"]: run.config["used"] for run in runs}
+    assert {layer: (u["tv_weight"], u["receptive_field"], u["prior"]) for layer, u in used.items()} == {
+        "relu1": (0.5, 11, "natural"),
+        "relu2": (0.5, 51, "natural"),
+    }
+    assert all(run.summary["mean/error"] > 0 and run.summary["mean/spread_code"] > 0 for run in runs)
 
 
 def test_each_job_of_a_sweep_is_its_own_run_of_one_group_and_a_failure_shows(job, photos):

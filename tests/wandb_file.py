@@ -42,7 +42,7 @@ def whole(path: Path) -> list[pb.Record]:
 
 
 class OfflineRun:
-    """What a run recorded: history rows, summary, config, its name and group, step metrics and exit code."""
+    """What a run recorded: history rows, summary, config, name, group, step metrics, artifacts' files, exit code."""
 
     def __init__(self, folder: Path) -> None:
         (path,) = folder.glob("wandb/offline-run-*/*.wandb")
@@ -51,6 +51,7 @@ class OfflineRun:
         self.summary: dict[str, Any] = {}
         self.config: dict[str, Any] = {}
         self.steps: dict[str, str] = {}
+        self.artifacts: dict[str, dict[str, Path]] = {}  # type → name in the artifact → the file that is uploaded
         self.exit_code: int | None = None
         for record in whole(path):
             kind = record.WhichOneof("record_type")
@@ -65,6 +66,9 @@ class OfflineRun:
                 self.config |= _values(record.config.update)
             elif kind == "metric":
                 self.steps[record.metric.name or record.metric.glob_name] = record.metric.step_metric
+            elif kind == "artifact":
+                files = record.artifact.manifest.contents
+                self.artifacts[record.artifact.type] = {file.path: Path(file.local_path) for file in files}
             elif kind == "exit":
                 self.exit_code = record.exit.exit_code
 

@@ -13,8 +13,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from invrep.data import Key
 from invrep.errors import InvrepError, nearest
-from invrep.results import SPREADS, Key, Results, _atomic
+from invrep.files import atomic
+from invrep.results import SPREADS, Results
 
 DPI = 300
 Keys = str | Sequence[str]
@@ -131,6 +133,6 @@ def save(stem: Path, files: Mapping[str, Callable[[Path], Any]]) -> list[Path]:
     paths = []
     for suffix, write in files.items():
         path = stem.with_name(stem.name + suffix)
-        _atomic(path, write)
+        atomic(path, write)
         paths.append(path)
     return paths
