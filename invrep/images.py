@@ -7,6 +7,8 @@ At the edges (files, metrics, Φ's call) an image is RGB or grey floats in [0, 1
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,10 @@ from invrep.errors import InvrepError, nearest
 from invrep.representations.base import InputSize
 
 LUMA = (0.2989, 0.5870, 0.1140)  # MATLAB's rgb2gray, which the authors used
-SUFFIXES = tuple(sorted(s for s, f in Image.registered_extensions().items() if f in Image.OPEN))
+# of what Pillow reads; its other parsers are old and rare, and that of EPS runs Ghostscript
+PHOTOS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+SUFFIXES = tuple(sorted(s for s, f in Image.registered_extensions().items() if f in PHOTOS))
+FORMATS = [f for f in PHOTOS if f in Image.OPEN]
 
 
 @dataclass(frozen=True)
@@ -64,20 +69,17 @@ def bundled(name: str) -> Path:
     return photos[name]
 
 
-def _open(path: Path) -> Image.Image:
-    """Open and decode a still photo, upright, or say in one sentence why that fails."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a photo's header, or say in one sentence why that, or what is done with it inside, fails."""
     try:
         with warnings.catch_warnings():
             # Pillow only warns between 89 and 179 million pixels; both would exhaust memory further on.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if getattr(image, "n_frames", 1) > 1:
-                    raise InvrepError(
-                        f"{path} is an animation of {image.n_frames} frames; expected a still photo: "
-                        f"save one frame of it as PNG."
-                    )
-                image.load()
-                return ImageOps.exif_transpose(image)
+            if path.exists() and not path.is_file():
+                raise InvrepError(f"{path} is no file; give data.path a photo or a folder of photos.")
+            with Image.open(path, formats=FORMATS) as image:
+                yield image
     except InvrepError:
         raise
     except FileNotFoundError:
@@ -88,8 +90,22 @@ def _open(path: Path) -> Image.Image:
         raise InvrepError(f"{path} is not an image that Pillow can read; convert it to PNG or JPEG.") from None
     except PermissionError:
         raise InvrepError(f"{path} cannot be read: permission denied; change its permissions.") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InvrepError(f"{path} is damaged ({error}); replace it by a whole image.") from None
+    except Exception as error:  # on a damaged file Pillow raises whatever its parser runs into
+        reason = str(error) or type(error).__name__
+        raise InvrepError(f"{path} is damaged ({reason}); replace it by a whole image.") from None
+
+
+def _open(path: Path) -> Image.Image:
+    """Open and decode a still photo, upright, or say in one sentence why that fails."""
+    with _opened(path) as image:
+        # the further frames of an MPO are a phone's depth or gain map, or the other eye's
+        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+            raise InvrepError(
+                f"{path} is an animation of {image.n_frames} frames; expected a still photo: save one frame of it as "
+                f"PNG."
+            )
+        image.load()
+        return ImageOps.exif_transpose(image)
 
 
 def _decode(image: Image.Image) -> Image.Image | Tensor:
@@ -112,15 +128,10 @@ def size_after(path: Path, resize: str, input_size: InputSize | None) -> tuple[i
     """
     if resize != "none" and input_size is not None:
         return input_size.crop
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                width, height = image.size
-                turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        height, width = _open(path).size[::-1]
-        turned = False
+    with _opened(path) as image:
+        width, height = image.size
+        # EXIF orientations 5 to 8 swap the sides; of a TIFF Pillow gives those that are to be seen
+        turned = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)
     return (width, height) if turned else (height, width)
 
 
