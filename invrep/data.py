@@ -84,12 +84,12 @@ def _listed(path: Path) -> list[Photo]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             if path.suffix.lower() == ".txt":
                 lines = [line.rstrip("\r\n") for line in file]
-                named = [(line, line) for line in lines if line.strip()]
+                named = [(line.lstrip("/"), line) for line in lines if line.strip()]
             else:
                 rows = list(csv.DictReader(file))
                 if rows and "path" not in rows[0]:
                     raise InvrepError(f"data.path={path} has no column path; expected path and perhaps id.")
-                named = [(row.get("id") or row["path"], row["path"]) for row in rows]
+                named = [((row.get("id") or row["path"]).lstrip("/"), row["path"]) for row in rows]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InvrepError(f"data.path={path} cannot be read as a list of photos ({error}).") from None
     if not named:
@@ -97,7 +97,7 @@ def _listed(path: Path) -> list[Photo]:
     twice = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
     if twice:
         raise InvrepError(f"data.path={path} names {twice[0]} twice; give each photo an id of its own in a .csv.")
-    return [Photo(name.lstrip("/"), path.parent / Path(where).expanduser()) for name, where in named]
+    return [Photo(name, path.parent / Path(where).expanduser()) for name, where in named]
 
 
 @dataclass(frozen=True)

@@ -194,6 +194,6 @@ def summary(job: Job, found: Found, seen: str | None) -> None:
         if not math.isnan(means["spread_code"]):
             said.append(f"code {100 * means['spread_code']:.2f} %")
         console.print(f"spread between restarts: {', '.join(said)}")
-    console.print(f"picture: {job.results.grid}", soft_wrap=True)
+    console.print(f"picture: {job.results.grid}", soft_wrap=True, markup=False)
     if seen:
-        console.print(f"more:    {seen}", soft_wrap=True, style="dim")
+        console.print(f"more:    {seen}", soft_wrap=True, style="dim", markup=False)

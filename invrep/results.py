@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ Key = tuple[str, int]  # image id, restart
 FIRST = ("image", "restart", "error", "root_error", "pairwise_error", "psnr", "ssim", "energy")
 SPREADS = ("spread_ssim", "spread_lpips", "spread_code")
 LAST = ("passes", "seconds", "distance", "code_norm", "content")
+LONGEST_NAME = 200  # bytes, of the 255 that file systems take; ours has a restart and a suffix as well
+LONGEST_PATH = 1000  # bytes, of the 4096 that Linux takes
 NUMBERS = {"restart": int, "restarts": int, "passes": int, "image": str, "content": str, "class": str}
 
 
@@ -51,6 +54,21 @@ def _disk(path: Path) -> Iterator[None]:
         raise InvrepError(
             f"{path} cannot be written ({error.strerror or error}); choose another folder with output=FOLDER."
         ) from None
+
+
+def _edited(path: Path, reason: str) -> InvrepError:
+    return InvrepError(
+        f"{path} is not as it was written ({reason}); remove it and run the same command again, which makes it anew."
+    )
+
+
+@contextmanager
+def _as_written(path: Path) -> Iterator[None]:
+    """Turn what comes of reading a file that somebody has edited, or a disk damaged, into one sentence."""
+    try:
+        yield
+    except (SafetensorError, OSError, csv.Error, LookupError, ValueError, TypeError, AttributeError) as error:
+        raise _edited(path, (str(error) or type(error).__name__).splitlines()[0]) from None
 
 
 def _atomic(path: Path, write: Callable[[Path], Any]) -> None:
@@ -73,7 +91,8 @@ def file_name(image: str) -> str:
     """Return an image id as a relative path that any file system takes and that no other id has.
 
     Control characters, a percent sign and what other systems forbid are percent-encoded; other scripts stay readable.
-    So are ``.`` and ``..``, which would lead elsewhere.
+    So are ``.`` and ``..``, which would lead elsewhere, and the end of a folder that is named as a file of ours may
+    be. What is too long for a file system ends with a hash instead.
     """
 
     def part_name(part: str) -> str:
@@ -83,7 +102,18 @@ def file_name(image: str) -> str:
             quote(c, errors="surrogateescape") if not c.isprintable() or c in '%<>:"\\|?*' else c for c in part
         )
 
-    return "/".join(map(part_name, image.split("/")))
+    def short(name: str, most: int) -> str:
+        whole = name.encode(errors="surrogateescape")
+        if len(whole) <= most:
+            return name
+        head = whole[: most - 20].decode(errors="ignore").replace("/", "%")
+        return f"{head}%-{hashlib.sha256(whole).hexdigest()[:16]}"
+
+    *folders, last = map(part_name, image.split("/"))
+    folders = [re.sub(r"\.(png|safetensors)$", r"%2E\1", name) for name in folders]
+    names = [short(name, LONGEST_NAME) for name in (*folders, last)]
+    joined = "/".join(names)
+    return joined if len(joined.encode()) <= LONGEST_PATH else short(joined, LONGEST_NAME)
 
 
 @dataclass
@@ -143,7 +173,7 @@ class Results:
 
     def rows(self) -> dict[Key, dict[str, Any]]:
         """Return the rows of all finished pre-images, in the order of image and restart."""
-        found = {(row["image"], row["restart"]): row for row in self._read(self.metrics)}
+        found = {(row["image"], row["restart"]): row for row in self._read(self.metrics, *FIRST, *LAST)}
         if found and not self.reconstructions.exists():
             found = {}  # rows without pixels are not finished
         found |= {key: json.loads(meta["row"]) for key, _, meta in self._parts()}
@@ -152,7 +182,7 @@ class Results:
     def mean_curves(self, keys: Sequence[Key]) -> list[tuple[int, dict[str, float]]]:
         """Return the means over some pre-images of each recorded pass's values."""
         wanted, sums = set(keys), {}
-        for point in self._read(self.curves):
+        for point in self._read(self.curves, "image", "restart", "pass"):
             if (point.pop("image"), point.pop("restart")) in wanted:
                 for name, value in point.items():
                     if name != "pass" and not math.isnan(value):
@@ -167,15 +197,17 @@ class Results:
         found = {}
         if self.reconstructions.exists():
             keys_here = {_name(key): key for key in self.rows()}
-            with safe_open(self.reconstructions, "pt") as file:
+            with _as_written(self.reconstructions), safe_open(self.reconstructions, "pt") as file:
                 for name in file.keys():  # noqa: SIM118 (not a mapping)
                     key = keys_here.get(name)
                     if key is not None and (wanted is None or key in wanted):
                         found[key] = file.get_tensor(name)
         for key, path, _ in self._parts():
             if wanted is None or key in wanted:
-                with safe_open(path, "pt") as file:
+                with _as_written(path), safe_open(path, "pt") as file:
                     found[key] = file.get_tensor("reconstruction")
+        if lost := (wanted or set()) - found.keys():
+            raise _edited(self.reconstructions, f"{_name(min(lost))} is missing")
         return dict(sorted(found.items()))
 
     def save(self, image: str, restart: int, finished: Finished, display: str) -> None:
@@ -196,7 +228,7 @@ class Results:
 
     def spreads(self) -> dict[str, dict[str, Any]]:
         """Return the rows of ``spread.csv``, by image."""
-        return {row["image"]: row for row in self._read(self.spread)}
+        return {row["image"]: row for row in self._read(self.spread, "image", "restarts", "content", *SPREADS)}
 
     def save_spreads(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write ``spread.csv``, in the order of images."""
@@ -236,7 +268,7 @@ class Results:
             if image in members:
                 row["pairwise_error"] = row["distance"] / pairwise if pairwise > 0 else math.nan
         curves = {key: [] for key in rows}
-        for point in self._read(self.curves):
+        for point in self._read(self.curves, "image", "restart", "pass"):
             key = (point.pop("image"), point.pop("restart"))
             if key in curves:
                 curves[key].append(point)
@@ -267,18 +299,23 @@ class Results:
 
     def _parts(self) -> Iterator[tuple[Key, Path, dict[str, str]]]:
         for path in sorted(self.parts.glob("*.safetensors")) if self.parts.is_dir() else ():
-            with safe_open(path, "pt") as file:
-                meta = file.metadata()
-            row = json.loads(meta["row"])
+            with _as_written(path):
+                with safe_open(path, "pt") as file:
+                    meta = file.metadata()
+                row = json.loads(meta["row"])
+                if lacking := {"image", "restart", *LAST} - row.keys():
+                    raise LookupError(f"no {', '.join(sorted(lacking))}")
             yield (row["image"], row["restart"]), path, meta
 
-    def _read(self, path: Path) -> list[dict[str, Any]]:
+    def _read(self, path: Path, *columns: str) -> list[dict[str, Any]]:
+        """Return the rows of a table, which has to have these columns."""
         if not path.exists():
             return []
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            return [
-                {name: NUMBERS.get(name, _float)(value) for name, value in row.items()} for row in csv.DictReader(file)
-            ]
+        with _as_written(path), path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            table = csv.DictReader(file)
+            if lacking := set(columns) - set(table.fieldnames or ()):
+                raise LookupError(f"no column {', '.join(sorted(lacking))}")
+            return [{name: NUMBERS.get(name, _float)(value) for name, value in row.items()} for row in table]
 
 
 def _float(text: str) -> float:
@@ -286,7 +323,13 @@ def _float(text: str) -> float:
 
 
 def _name(key: Key) -> str:
-    return f"{key[0]}/{key[1]}"
+    """Return a pre-image's name in ``reconstructions.safetensors``."""
+    image, restart = key
+    raw = image.encode(errors="surrogateescape")
+    readable = raw.decode(errors="replace")
+    if readable != image:  # bytes of a file's name that are no text, which safetensors does not take
+        image = f"{readable}%-{hashlib.sha256(raw).hexdigest()[:16]}"
+    return f"{image}/{restart}"
 
 
 def _write(path: Path, rows: Sequence[Mapping[str, Any]], first: Sequence[str], last: Sequence[str]) -> None:
