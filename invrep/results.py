@@ -35,6 +35,7 @@ Key = tuple[str, int]  # image id, restart
 FIRST = ("image", "restart", "error", "root_error", "pairwise_error", "psnr", "ssim", "energy")
 SPREADS = ("spread_ssim", "spread_lpips", "spread_code")
 LAST = ("passes", "seconds", "distance", "code_norm", "content")
+ALWAYS = ("image", "restart", "pairwise_error", "energy", "passes", "seconds", "content")  # whatever the objective
 LONGEST_NAME = 200  # bytes, of the 255 that file systems take; ours has a restart and a suffix as well
 LONGEST_PATH = 1000  # bytes, of the 4096 that Linux takes
 NUMBERS = {"restart": int, "restarts": int, "passes": int, "image": str, "content": str, "class": str}
@@ -303,7 +304,7 @@ class Results:
                 with safe_open(path, "pt") as file:
                     meta = file.metadata()
                 row = json.loads(meta["row"])
-                if lacking := {"image", "restart", *LAST} - row.keys():
+                if lacking := {*ALWAYS} - row.keys():
                     raise LookupError(f"no {', '.join(sorted(lacking))}")
             yield (row["image"], row["restart"]), path, meta
 

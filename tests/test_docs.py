@@ -116,6 +116,7 @@ def test_the_site_is_built_without_a_warning_and_asks_for_nothing_from_elsewhere
 
 def test_every_experiment_stands_on_the_site_with_its_description():
     listed = dict(SITE["experiments"]())
+    assert bool(listed) == (FOLDER / "experiment").is_dir()
     for name, description in listed.items():
         assert len(description) > 20, f"conf/experiment/{name}.yaml has no comment that says what it is"
 
