@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: .venv/installed ## a photo bundled with scikit-image, back from its HOG
 	$(BIN)/python train.py
@@ -12,6 +12,9 @@ test: .venv/installed ## all tests but those marked slow
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
+docs: .venv/installed ## the site, docs/_build/index.html
+	$(BIN)/python -m sphinx -W -q docs docs/_build
+
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -19,4 +22,4 @@ lint: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv outputs
+	rm -rf .venv outputs docs/_build

@@ -91,6 +91,11 @@ def choice(name: str, value: object, options: Iterable[str]) -> str:
     return str(value)
 
 
+def printable(text: str) -> str:
+    """Return text with control characters, which a photo's name may hold, as escapes: on one line, and harmless."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 @contextmanager
 def one_sentence() -> Iterator[None]:
     """Turn a user's mistake, ours or Hydra's, into one sentence on stderr and exit status 1.
@@ -107,13 +112,17 @@ def one_sentence() -> Iterator[None]:
         message = str(error)
     except (HydraException, OmegaConfBaseException) as error:
         message = _hydra_sentence(error)
+    except OSError as error:  # Hydra makes the folder of a sweep before any of our code runs
+        if error.filename is None:
+            raise
+        message = f"{error.filename} cannot be read or written ({error.strerror}); choose another folder with output=."
     except KeyboardInterrupt:
         message = "Interrupted; what is finished is kept, and the same command goes on from it."
     else:
         return
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     raise SystemExit(1)
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from safetensors import SafetensorError
 from invrep.errors import InvrepError
 
 NUMBERS = {"restart": int, "restarts": int, "passes": int, "pass": int, "image": str, "content": str, "class": str}
+LONGEST_NAME = 200  # bytes, of the 255 that file systems take; ours has a restart and a suffix as well
+LONGEST_PATH = 1000  # bytes, of the 4096 that Linux takes
 
 
 @contextmanager
@@ -36,6 +39,24 @@ def disk(path: Path) -> Iterator[None]:
         raise InvrepError(
             f"{path} cannot be written ({error.strerror or error}); choose another folder with output=FOLDER."
         ) from None
+
+
+def edited(path: Path, reason: str) -> InvrepError:
+    """Return the error for a file that is not as it was written."""
+    return InvrepError(
+        f"{path} is not as it was written ({reason}); remove it and run the same command again, which makes it anew."
+    )
+
+
+@contextmanager
+def as_written(path: Path) -> Iterator[None]:
+    """Turn what comes of reading a file that somebody has edited, or a disk damaged, into one sentence."""
+    try:
+        yield
+    except InvrepError:
+        raise
+    except (SafetensorError, OSError, csv.Error, LookupError, ValueError, TypeError, AttributeError) as error:
+        raise edited(path, (str(error) or type(error).__name__).splitlines()[0]) from None
 
 
 def atomic(path: Path, write: Callable[[Path], Any]) -> None:
@@ -59,7 +80,8 @@ def file_name(image: str) -> str:
     """Return an image id as a relative path that any file system takes and that no other id has.
 
     Control characters, a percent sign and what other systems forbid are percent-encoded; other scripts stay readable.
-    So are ``.`` and ``..``, which would lead elsewhere.
+    So are ``.`` and ``..``, which would lead elsewhere, and the end of a folder that is named as a file of ours may
+    be. What is too long for a file system ends with a hash instead.
     """
 
     def part_name(part: str) -> str:
@@ -69,15 +91,40 @@ def file_name(image: str) -> str:
             quote(c, errors="surrogateescape") if not c.isprintable() or c in '%<>:"\\|?*' else c for c in part
         )
 
-    return "/".join(map(part_name, image.split("/")))
+    def short(name: str, most: int) -> str:
+        whole = name.encode(errors="surrogateescape")
+        if len(whole) <= most:
+            return name
+        head = whole[: most - 20].decode(errors="ignore").replace("/", "%")
+        return f"{head}%-{hashlib.sha256(whole).hexdigest()[:16]}"
+
+    *folders, last = map(part_name, image.split("/"))
+    folders = [re.sub(r"\.(png|safetensors)$", r"%2E\1", name) for name in folders]
+    names = [short(name, LONGEST_NAME) for name in (*folders, last)]
+    joined = "/".join(names)
+    return joined if len(joined.encode()) <= LONGEST_PATH else short(joined, LONGEST_NAME)
 
 
-def read_table(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a CSV file, numbers as such, NaN for what is blank; none where there is no file."""
-    if path.exists():
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            for row in csv.DictReader(file):
-                yield {name: NUMBERS.get(name, _float)(value) for name, value in row.items()}
+def read_table(path: Path, *columns: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a CSV file, numbers as such, NaN for what is blank; none where there is no file.
+
+    Raises:
+        InvrepError: it lacks one of ``columns``, or is no such table.
+    """
+    if not path.exists():
+        return
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = csv.DictReader(file)
+        while True:
+            # not round the yield, through which an error of the caller's would come
+            with as_written(path):
+                if lacking := set(columns) - set(rows.fieldnames or ()):
+                    raise LookupError(f"no column {', '.join(sorted(lacking))}")
+                row = next(rows, None)
+                row = row and {name: NUMBERS.get(name, _float)(value) for name, value in row.items()}
+            if row is None:
+                return
+            yield row
 
 
 def _float(text: str) -> float:
@@ -114,15 +161,17 @@ class Stored:
 
 def stored(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     """Return the tensors of a safetensors file by name, and its metadata."""
-    with path.open("rb") as file:
+    with as_written(path), path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
+        if size > os.fstat(file.fileno()).st_size:
+            raise ValueError("its header is longer than it is")
         header = json.loads(file.read(size))
-    metadata = header.pop("__metadata__", {})
-    tensors = {
-        name: Stored(path, entry["dtype"], tuple(entry["shape"]), 8 + size + start, end - start)
-        for name, entry in header.items()
-        for start, end in [entry["data_offsets"]]
-    }
+        metadata = header.pop("__metadata__", {})
+        tensors = {
+            name: Stored(path, entry["dtype"], tuple(entry["shape"]), 8 + size + start, end - start)
+            for name, entry in header.items()
+            for start, end in [entry["data_offsets"]]
+        }
     return tensors, metadata
 
 

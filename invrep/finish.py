@@ -19,7 +19,6 @@ from invrep import metrics
 from invrep.callbacks import worded
 from invrep.data import Key, Keys
 from invrep.figures import MOST_COLUMNS, MOST_ROWS, GridRow, grid
-from invrep.files import read_table
 from invrep.job import Job, Read
 from invrep.merge import merge
 from invrep.objectives import Match
@@ -184,7 +183,7 @@ def _spread_plan(job: Job, places: Sequence[int]) -> Iterator[SpreadPlan]:
     by_image = heapq.merge(
         ((ids[place], "place", place) for place in sorted(places, key=ids.__getitem__)),
         ((key[0], "row", (key, row["content"])) for key, row in job.results.walk()),
-        ((row["image"], "old", row) for row in read_table(job.results.spread)),
+        ((row["image"], "old", row) for row in job.results.walk_spreads()),
         key=itemgetter(0),
     )
     for _, some in groupby(by_image, key=itemgetter(0)):
@@ -300,6 +299,6 @@ def summary(job: Job, found: Found, seen: str | None) -> None:
         if not math.isnan(means["spread_code"]):
             said.append(f"code {100 * means['spread_code']:.2f} %")
         console.print(f"spread between restarts: {', '.join(said)}")
-    console.print(f"picture: {job.results.grid}", soft_wrap=True)
+    console.print(f"picture: {job.results.grid}", soft_wrap=True, markup=False)
     if seen:
-        console.print(f"more:    {seen}", soft_wrap=True, style="dim")
+        console.print(f"more:    {seen}", soft_wrap=True, style="dim", markup=False)

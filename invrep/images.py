@@ -25,8 +25,11 @@ from invrep.errors import InvrepError, nearest
 from invrep.representations.base import InputSize
 
 LUMA = (0.2989, 0.5870, 0.1140)  # MATLAB's rgb2gray, which the authors used
-SUFFIXES = tuple(sorted(s for s, f in Image.registered_extensions().items() if f in Image.OPEN))
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _open refuses such photos
+# of what Pillow reads; its other parsers are old and rare, and that of EPS runs Ghostscript
+PHOTOS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+SUFFIXES = tuple(sorted(s for s, f in Image.registered_extensions().items() if f in PHOTOS))
+FORMATS = [f for f in PHOTOS if f in Image.OPEN]
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _opened refuses such photos
 
 
 @dataclass(frozen=True)
@@ -88,17 +91,26 @@ def in_a_sentence(name: str) -> Iterator[None]:
         raise InvrepError(f"{name} is not an image that Pillow can read; convert it to PNG or JPEG.") from None
     except PermissionError:
         raise InvrepError(f"{name} cannot be read: permission denied; change its permissions.") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InvrepError(f"{name} is damaged ({error}); replace it by a whole image.") from None
+    except Exception as error:  # on a damaged file Pillow raises whatever its parser runs into
+        reason = str(error) or type(error).__name__
+        raise InvrepError(f"{name} is damaged ({reason}); replace it by a whole image.") from None
+
+
+@contextmanager
+def _opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
+    """Open a photo's header, or say in one sentence why that, or what is done with it inside, fails."""
+    with in_a_sentence(name), Image.open(file, formats=FORMATS) as image:
+        # Pillow itself only warns up to twice as many, which would exhaust memory further on
+        if math.prod(image.size) > Image.MAX_IMAGE_PIXELS:
+            raise Image.DecompressionBombError
+        yield image
 
 
 def _open(file: Path | BinaryIO, name: str) -> Image.Image:
     """Open and decode a still photo, upright, or say in one sentence why that fails."""
-    with in_a_sentence(name), Image.open(file) as image:
-        # Pillow itself only warns up to twice as many, which would exhaust memory further on
-        if math.prod(image.size) > Image.MAX_IMAGE_PIXELS:
-            raise Image.DecompressionBombError
-        if getattr(image, "n_frames", 1) > 1:
+    with _opened(file, name) as image:
+        # the further frames of an MPO are a phone's depth or gain map, or the other eye's
+        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
             raise InvrepError(
                 f"{name} is an animation of {image.n_frames} frames; expected a still photo: save one frame of it as "
                 f"PNG."
@@ -125,13 +137,10 @@ def size_of(file: Path | BinaryIO, name: str | None = None) -> tuple[int, int]:
     Raises:
         InvrepError: the file is missing or is no image; it calls it by ``name``, by default its path.
     """
-    try:
-        with Image.open(file) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        height, width = _open(file, str(file) if name is None else name).size[::-1]
-        turned = False
+    with _opened(file, str(file) if name is None else name) as image:
+        width, height = image.size
+        # EXIF orientations 5 to 8 swap the sides; of a TIFF Pillow gives those that are to be seen
+        turned = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)
     return (width, height) if turned else (height, width)
 
 

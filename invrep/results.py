@@ -30,9 +30,10 @@ from torch import Tensor
 from invrep.codes import save_code
 from invrep.data import Key
 from invrep.errors import InvrepError
-from invrep.files import atomic, disk, file_name, read_table, stored, write_table
+from invrep.files import as_written, atomic, disk, edited, file_name, read_table, stored, write_table
 from invrep.images import shown, to_pil
 
+ALWAYS = ("image", "restart", "pairwise_error", "energy", "passes", "seconds", "content")  # whatever the objective
 SPREADS = ("spread_ssim", "spread_lpips", "spread_code")
 Part = tuple[Key, Path]
 
@@ -120,7 +121,7 @@ class Results:
     def walk(self, keys: Container[Key] | None = None) -> Iterator[tuple[Key, dict[str, Any]]]:
         """Yield key and row of the given finished pre-images, or of all, in the order of image and restart."""
         merged = self._merged()
-        table = (((row["image"], row["restart"]), row) for row in read_table(self.metrics))
+        table = (((row["image"], row["restart"]), row) for row in read_table(self.metrics, *ALWAYS))
         # a row without pixels is not finished
         table = ((key, row) for key, row in table if _short(name_of(key)) in merged)
         parts = ((key, row_of(path)) for key, path in self.unmerged())
@@ -128,7 +129,10 @@ class Results:
 
     def walk_curves(self, keys: Container[Key] | None = None) -> Iterator[tuple[Key, list[dict[str, Any]]]]:
         """Yield key and points of the curves of the given pre-images, or of all; see :meth:`curve_points`."""
-        points = (((point.pop("image"), point.pop("restart")), point) for point in read_table(self.curves))
+        points = (
+            ((point.pop("image"), point.pop("restart")), point)
+            for point in read_table(self.curves, "image", "restart", "pass")
+        )
         table = ((key, [point for _, point in some]) for key, some in groupby(points, key=itemgetter(0)))
         parts = ((key, curve_of(path)) for key, path in self.unmerged())
         return (item for item in _joined(table, parts) if keys is None or item[0] in keys)
@@ -168,14 +172,20 @@ class Results:
                 where.setdefault(path, []).append(key)
         found = {}
         for path, some in where.items():
-            with safe_open(path, "pt") as file:
+            with as_written(path), safe_open(path, "pt") as file:
                 for key in some:
                     found[key] = file.get_tensor("reconstruction" if key in parts else name_of(key))
+        if lost := set(keys or ()) - found.keys():
+            raise edited(self.reconstructions, f"{name_of(min(lost))} is missing")
         return dict(sorted(found.items()))
+
+    def walk_spreads(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows of ``spread.csv``, in the order of images."""
+        return read_table(self.spread, "image", "restarts", "content", *SPREADS)
 
     def spreads(self) -> dict[str, dict[str, Any]]:
         """Return the rows of ``spread.csv``, by image."""
-        return {row["image"]: row for row in read_table(self.spread)}
+        return {row["image"]: row for row in self.walk_spreads()}
 
     def picture(self, image: str, restart: int) -> Path:
         """Return where a reconstruction's PNG is."""
@@ -263,12 +273,17 @@ def name_of(key: Key) -> str:
 
 def row_of(part: Path) -> dict[str, Any]:
     """Return a part's row of ``metrics.csv``."""
-    return json.loads(stored(part)[1]["row"])
+    with as_written(part):
+        row = json.loads(stored(part)[1]["row"])
+        if lacking := {*ALWAYS} - row.keys():
+            raise LookupError(f"no {', '.join(sorted(lacking))}")
+        return row
 
 
 def curve_of(part: Path) -> list[dict[str, Any]]:
     """Return the points of a part's curve."""
-    return [{"pass": at, **values} for at, values in json.loads(stored(part)[1]["curve"])]
+    with as_written(part):
+        return [{"pass": at, **values} for at, values in json.loads(stored(part)[1]["curve"])]
 
 
 def _short(name: str) -> int:

@@ -21,6 +21,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 
 from invrep.callbacks import Bar, Record, Ticks
 from invrep.config import build, check
@@ -237,13 +238,14 @@ def _show_plan(job: Job, planned: Sequence[Batch], todo: Sequence[Batch], ranks:
     rows = sum(len(batch.rows) for batch in todo)
     sizes = sorted({batch.size for batch in planned})
     size = " ".join(f"{w}×{h}" for h, w in sizes[:3]) + (f" and {len(sizes) - 3} more sizes" if len(sizes) > 3 else "")
-    what = f"{config.name} {config.layer}" if config.layer is not None else config.name
+    what = escape(f"{config.name} {config.layer}" if config.layer is not None else config.name)
+    folder = escape(str(job.results.folder))
     console.print(
         f"[bold]{what}[/]: {_count(images, 'image')} × {_count(config.restarts, 'restart')}, {size} px, "
         f"{'RGB' if job.channels == 3 else 'grey'}, {job.descent.plan(job.phi)[0]} passes each"
     )
     if wanted > rows and images:
-        console.print(f"{wanted - rows} of {wanted} are finished in {job.results.folder} and are skipped")
+        console.print(f"{wanted - rows} of {wanted} are finished in {folder} and are skipped")
         if config.video:
             console.print("a film is taken during the descent, so that of what is finished none is made")
     for height, width in sizes:
@@ -261,7 +263,7 @@ def _show_plan(job: Job, planned: Sequence[Batch], todo: Sequence[Batch], ranks:
         console.print(
             f"{_count(len(todo), 'batch', 'batches')} of up to {_count(len(batch.rows), 'pre-image')}, "
             f"about {max(bytes_ / 2**30, 0.1):.1f} GB of {where}{' each' if ranks > 1 else ''}"
-            f"{f', on {ranks} ranks' if ranks > 1 else ''}; results in {job.results.folder}",
+            f"{f', on {ranks} ranks' if ranks > 1 else ''}; results in {folder}",
             soft_wrap=True,
         )
 

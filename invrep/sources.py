@@ -151,7 +151,13 @@ def find(path: str, limit: int | None = None, *, root: str | None = None, split:
 
 
 def _file(name: str, path: Path) -> Photo:
-    return Photo(name, str(path), partial(open, path, "rb"))
+    return Photo(name, str(path), partial(_open, path))
+
+
+def _open(path: Path) -> BinaryIO:
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise InvrepError(f"{path} is no file; give data.path a photo or a folder of photos.")
+    return path.open("rb")
 
 
 def _file_below(folder: Path, place: int, name: str) -> Photo:
@@ -173,13 +179,13 @@ def _listed(path: Path, limit: int | None) -> Photos:
             if path.suffix.lower() == ".txt":
                 for line in file:
                     if line.strip():
-                        ids.append(line.rstrip("\r\n"))
-                paths = ids
+                        paths.append(line.rstrip("\r\n"))
+                        ids.append(paths[-1].lstrip("/"))
             else:
                 for row in csv.DictReader(file):
                     if "path" not in row:
                         raise InvrepError(f"data.path={path} has no column path; expected path and perhaps id.")
-                    ids.append(row.get("id") or row["path"])
+                    ids.append((row.get("id") or row["path"]).lstrip("/"))
                     paths.append(row["path"])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InvrepError(f"data.path={path} cannot be read as a list of photos ({error}).") from None
@@ -187,7 +193,7 @@ def _listed(path: Path, limit: int | None) -> Photos:
         raise InvrepError(f"data.path={path} names no photo; expected one path on each line.")
     if (twice := _twice(ids)) is not None:
         raise InvrepError(f"data.path={path} names {twice} twice; give each photo an id of its own in a .csv.")
-    return Photos([name.lstrip("/") for name in ids[:limit]], partial(_listed_file, path.parent, paths[:limit]))
+    return Photos(ids[:limit], partial(_listed_file, path.parent, paths[:limit]))
 
 
 def _listed_file(folder: Path, paths: Sequence[str], place: int, name: str) -> Photo:

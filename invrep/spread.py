@@ -14,6 +14,7 @@ from torchvision.models import AlexNet_Weights
 
 from invrep.metrics import ssim
 from invrep.objectives import Match
+from invrep.representations.weights import read_weights
 
 log = logging.getLogger(__name__)
 LPIPS_SIDE = 31  # pixels; below, its AlexNet has no relu5
@@ -28,6 +29,7 @@ def lpips_at_hand() -> LearnedPerceptualImagePatchSimilarity | None:
     if not trunk.is_file():
         return None
     try:
+        read_weights(trunk)  # refuses a file that holds code, which torchmetrics would run
         return LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True)
     except Exception as error:
         log.warning("LPIPS is left out: %s cannot be used (%s).", trunk, str(error).splitlines()[0])

@@ -171,7 +171,7 @@ def existing(path: str | os.PathLike[str]) -> Path:
         InvrepError: nowhere.
     """
     file = Path(path).expanduser()
-    if not file.exists():
+    if not file.is_file():  # a pipe or a device would never end
         raise InvrepError(
             f"There is no weights file {str(path)!r}; weights is default, random or the path of a local "
             ".safetensors, .pth or .pt file."

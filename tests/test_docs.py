@@ -1,0 +1,327 @@
+"""The site is built without a warning; every command and every Python block of it and of the README runs, in miniature.
+
+A command keeps its words; only what it stands on is small: photos, random weights, two passes. Where that is still too
+dear (sweeps, many devices, most networks) the parts are built and the plan is made: dry_run=true.
+"""
+
+import contextlib
+import importlib
+import io
+import re
+import runpy
+import shlex
+import sys
+import textwrap
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.types import RunMode
+from markdown_it import MarkdownIt
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+import invrep
+from invrep.codes import save_code
+from invrep.config import FOLDER
+from invrep.errors import one_sentence
+
+ROOT = Path(__file__).parents[1]
+SITE = runpy.run_path(str(ROOT / "docs" / "conf.py"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROGRAMS = ("python", "torchrun", "srun", "make", "pip", "pytest", "sbatch", "source", "export")
+SRUN = {"ntasks", "ntasks-per-node", "nodes", "gpus-per-node", "cpus-per-task", "time", "requeue", "open-mode"}
+ONE_SIZE = ("vit", "swin", "dinov2", "clip", "siglip", "timm")  # networks that take no small images
+QUICK = ("hog", "hogb", "dsift", "alexnet", "module", "colours")
+
+
+class Block(NamedTuple):
+    """A block of code, or a span of it in a line."""
+
+    page: str
+    kind: str  # bash, python, yaml, inline
+    text: str
+    caption: str | None = None
+
+
+def _blocks(path: Path) -> Iterator[Block]:
+    text = path.read_text().replace("<!-- experiments -->", SITE["experiments_as_markdown"]())
+    for token in MarkdownIt("commonmark").enable("table").parse(text):
+        if token.type == "code_block":
+            yield Block(path.name, "bash", token.content)
+        elif token.type == "fence":
+            kind = token.info.removeprefix("{code-block}").strip()
+            if kind.startswith("{"):
+                continue
+            caption = re.match(r":caption: (.+)\n\n?", token.content)
+            yield Block(
+                path.name, kind, token.content[caption.end() :] if caption else token.content, caption and caption[1]
+            )
+        elif token.type == "inline":
+            yield from (Block(path.name, "inline", t.content) for t in token.children if t.type == "code_inline")
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [block for page in PAGES for block in _blocks(page)]
+
+
+def _lines(kind: str) -> list[tuple[str, str]]:
+    """Return page and line of every command, once."""
+    found = {}
+    for block in BLOCKS:
+        if block.kind == "bash" or (block.kind == "inline" and re.match(r"(python|make|pytest|pip) ", block.text)):
+            for line in block.text.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words:
+                    found.setdefault(shlex.join(words), block.page)
+    return [(page, line) for line, page in found.items() if _kind(line) == kind]
+
+
+def _kind(line: str) -> str:
+    if "train.py" in shlex.split(line):
+        return "train"
+    return "report" if line.startswith("python -m invrep.report") else "other"
+
+
+# --- the site --------------------------------------------------------------------------------------------------------
+
+
+def test_the_site_is_built_without_a_warning_and_asks_for_nothing_from_elsewhere(tmp_path):
+    from sphinx.application import Sphinx
+
+    said = io.StringIO()
+    docs = ROOT / "docs"
+    app = Sphinx(docs, docs, tmp_path / "site", tmp_path / "trees", "html", status=None, warning=said)
+    app.build()
+    assert not said.getvalue() and app.statuscode == 0
+    pages = {page.name: page.read_text() for page in (tmp_path / "site").glob("*.html")}
+    assert {f"{page.stem}.html" for page in PAGES[1:]} <= pages.keys()
+    for name, html in pages.items():
+        loaded = re.findall(r"<(?:script|img|iframe|source)[^>]*?src=\"([^\"]+)\"|<link[^>]*?href=\"([^\"]+)\"", html)
+        assert not [url for pair in loaded for url in pair if "//" in url], name
+        for link in re.findall(r"<a[^>]*?href=\"([^\"]+)\"", html):
+            place, _, anchor = link.partition("#")
+            if "//" not in link:
+                assert (tmp_path / "site" / place).is_file() or not place, f"{name}: {link}"
+                assert f'id="{anchor}"' in pages.get(place or name, f'id="{anchor}"') or not anchor, f"{name}: {link}"
+    for rule in (tmp_path / "site" / "_static").rglob("*.css"):
+        assert not re.search(r"@import|url\(['\"]?(https?:)?//", rule.read_text()), rule
+    for name in ("Representation", "TotalVariation", "Match", "Descent", "Results"):
+        assert f'.{name}"' in pages["api.html"], name
+
+
+def test_every_experiment_stands_on_the_site_with_its_description():
+    listed = dict(SITE["experiments"]())
+    assert bool(listed) == (FOLDER / "experiment").is_dir()
+    for name, description in listed.items():
+        assert len(description) > 20, f"conf/experiment/{name}.yaml has no comment that says what it is"
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    for name in config:
+        yield f"{prefix}{name}"
+        child = config._get_node(name)
+        if OmegaConf.is_dict(child) and not child._is_none() and not child._is_missing():
+            yield from _keys(child, f"{prefix}{name}.")
+
+
+@pytest.fixture(scope="module")
+def known() -> tuple[set[str], dict[str, set[str]]]:
+    """All config keys of all presets, and the presets of each group."""
+    groups: dict[str, set[str]] = {}
+    for path in FOLDER.rglob("*.yaml"):
+        if path.parent != FOLDER:
+            place = path.relative_to(FOLDER).with_suffix("")
+            group = "experiment" if place.parts[0] == "experiment" else place.parent.as_posix()
+            groups.setdefault(group, set()).add(place.relative_to(group).as_posix())
+    keys = set(groups)
+    with initialize_config_dir(str(FOLDER.resolve()), version_base="1.3"):
+        for group, names in groups.items():
+            for name in names if group not in ("hydra/launcher", "hparams") else ():
+                if not name.startswith("base/"):
+                    keys |= set(_keys(compose("config", [f"{group}={name}"])))
+    return keys, groups
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    dict.fromkeys((b.page, b.text) for b in BLOCKS if b.kind == "inline" and "=" in b.text and "(" not in b.text),
+)
+def test_settings_named_in_a_sentence_exist(known, page, text):
+    keys, groups = known
+    if page == "figures.md" and "experiment" not in groups:
+        pytest.skip("no experiments")
+    for word in shlex.split(text):
+        key, equals, value = word.lstrip("+").partition("=")
+        if not equals or not re.fullmatch(r"[a-z_.]+(/[a-z_]+)?", key):
+            continue
+        if "._target_" in key or key.startswith(("hydra.", "prior.x")):
+            continue
+        assert key in keys, f"{page}: there is no key {key}"
+        if key in groups and re.fullmatch(r"[\w/]+", value):
+            assert value in groups[key] | {"null"}, f"{page}: there is no {key}={value}"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """A working folder that holds what the commands name, small."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/a.jpg", "photos/b.jpg", "photo.jpg", "imagenet/val/a.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((80, 64), 60).convert("RGB").save(tmp_path / name)
+    (tmp_path / "mypackage").mkdir()
+    (tmp_path / "mypackage" / "models.py").write_text(
+        textwrap.dedent(
+            """
+            from torch import nn
+
+            def encoder():
+                module = nn.Sequential()
+                module.add_module("stem", nn.Conv2d(3, 4, 3))
+                return module
+            """
+        )
+    )
+    for block in BLOCKS:
+        if block.caption:
+            (tmp_path / block.caption).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / block.caption).write_text(block.text)
+    yield tmp_path
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("mypackage", "nets", "colours", "mirror")]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+def _miniature(words: list[str], place: Path) -> list[str]:
+    """Return the overrides of a command with what makes it small."""
+    given = dict(word.lstrip("+").split("=", 1) for word in words if "=" in word and not word.startswith("-"))
+    small = []
+    for k, word in enumerate(words):
+        if word == "--config-dir":  # as an override, which may stand anywhere
+            small.append(f"hydra.searchpath=[file://{place / words[k + 1]}]")
+        elif not (k and words[k - 1] == "--config-dir"):
+            small.append(word)
+    rep, layer = given.get("rep", "hog"), given.get("layer", "")
+    network = "layer" in given and rep not in ("module",)
+    if layer == "list":
+        return [*small, "rep.weights=random"] if network else small
+    if network:
+        small += ["rep.weights=random"]
+    if rep not in QUICK or "trainer.devices" in given or "-m" in words:
+        small += ["dry_run=true"]
+    if given.get("data") == "none":
+        small += ["data.size=[64,64]"]
+    else:
+        small += ["data.path=photo.jpg"] if "data.path" not in given else []
+        small += ["data.resize=none"] if network and not rep.startswith(ONE_SIZE) else []
+    if given.get("objective") == "code":
+        phi = invrep.representation(rep, layer=layer, weights="random")
+        for name in ("a", "b"):
+            save_code(place / f"{name}.safetensors", [part[0] for part in phi(torch.rand(1, 3, 64, 64))], (64, 64))
+    return [*small, *(["optim.steps=2"] if "optim.steps" not in given else [])]
+
+
+@pytest.mark.parametrize(("page", "line"), _lines("train"))
+def test_a_command_runs_in_miniature(job, place, page, line):
+    words = shlex.split(line)
+    at = words.index("train.py")
+    before, words = words[:at], words[at + 1 :]
+    if before[0] == "srun":
+        options = {word.removeprefix("--").partition("=")[0] for word in before[1:] if word.startswith("--")}
+        assert options <= SRUN and before[-1] == "python"
+    elif before[0] == "torchrun":
+        from torch.distributed.run import get_args_parser
+
+        assert get_args_parser().parse_args([*before[1:], "train.py"]).nproc_per_node == "8"
+    else:
+        assert before == ["python"]
+    if any(word in words for word in ("rep=timm", "rep=dinov2", "rep=clip", "rep=siglip")):
+        pytest.importorskip("timm")
+    if any(word.startswith("experiment=") for word in words):  # test_experiments.py runs all of them
+        with initialize_config_dir(str(FOLDER.resolve()), version_base="1.3"):
+            assert compose("config", words, return_hydra_config=True).hydra.mode == RunMode.MULTIRUN
+        return
+    outcome = job(*_miniature(words, place))
+    assert outcome.status == 0, f"{page}: {line}\n{outcome.err[-1500:]}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python train.py rep=vgg16 layers=relu5",
+        "python train.py rep=vgg61 layer=relu5",
+        "python train.py prior.tv.wieght=5",
+        "python train.py -m rep=alexnet layer=relu1,relou2",
+    ],
+)
+def test_a_typo_in_a_command_would_be_seen(job, place, line):
+    with pytest.raises(AssertionError, match="error: "):
+        test_a_command_runs_in_miniature(job, place, "a page", line)
+
+
+@pytest.mark.parametrize(("page", "line"), _lines("other"))
+def test_other_commands_exist(page, line):
+    words = shlex.split(line)
+    assert words[0] in PROGRAMS, f"{page}: {line}"
+    if words[0] == "make":
+        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert set(words[1:]) <= set(targets), f"{page}: {line}"
+    elif words[0] == "pip":
+        (extras,) = re.findall(r"invrep\[([\w,]+)\]", line)
+        assert set(extras.split(",")) <= PROJECT["optional-dependencies"].keys()
+    elif words[0] == "pytest":
+        assert words[1:] == ["-m", "slow"]
+    elif words[0] == "sbatch":
+        assert words[1] in {block.caption for block in BLOCKS}
+    else:
+        assert words in (["source", ".venv/bin/activate"], ["export", "OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK"])
+
+
+def test_batch_scripts_have_slurms_options():
+    scripts = [block.text for block in BLOCKS if block.kind == "bash" and block.text.startswith("#!")]
+    options = {option for text in scripts for line in re.findall("#SBATCH (.*)", text) for option in line.split()}
+    assert scripts and {option.removeprefix("--").partition("=")[0] for option in options} <= SRUN
+
+
+@pytest.mark.parametrize(("page", "line"), _lines("report"))
+def test_the_report_is_made(job, place, page, line):
+    report = pytest.importorskip("invrep.report")
+    words = shlex.split(line)[3:]
+    job("data.path=photo.jpg", "optim.steps=1", "output=outputs")
+    (made,) = (place / "outputs").glob("hog-*")
+    folders = [word for k, word in enumerate(words) if word.startswith("outputs/") and words[k - 1] != "-o"]
+    for folder in folders:
+        if not (place / folder).exists():
+            (place / folder).parent.mkdir(parents=True, exist_ok=True)
+            (place / folder).symlink_to(made, target_is_directory=True)
+    with contextlib.redirect_stdout(io.StringIO()):
+        report.main(words)
+    named = words[words.index("-o") + 1] if "-o" in words else f"{folders[0]}/report.html"
+    assert (place / named).stat().st_size > 1000
+
+
+# --- Python ----------------------------------------------------------------------------------------------------------
+
+PYTHON = [block for block in BLOCKS if block.kind == "python" and block.caption is None]
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=lambda block: f"{block.page}-{block.text.splitlines()[-1][:40]}")
+def test_a_python_block_runs(place, monkeypatch, block):
+    representation, invert = invrep.representation, invrep.invert
+    monkeypatch.setattr(
+        invrep,
+        "representation",
+        lambda name, **o: representation(name, **({"weights": "random"} if "layer" in o else {}) | o),
+    )
+    monkeypatch.setattr(invrep, "invert", lambda *a, **o: invert(*a, **({"steps": 2} | o)))
+    with one_sentence(), contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(block.text, block.page, "exec"), {"images": torch.rand(1, 3, 48, 64)})
