@@ -15,8 +15,9 @@ from conftest import SHARED
 
 from invrep.api import representation
 from invrep.config import build, preset
-from invrep.inversion import Inversion, _trainer
+from invrep.inversion import Inversion
 from invrep.objectives import Match
+from invrep.trainer import make_trainer
 
 GOLD = SHARED / "gold" / "authors.npz"
 TERMS = ("data", "tv", "alpha", "energy")
@@ -44,7 +45,7 @@ def follow(rep: str, photo: str, optim: Mapping[str, Any]) -> tuple[np.ndarray, 
     inversion = Inversion(
         start / prior.scale, phi=phi, objective=Match([code]), prior=prior, descent=descent, segment=1
     )
-    _trainer({"accelerator": "cpu"}, []).fit(inversion)
+    make_trainer({"accelerator": "cpu"}, []).fit(inversion)
     ours = np.array([[float(terms[name]) for _, terms in inversion.curve] for name in TERMS])
     return ours[:, :-1], theirs[:, : ours.shape[1] - 1]
 

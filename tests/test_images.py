@@ -8,9 +8,9 @@ from PIL import Image
 
 from invrep.data import batches
 from invrep.errors import InvrepError
+from invrep.files import file_name
 from invrep.images import bundled, read, shown, size_of, to_pil
 from invrep.representations.base import InputSize
-from invrep.results import file_name
 from invrep.sources import find
 
 
