@@ -333,8 +333,8 @@ def test_links_are_followed_once(tmp_path):
     assert [photo.id for photo in find(str(place))] == ["link.png"]
     assert [photo.id for photo in find(str(tmp_path / "other"))] == ["link.png"]
     (tmp_path / "list.txt").write_text("photos/gone.png\n")
-        read(find(str(tmp_path / "list.txt"))[0].open())
-        read(find(str(tmp_path / "list.txt"))[0].path)
+    with pytest.raises(InvrepError, match="There is no file"):
+        find(str(tmp_path / "list.txt"))[0].fetch()
 
 
 def test_a_message_stays_on_its_line(tmp_path, job):
