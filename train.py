@@ -5,10 +5,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from invrep.ending import ending
 from invrep.errors import one_sentence
-from invrep.experiments import laid_out
-from invrep.launch import all_failures
-from invrep.report import paged
 
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="config")
@@ -20,5 +18,5 @@ def main(config: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    with one_sentence(), all_failures(), laid_out(), paged():
+    with one_sentence(), ending():
         main()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Experiment(Callback):
-    """Hydra's callback that prepares an experiment's sweep; :func:`laid_out` ends it.
-
-    Hydra calls no callback at the end of a sweep in which a job has failed.
-    """
-
-    running: DictConfig | None = None
+    """Hydra's callback that prepares an experiment's sweep; :func:`lay_out` is for its end."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Make the sweep a miniature if ``quick=true``, and end here if no job of it can begin.
@@ -58,18 +52,6 @@ class Experiment(Callback):
         rank = launched()
         if rank is None or rank.index == 0:
             forget(Path(config.hydra.sweep.dir))
-            Experiment.running = config
-
-
-@contextmanager
-def laid_out() -> Iterator[None]:
-    """Lay out the results of the experiment that was run inside, if one was, whether or not jobs of it failed."""
-    try:
-        yield
-    finally:
-        config, Experiment.running = Experiment.running, None
-        if config is not None:
-            lay_out(config)
 
 
 def lay_out(config: DictConfig) -> None:

@@ -1,22 +1,16 @@
-"""Sweeps whose jobs run beside each other: what each takes of the machine, and which of them have failed."""
+"""Sweeps whose jobs run beside each other: what each takes of the machine."""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from invrep.errors import InvrepError
 from invrep.ranks import gpus
-from invrep.sweep import in_multirun, swept
+from invrep.sweep import in_multirun
 
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # one job after the other
 AT_ONCE = 4  # jobs on a machine without GPUs
@@ -62,40 +56,3 @@ def share_machine(devices: Any, accelerator: str) -> Any:
     if not isinstance(devices, int) or not 0 < devices < there:
         return devices
     return [(hydra.job.num * devices + k) % there for k in range(devices)]
-
-
-class Sweep(Callback):
-    """Hydra's callback that remembers where a sweep's jobs leave word, for :func:`all_failures`."""
-
-    folder: Path | None = None
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Remember the folder, which no one else in this process is told."""
-        Sweep.folder = Path(config.hydra.sweep.dir)
-
-
-@contextmanager
-def all_failures() -> Iterator[None]:
-    """Let a sweep end with all of its jobs that failed; Hydra itself raises the first one's exception only.
-
-    Raises:
-        InvrepError: some jobs of the sweep failed by a user's mistake, or their processes died.
-    """
-    try:
-        yield
-    except Exception as error:
-        jobs = swept(Sweep.folder) if Sweep.folder is not None else []
-        bad = [job for job in jobs if job.status != "done"]
-        if not bad:
-            raise
-        lines = [f"{len(bad)} of {len(jobs)} jobs of the sweep failed, all others are done ({Sweep.folder}):"]
-        for job in bad:
-            why = job.message if job.status == "failed" else "its process died; run the same command again."
-            lines.append(f"  #{job.number} {' '.join(job.overrides)}: {why}")
-        message = "\n".join(lines)
-        if isinstance(error, InvrepError) or all(job.status == "running" for job in bad):
-            raise InvrepError(message) from None
-        print(message, file=sys.stderr)
-        raise  # a fault of the program's own, with its traceback
-    finally:
-        Sweep.folder = None

@@ -11,22 +11,19 @@ import hashlib
 import logging
 import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hydra.experimental.callback import Callback
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from invrep.compare import Run, compare, find_runs, sweep_runs, words
 from invrep.data import Key
 from invrep.errors import one_sentence
-from invrep.ranks import launched
 from invrep.results import Results
 from invrep.thumbnails import Pictures, as_base64
 
@@ -285,41 +282,17 @@ def _short(value: float | None) -> float | None:
     return float(f"{value:.4g}")
 
 
-class Page(Callback):
-    """Hydra's callback that remembers a multirun's folder; :func:`paged` makes the page at its end.
-
-    Hydra calls no callback at the end of a multirun in which a job has failed.
-    """
-
-    running: Path | None = None
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember the folder; of several ranks only in the first."""
-        rank = launched()
-        if rank is None or rank.index == 0:
-            Page.running = Path(config.hydra.sweep.dir)
-
-
-@contextmanager
-def paged() -> Iterator[None]:
-    """Make the page of the multirun that was run inside, if one was, whether or not jobs of it failed.
-
-    What goes wrong with the page is said, and changes nothing else.
-    """
+def page_of(folder: Path) -> None:
+    """Make the page of the sweep in a folder, and say where it is; what goes wrong with it is said, and is all."""
+    console = Console(highlight=False)
     try:
-        yield
-    finally:
-        folder, Page.running = Page.running, None
-        if folder is not None:
-            console = Console(highlight=False)
-            try:
-                runs = sweep_runs(folder)
-                if any(run.rows for run in runs):
-                    write(runs, folder / NAME, console)
-                    console.print(f"page of the sweep: {folder / NAME}", soft_wrap=True)
-            except Exception as error:
-                first = str(error).strip().splitlines()[:1]
-                log.warning("There is no page of the sweep (%s: %s).", type(error).__name__, "".join(first))
+        runs = sweep_runs(folder)
+        if any(run.rows for run in runs):
+            write(runs, folder / NAME, console)
+            console.print(f"page of the sweep: {folder / NAME}", soft_wrap=True)
+    except Exception as error:
+        first = str(error).strip().splitlines()[:1]
+        log.warning("There is no page of the sweep (%s: %s).", type(error).__name__, "".join(first))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

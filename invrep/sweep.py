@@ -13,8 +13,9 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from invrep.files import atomic
 from invrep.ranks import launched
@@ -54,6 +55,20 @@ def _flat(key: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         return {key: value}
     return {k: v for name, inner in value.items() for k, v in _flat(f"{key}.{name}", inner).items()}
+
+
+class Multirun(Callback):
+    """Hydra's callback that remembers the multirun which this process runs, for :mod:`invrep.ending`.
+
+    Attributes:
+        config: composed for the whole multirun, with its ``hydra`` node; None where there is none.
+    """
+
+    config: DictConfig | None = None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Remember it; nothing else in this process is told."""
+        Multirun.config = config
 
 
 def in_multirun() -> bool:

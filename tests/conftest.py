@@ -54,10 +54,8 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     sys.path.insert(0, str(Path(__file__).parents[1]))
     import invrep.run
     import train
+    from invrep.ending import ending
     from invrep.errors import one_sentence
-    from invrep.experiments import laid_out
-    from invrep.launch import all_failures
-    from invrep.report import paged
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
@@ -76,7 +74,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         )
         status = 0
         try:
-            with one_sentence(), all_failures(), laid_out(), paged():
+            with one_sentence(), ending():
                 train.main()
         except SystemExit as error:
             status = int(error.code or 0)
