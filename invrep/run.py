@@ -12,6 +12,7 @@ import subprocess
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -316,14 +317,13 @@ def _used(job: Job, photo: Photo) -> dict[str, Any]:
     choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     several = OmegaConf.is_config(config.layer)
     layer = " + ".join(map(str, config.layer)) if several else config.layer
-    weight = config.objective.get("weight")
-    if weight == "auto":
-        read = job.read(photo)
-        weight = None if read is None else job.asked_of(read.pixels).weight
-    try:
-        (seen,) = phi.geometry(*job.size(photo))
-    except (InvrepError, ValueError):  # a photo that does not fit, or several layers
-        seen = Geometry((math.inf, math.inf), None)
+    weight, seen = config.objective.get("weight"), Geometry((math.inf, math.inf), None)
+    with suppress(InvrepError):  # other photos may well fit
+        if weight == "auto":
+            read = job.read(photo)
+            weight = None if read is None else job.asked_of(read.pixels).weight
+        parts = phi.geometry(*job.size(photo))
+        seen = parts[0] if len(parts) == 1 else seen
     local = seen.stride is not None and math.inf not in seen.field
     return {
         "rep": config.name,

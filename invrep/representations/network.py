@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invrep.errors import InvrepError, nearest, number
+from invrep.errors import InvrepError, UnfitError, nearest, number
 from invrep.representations.base import Geometry, InputSize, Representation
 from invrep.representations.trace import LayerTrace, Trace, dry_run, evaluating, meta_copy
 from invrep.representations.watch import prefix_tokens, tensors_of, watching
@@ -257,8 +257,14 @@ class Network(Representation):
         self.channel_axes = tuple(_channel_axis(layer, shape) for layer in layers for shape in layer.shapes)
 
     def geometry(self, height: int, width: int) -> list[Geometry]:
-        """Return what the positions of each part of the code see in images of this size in pixels."""
+        """Return what the positions of each part of the code see in images of this size in pixels.
+
+        Raises:
+            UnfitError: the network does not take such images.
+        """
         trace = self.trace(height, width)
+        if not all(path in trace.layers for path in self.paths):
+            raise UnfitError(f"{self.name} does not take images of {width}×{height} px ({trace.error}).")
         layers = [trace.layers[path] for path in self.paths]
         return [layer.geometry for layer in layers for _ in layer.shapes]
 
