@@ -9,11 +9,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from invrep.errors import InvrepError
+from invrep.errors import InvrepError, printable
 from invrep.experiments import lay_out
 from invrep.ranks import launched
 from invrep.report import page_of
 from invrep.sweep import Multirun, swept
+
+LOST = "its process died; run the same command again."
 
 
 @contextmanager
@@ -30,11 +32,12 @@ def ending() -> Iterator[None]:
         yield
     except Exception as error:
         _lay_out()
-        if Multirun.config is None or (message := _failures(Multirun.config)) is None:
+        if Multirun.config is None or (failures := _failures(Multirun.config)) is None:
             raise
-        if isinstance(error, InvrepError) or "its process died" in message:
-            raise InvrepError(message) from None
-        print(message, file=sys.stderr)
+        if isinstance(error, InvrepError) or LOST in str(failures.details):
+            raise failures from None
+        for line in (str(failures), *failures.details):
+            print(printable(line), file=sys.stderr)
         raise  # a fault of the program's own, with its traceback
     except BaseException:
         _lay_out()
@@ -54,15 +57,13 @@ def _lay_out() -> None:
         page_of(Path(config.hydra.sweep.dir))
 
 
-def _failures(config: DictConfig) -> str | None:
-    """Return which jobs have failed and why; None where none has."""
+def _failures(config: DictConfig) -> InvrepError | None:
+    """Return which jobs have failed and why, a line for each; None where none has."""
     folder = Path(config.hydra.sweep.dir)
     jobs = swept(folder)
     bad = [job for job in jobs if job.status != "done"]
     if not bad:
         return None
-    lines = [f"{len(bad)} of {len(jobs)} jobs of the sweep failed, all others are done ({folder}):"]
-    for job in bad:
-        why = job.message if job.status == "failed" else "its process died; run the same command again."
-        lines.append(f"  #{job.number} {' '.join(job.overrides)}: {why}")
-    return "\n".join(lines)
+    why = [job.message if job.status == "failed" else LOST for job in bad]
+    lines = [f"  #{job.number} {' '.join(job.overrides)}: {reason}" for job, reason in zip(bad, why, strict=True)]
+    return InvrepError(f"{len(bad)} of {len(jobs)} jobs of the sweep failed, all others are done ({folder}):", lines)

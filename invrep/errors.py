@@ -7,7 +7,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -18,7 +18,15 @@ class InvrepError(ValueError):
     """A mistake that the user can mend: the message names the thing, what was expected and what to do.
 
     ``train.py`` prints it as one sentence, without a traceback, and exits with status 1.
+
+    Args:
+        message: the sentence.
+        details: lines that stand below it, such as one for each job of a sweep that failed.
     """
+
+    def __init__(self, message: str, details: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.details = tuple(details)
 
 
 class UnfitError(InvrepError):
@@ -106,10 +114,11 @@ def one_sentence() -> Iterator[None]:
         yield
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback and exits before we see the exception
+    details: Sequence[str] = ()
     try:
         yield
     except InvrepError as error:
-        message = str(error)
+        message, details = str(error), error.details
     except (HydraException, OmegaConfBaseException) as error:
         message = _hydra_sentence(error)
     except OSError as error:  # Hydra makes the folder of a sweep before any of our code runs
@@ -122,7 +131,8 @@ def one_sentence() -> Iterator[None]:
         return
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
-    print(f"error: {printable(message)}", file=sys.stderr)
+    for line in (f"error: {message}", *details):
+        print(printable(line), file=sys.stderr)
     raise SystemExit(1)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
+from invrep.merge import merge
 from invrep.results import Finished, Results
 
 FIELDS = {"conv1": 11, "relu1": 11, "relu2": 51, "relu3": 99, "fc6": None}
@@ -25,7 +26,7 @@ def made_job(place: Path, layer: str, images: list[str], *, restarts: int = 2, w
             curve = [(at, {"error": error * (1 + 40 - at), "energy": 1.0}) for at in (0, 20, 40)]
             noise = torch.rand(3, 40, 64)
             results.save(image, restart, Finished(row, curve, (tone + 0.2 * noise).clamp(0, 1)), "clip")
-    results.merge(float("nan"), images)
+    merge(results, float("nan"), images)
     config = {
         "name": "net",
         "layer": layer,

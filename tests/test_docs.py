@@ -11,6 +11,7 @@ import re
 import runpy
 import shlex
 import sys
+import tarfile
 import textwrap
 import tomllib
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PROGRAMS = ("python", "torchrun", "srun", "make", "pip", "pytest", "sbatch", "source", "export")
 SRUN = {"ntasks", "ntasks-per-node", "nodes", "gpus-per-node", "cpus-per-task", "time", "requeue", "open-mode"}
 ONE_SIZE = ("vit", "swin", "dinov2", "clip", "siglip", "timm")  # networks that take no small images
+PLUGINS = ("launcher", "hparams")  # groups that need plugins of Hydra; tests/test_launch.py runs them where they are
 QUICK = ("hog", "hogb", "dsift", "alexnet", "module", "colours")
 
 
@@ -144,7 +146,7 @@ def known() -> tuple[set[str], dict[str, set[str]]]:
     keys = set(groups)
     with initialize_config_dir(str(FOLDER.resolve()), version_base="1.3"):
         for group, names in groups.items():
-            for name in names if group not in ("hydra/launcher", "hparams") else ():
+            for name in names if group not in PLUGINS else ():
                 if not name.startswith("base/"):
                     keys |= set(_keys(compose("config", [f"{group}={name}"])))
     return keys, groups
@@ -156,8 +158,6 @@ def known() -> tuple[set[str], dict[str, set[str]]]:
 )
 def test_settings_named_in_a_sentence_exist(known, page, text):
     keys, groups = known
-    if page == "figures.md" and "experiment" not in groups:
-        pytest.skip("no experiments")
     for word in shlex.split(text):
         key, equals, value = word.lstrip("+").partition("=")
         if not equals or not re.fullmatch(r"[a-z_.]+(/[a-z_]+)?", key):
@@ -175,9 +175,12 @@ def place(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    for name in ("photos/a.jpg", "photos/b.jpg", "photo.jpg", "imagenet/val/a.jpg"):
+    for name in ("photos/a.jpg", "photos/b.jpg", "photo.jpg", "imagenet/val/a.jpg", "datasets/bird/a.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.effect_noise((80, 64), 60).convert("RGB").save(tmp_path / name)
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "val-0.tar", "w") as tar:
+        tar.add(tmp_path / "photo.jpg", "a.jpg")
     (tmp_path / "mypackage").mkdir()
     (tmp_path / "mypackage" / "models.py").write_text(
         textwrap.dedent(
@@ -248,8 +251,15 @@ def test_a_command_runs_in_miniature(job, place, page, line):
         pytest.importorskip("timm")
     if any(word.startswith("experiment=") for word in words):  # test_experiments.py runs all of them
         with initialize_config_dir(str(FOLDER.resolve()), version_base="1.3"):
-            assert compose("config", words, return_hydra_config=True).hydra.mode == RunMode.MULTIRUN
+            first = [word.partition(",")[0] for word in words if word != "-m"]
+            assert compose("config", first, return_hydra_config=True).hydra.mode == RunMode.MULTIRUN
         return
+    for word in [
+        word for word in words if word.lstrip("+").startswith((*(f"{g}=" for g in PLUGINS), "hydra.launcher."))
+    ]:
+        words.remove(word)
+        group, _, name = word.partition("=")
+        assert group not in PLUGINS or (FOLDER / group / f"{name}.yaml").is_file(), f"{page}: {word}"
     outcome = job(*_miniature(words, place))
     assert outcome.status == 0, f"{page}: {line}\n{outcome.err[-1500:]}"
 

@@ -171,7 +171,9 @@ def existing(path: str | os.PathLike[str]) -> Path:
         InvrepError: nowhere.
     """
     file = Path(path).expanduser()
-    if not file.is_file():  # a pipe or a device would never end
+    if file.exists() and not file.is_file():  # a pipe or a device would never end
+        raise InvrepError(f"The weights file {str(path)!r} cannot be read: it is a folder, a pipe or a device.")
+    if not file.exists():
         raise InvrepError(
             f"There is no weights file {str(path)!r}; weights is default, random or the path of a local "
             ".safetensors, .pth or .pt file."
