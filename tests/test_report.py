@@ -148,7 +148,8 @@ def opened(browser, page):
 
 def shown(tab):
     """Return the names of the photos in the grid, from above, once its rows are filled."""
-    tab.wait_for_function("[...document.querySelectorAll('#grid .row')].every(row => row.firstChild)")
+    # not wait_for_function, which the page's Content-Security-Policy refuses
+    tab.locator("#grid .row:empty").first.wait_for(state="detached")
     return tab.locator("#grid .row .owner").evaluate_all("found => found.map(f => f.title)")
 
 

@@ -19,6 +19,7 @@ from invrep.images import read
 from invrep.job import assemble
 from invrep.layouts.cells import DPI, Cell, Keys, Label, Labels, figure_files, label_of, listed, named, save, status_of
 from invrep.results import Results
+from invrep.sources import NO_PHOTO, alone
 
 
 @dataclass
@@ -117,7 +118,7 @@ def photos(cells: Sequence[Cell], stem: Path, *, wrap: int = 5) -> list[Path]:
 def _boxes(results: Results, photo: Path) -> list[tuple[int, int, int, int]]:
     """Return what the region that a job matches sees of a photo."""
     config = OmegaConf.load(results.config)
-    job, _ = assemble(config, Console(quiet=True), [])
+    job = assemble(config, Console(quiet=True), alone(NO_PHOTO))  # the photos may be gone
     return boxes(job, read(photo, color=job.config.data.color))
 
 
