@@ -1,8 +1,9 @@
 """What many photos cost: memory against their number, time outside the passes, images per hour against ranks.
 
-The photos are noise of 32×32 pixels in a tar, their HOG is inverted on the CPU with one thread for each rank.
+The photos are noise of 32×32 pixels in a tar, their HOG is inverted on the CPU with one thread for each rank, in
+batches as large as data.batch_size=auto makes them.
 
-    python benchmarks/scale.py [--photos 100,1000,10000] [--listed 100000] [--ranks 1,2,3,4] [--share 200]
+    python benchmarks/scale.py [--photos 100,1000,10000] [--listed 100000] [--ranks 1,2,3,4] [--share 200] [--side 32]
 
 A figure of 0 leaves its part out. What 1, 8 and 64 GPUs would do is computed, not measured: ranks share nothing but
 the list of photos, so that their rates add up, as long as the disks keep up. ``--seconds`` gives the cost of an image
@@ -46,13 +47,13 @@ print("SHARE", inside, time.perf_counter() - began)
 """
 
 
-def tar(path: Path, count: int) -> Path:
-    """Write a tar of noise, as a data set for the web is laid out."""
+def tar(path: Path, count: int, side: int) -> Path:
+    """Write a tar of square noise photos, as a data set for the web is laid out."""
     draw = np.random.default_rng(0)
     with tarfile.open(path, "w") as file:
         for k in range(count):
             photo = io.BytesIO()
-            Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(photo, "PNG", compress_level=0)
+            Image.fromarray(draw.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(photo, "PNG", compress_level=0)
             member = tarfile.TarInfo(f"{k:06}.png")
             member.size = photo.tell()
             file.addfile(member, io.BytesIO(photo.getvalue()))
@@ -82,6 +83,7 @@ def main() -> None:
     """Print the figures, each when it is known."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=numbers, default="100,1000,10000", help="numbers of photos to invert")
+    parser.add_argument("--side", type=int, default=32, help="pixels of a photo's side")
     parser.add_argument("--listed", type=int, default=100_000, help="photos to list and plan only")
     parser.add_argument("--ranks", type=numbers, default="1,2,3,4")
     parser.add_argument("--share", type=int, default=200, help="photos of the run whose passes are timed")
@@ -91,7 +93,7 @@ def main() -> None:
     train = str(ROOT / "train.py")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        photos = tar(place / "photos.tar", max(*options.photos, options.listed, options.share, 1))
+        photos = tar(place / "photos.tar", max(*options.photos, options.listed, options.share, 1), options.side)
         path = f"data.path={photos}"
         seconds, base, _ = run(place, "-c", "import invrep.run, train")
         print(f"imports alone: {seconds:.1f} s, {base:.0f} MB")
@@ -103,13 +105,13 @@ def main() -> None:
         for count in [options.photos[0], options.listed] if options.photos and options.listed else ():
             seconds, peak, _ = run(place, train, *USUAL, path, f"data.limit={count}", "dry_run=true")
             print(f"{count:>8} {peak:>8.0f} {seconds:>8.1f}   listed, sized and planned only", flush=True)
-        work = (*USUAL, path, f"data.limit={options.share}", f"optim.steps={options.passes}")
+        work = (*USUAL, path, f"data.limit={options.share}", f"optim.steps={options.passes}", "data.batch_size=auto")
         cost = options.seconds
         if options.share:
             _, _, printed = run(place, "-c", SHARE, str(ROOT), *work, "output=share")
             inside, whole = map(float, printed.rpartition("SHARE")[2].split())
             outside = 100 * (1 - inside / whole)
-            print(f"\nof {whole:.1f} s for {options.share} photos {outside:.1f} % are outside the passes")
+            print(f"\nof {whole:.1f} s for {options.share} photos {outside:.1f} % are outside forward and backward")
             cost = cost or whole / options.share
         for ranks in options.ranks if options.share else ():
             seconds, _, _ = run(place, train, *work, f"trainer.devices={ranks}", f"output=ranks{ranks}")
