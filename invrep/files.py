@@ -20,7 +20,12 @@ from safetensors import SafetensorError
 
 from invrep.errors import InvrepError
 
-NUMBERS = {"restart": int, "restarts": int, "passes": int, "pass": int, "image": str, "content": str, "class": str}
+
+def _whole(text: str) -> int:
+    return int(float(text))  # earlier versions wrote passes as 20.0
+
+
+NUMBERS = {"restart": int, "restarts": int, "passes": int, "pass": _whole, "image": str, "content": str, "class": str}
 LONGEST_NAME = 200  # bytes, of the 255 that file systems take; ours has a restart and a suffix as well
 LONGEST_PATH = 1000  # bytes, of the 4096 that Linux takes
 
