@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 import invrep
+from invrep.compute import Compute
 from invrep.config import build, preset
 from invrep.images import read
 from invrep.inversion import measure, solve
@@ -50,7 +51,8 @@ def run(phi: Representation, photos: Tensor, names: list[str], precision: str, *
         prior=build(preset("prior", "natural")),
         descent=descent,
         segment=20,
-        trainer={"accelerator": "auto", "precision": precision},
+        trainer={"accelerator": "auto"},
+        compute=Compute(precision, channels_last=phi.color == "rgb"),
     )
     return {**measure(inversion, photos), "slowed": inversion.pace.cpu() < 1}
 
@@ -84,7 +86,7 @@ def main() -> None:
         how = {"color": phi.color, "resize": "squash" if net else "model", "input_size": size}
         photos = torch.stack([read(file.open(), name=file.name, **how) for file in files])
         names = [file.id for file in files]
-        precision = "bf16-mixed" if given.bf16 and net else "32-true"
+        precision = "bf16" if given.bf16 and net else "float32"
         for top in given.rates if net else (1.0,):
             schedule = [[rate * top, passes] for rate, passes in phi.schedule]
             theirs = run(phi, photos, names, precision, schedule=schedule)

@@ -54,7 +54,7 @@ class Inversion(pl.LightningModule):
         margin: rows and columns by which ``start`` is larger than what Φ sees.
         compute: how the passes compute Φ.
         before: the stage before this one, whose passes and curve are gone on with.
-        last: whether no other stage follows.
+        whole: passes of all stages together; None: of this one and those before it.
 
     Attributes:
         image: the optimised variable, (B, C, H, W), in the recipe's basis.
@@ -81,7 +81,7 @@ class Inversion(pl.LightningModule):
         margin: int = 0,
         compute: Compute | None = None,
         before: Inversion | None = None,
-        last: bool = True,
+        whole: int | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -95,7 +95,7 @@ class Inversion(pl.LightningModule):
         self.steps = self.first + steps
         self.segment = segment
         self.offsets, self.margin = offsets, margin
-        self.last = last
+        self.whole = whole or self.steps
         self.compute = compute or Compute()
         self.pixels = Pixels(phi.mean, prior.scale)
         self.passes = self.first
@@ -107,6 +107,11 @@ class Inversion(pl.LightningModule):
         self.latest: dict[str, Tensor] = {}
         self._rows: Tensor | None = None  # those that still cost time, where they are not all
         self._next_tick = 0.0
+
+    @property
+    def last(self) -> bool:
+        """Whether no other stage follows."""
+        return self.steps == self.whole
 
     @property
     def phi(self) -> Representation:
@@ -197,6 +202,7 @@ class Inversion(pl.LightningModule):
 
     def _evaluate(self) -> Tensor:
         self.image.grad = None
+        self.phi.softness.fill_(1 - self.passes / self.whole)
         terms = self(jitter=True)
         # the sum's gradient is every image's own; a mean would tie an image to how many stand beside it
         loss = terms["energy"].sum()
@@ -331,7 +337,7 @@ def solve(
     stages = descent.stages(phi)
     inversion: Inversion | None = None
     reached = checkpoint.reached() if checkpoint else 0
-    before = getattr(phi, "straight_through", None)
+    before = phi.straight_through
     try:
         for number, stage in enumerate(stages):
             if number < reached:
@@ -360,10 +366,9 @@ def solve(
                 margin=margin,
                 compute=compute,
                 before=inversion,
-                last=stage is stages[-1],
+                whole=descent.plan(phi)[0],
             )
-            if before is not None:
-                phi.straight_through = before or descent.straight_through
+            phi.straight_through = before or descent.straight_through
             saved = None
             if checkpoint is not None:
                 checkpoint.stage = number
@@ -374,8 +379,7 @@ def solve(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
     finally:
-        if before is not None:
-            phi.straight_through = before
+        phi.straight_through = before
     return inversion
 
 

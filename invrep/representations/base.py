@@ -69,6 +69,9 @@ class Representation(nn.Module):
         schedule: learning rate and number of passes of each stage of the CVPR 2015 descent (paper.md §2).
         weights: of the parts of the code in an objective; None where they count alike.
         weights_id: what changes when trained weights do, for the name of the output folder; None without any.
+        straight_through: whether gradients are those of a smoothed Φ: of hard binning the bilinear one's, of ReLUs a
+            sigmoid's. Values are exact always.
+        softness: buffer (), in [0, 1]: how wide those sigmoids are; the descent lowers it from 1 to 0.
         mean: buffer (C, 1, 1), (1, 1, 1) or (C, H, W) in [0, 1]: the pixel value that the priors take for zero.
     """
 
@@ -83,11 +86,14 @@ class Representation(nn.Module):
     schedule: tuple[tuple[float, int], ...] = ((4e-3, 100), (4e-4, 200), (4e-5, 100))
     weights: tuple[float, ...] | None = None
     weights_id: str | None = None
+    straight_through: bool = False
+    softness: Tensor
     mean: Tensor
 
     def __init__(self, mean: Any = 128 / 255) -> None:
         super().__init__()
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
+        self.register_buffer("softness", torch.ones(()), persistent=False)
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Return the code of images that :meth:`forward` has checked."""

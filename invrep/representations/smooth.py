@@ -1,0 +1,75 @@
+"""ReLUs with the value of a step and the gradient of a slope.
+
+A ReLU that is off passes no gradient on, so that far from the photo, where the wrong units are on, most of what the code
+asks for is lost on its way to the image. Here the backward pass weighs it by a sigmoid of the ReLU's input instead of
+by 0 or 1; the forward pass is exact. The sigmoid's width falls to zero in the course of a descent, since the gradient of
+any other width leads beside the energy's minimum (benchmarks/preimages.py measures what this gains).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+WIDTH = 0.4  # of the sigmoid at softness 1, over the root mean square of the ReLU's input
+RELUS = {functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
+IN_PLACE = {torch.relu_, Tensor.relu_}
+
+
+@torch.library.custom_op("invrep::soft_relu", mutates_args=())  # an operation, for torch.compile to keep its gradient
+def soft_relu(x: Tensor, softness: Tensor) -> Tensor:
+    """Return max(x, 0), whose derivative is sigmoid(x / (.4·softness·RMS)).
+
+    The root mean square is that of each image's channel, or of each image's vector.
+
+    Args:
+        x: (B, C, H, W), or (B, …).
+        softness: (), from 0, the derivative of a ReLU, to 1.
+    """
+    return torch.relu(x)
+
+
+@soft_relu.register_fake
+def _(x: Tensor, softness: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _remember(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    x, softness = ctx.saved_tensors
+    values = (2, 3) if x.ndim == 4 else tuple(range(1, x.ndim))
+    width = x.square().mean(values, keepdim=True).sqrt() * (WIDTH * softness)
+    return gradient * torch.sigmoid(x / width.clamp(min=torch.finfo(x.dtype).tiny)), None
+
+
+soft_relu.register_autograd(_backward, setup_context=_remember)
+
+
+class SoftReLUs(TorchFunctionMode):
+    """Every ReLU that is computed within this context, by whichever of torch's names, is a :func:`soft_relu`.
+
+    Args:
+        softness: (), on the device of what is computed.
+    """
+
+    def __init__(self, softness: Tensor) -> None:
+        super().__init__()
+        self.softness = softness
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in RELUS or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        x = args[0] if args else kwargs["input"]
+        if not x.requires_grad:
+            return func(*args, **kwargs)
+        if func in IN_PLACE or kwargs.get("inplace") or True in args[1:]:
+            return x.copy_(soft_relu(x.clone(), self.softness))
+        return soft_relu(x, self.softness)
