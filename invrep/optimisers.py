@@ -107,7 +107,8 @@ class Descent:
         tolerance: an image whose energy has fallen by less than this part over a segment is done and costs no more
             time; a smaller batch then rounds otherwise, so that its neighbours' last bits depend on it. None: never.
         options: further keyword arguments of the optimiser's class.
-        straight_through: for HOG's hard binning, descend along the gradient of its bilinear binning.
+        straight_through: whether to descend along the gradient of a smoothed Φ: for HOG's hard binning that of its
+            bilinear binning, for a network's ReLUs that of sigmoids which narrow to steps (:mod:`~.smooth`).
     """
 
     name: str = "Adam"

@@ -91,9 +91,16 @@ def test_bfloat16_is_the_networks_alone(phi: Network, photo: Tensor) -> None:
         ),
     ],
 )
+@pytest.mark.parametrize("straight_through", [False, True])
 def test_the_same_energy_and_gradient(
-    phi: Network, photo: Tensor, compute: Compute, backend: str | None, monkeypatch: pytest.MonkeyPatch
+    phi: Network,
+    photo: Tensor,
+    compute: Compute,
+    backend: str | None,
+    straight_through: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    phi.straight_through = straight_through
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda graph, mode: compile_(graph, backend=backend))
     images = torch.stack([photo, photo.flip(2)]).requires_grad_()
@@ -103,9 +110,10 @@ def test_the_same_energy_and_gradient(
         value = sum((a - b).square().flatten(1).sum(1) for a, b in zip(encode(images), target, strict=True))
         return value, torch.autograd.grad(value.sum(), images)[0]
 
-    wanted = energy(phi)
     encode = compute.encoder(phi)
-    for _ in range(2):  # the second time what has been compiled
+    for softness in (1, 0.1):  # the second time what has been compiled
+        phi.softness.fill_(softness)
+        wanted = energy(phi)
         for ours, theirs in zip(energy(encode), wanted, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 

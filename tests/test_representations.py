@@ -106,7 +106,7 @@ def test_nan_in_one_image_leaves_the_others_alone(case):
 def test_gradient_is_the_derivative(case):
     """Central differences along a direction, in float64, where a representation's gradient is the exact one."""
     phi, images = case
-    if getattr(phi, "straight_through", False):
+    if phi.straight_through:
         pytest.skip("its gradient is the bilinear binning's on purpose")
     # the authors' networks round the bilinear binning's slope off where a direction meets a bin's centre
     tolerance = 0.05 if getattr(phi, "variant", "") == "cvpr15" else 1e-3

@@ -1,9 +1,9 @@
 """ReLUs with the value of a step and the gradient of a slope.
 
-A ReLU that is off passes no gradient on, so that far from the photo, where the wrong units are on, most of what the code
-asks for is lost on its way to the image. Here the backward pass weighs it by a sigmoid of the ReLU's input instead of
-by 0 or 1; the forward pass is exact. The sigmoid's width falls to zero in the course of a descent, since the gradient of
-any other width leads beside the energy's minimum (benchmarks/preimages.py measures what this gains).
+A ReLU that is off passes no gradient on, so that far from the photo, where the wrong units are on, most of what the
+code asks for is lost on its way to the image. Here the backward pass weighs it by a sigmoid of the ReLU's input instead
+of by 0 or 1; the forward pass is exact. The sigmoid narrows to a step in the course of a descent, since with any other
+width the descent ends beside the energy's minimum.
 """
 
 from __future__ import annotations
