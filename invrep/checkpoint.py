@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
 
 from invrep.files import atomic
+
+log = logging.getLogger(__name__)
 
 
 class Checkpoint(pl.Callback):
@@ -46,8 +51,16 @@ class Checkpoint(pl.Callback):
         return self.folder / f"{self.name}.{self.stage}.ckpt"
 
     def reached(self) -> int:
-        """Return the latest stage of which there is a file; 0 where there is none."""
-        return max((int(path.suffixes[-2][1:]) for path in self.folder.glob(f"{self.name}.*.ckpt")), default=0)
+        """Return the latest stage of which there is a file; 0 where there is none. What is damaged is removed."""
+        found = {int(path.suffixes[-2][1:]): path for path in self.folder.glob(f"{self.name}.*.ckpt")}
+        for stage in sorted(found, reverse=True):
+            try:
+                torch.load(found[stage], map_location="cpu", weights_only=True)["inversion"]
+                return stage
+            except (RuntimeError, UnpicklingError, EOFError, LookupError, TypeError, ValueError):
+                log.warning("The checkpoint %s is damaged; its images go on from an earlier one or anew.", found[stage])
+                found[stage].unlink()
+        return 0
 
     def remove(self) -> None:
         """Remove the files, once what they were kept for is finished."""

@@ -7,13 +7,14 @@ that is killed is gone on with by the next.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from invrep.data import Key
 from invrep.files import Stored, atomic, join, read_table, stored, write_table
-from invrep.results import Part, Results, curve_of, name_of, row_of
+from invrep.results import Results, curve_of, name_of, row_of
 
 MOST_BYTES = 256 * 2**20  # of a file of reconstructions
 MOST_TENSORS = 10_000  # in it; its header has to be held in memory
@@ -32,7 +33,7 @@ def merge(results: Results, pairwise: float, images: Container[str]) -> None:
     parts = results.unmerged()
     columns = dict.fromkeys(next(read_table(results.metrics), {}))
     points = dict.fromkeys(next(read_table(results.curves), {}))
-    for _, path in parts:
+    for path in map(results.part, parts):
         columns |= dict.fromkeys(row_of(path))
         points |= dict.fromkeys(chain.from_iterable(curve_of(path)))
 
@@ -63,40 +64,39 @@ def _ordered(names: Container[str], first: Sequence[str], last: Sequence[str]) -
     return [*dict.fromkeys([*first, *(name for name in names if name not in last)]), *last]
 
 
-def _replace(results: Results, parts: Sequence[Part]) -> list[Part]:
+def _replace(results: Results, parts: Sequence[Key]) -> list[Key]:
     """Bring pre-images that have been found anew to where the old ones are, and return the other parts."""
     for shard in results.shards().values():
         held = stored(shard)[0]
-        again = [(key, path) for key, path in parts if name_of(key) in held]
+        again = {key for key in parts if name_of(key) in held}
         if again:
-            _write(shard, held, again)
-            gone = {key for key, _ in again}
-            parts = [part for part in parts if part[0] not in gone]
+            _write(results, shard, held, again)
+            parts = [key for key in parts if key not in again]
     return list(parts)
 
 
-def _fill(results: Results, parts: Sequence[Part]) -> None:
+def _fill(results: Results, parts: Sequence[Key]) -> None:
     """Append parts to the last file of reconstructions while there is room in it, and the rest to further ones."""
     shards = results.shards()
     number = max(shards, default=0)
     held = stored(shards[number])[0] if shards else {}
     size = sum(tensor.length for tensor in held.values())
-    added: list[Part] = []
-    for key, path in parts:
-        length = stored(path)[0]["reconstruction"].length
+    added: list[Key] = []
+    for key in parts:
+        length = stored(results.part(key))[0]["reconstruction"].length
         count = len(held) + len(added)
         if count and (size + length > MOST_BYTES or count >= MOST_TENSORS):
-            _write(results.shard(number), held, added)
+            _write(results, results.shard(number), held, added)
             number, size, held, added = number + 1, 0, {}, []
-        added.append((key, path))
+        added.append(key)
         size += length
-    _write(results.shard(number), held, added)
+    _write(results, results.shard(number), held, added)
 
 
-def _write(shard: Path, held: dict[str, Stored], parts: Sequence[Part]) -> None:
+def _write(results: Results, shard: Path, held: dict[str, Stored], parts: Collection[Key]) -> None:
     """Write a file of reconstructions of what it holds and of parts, and remove these."""
     if parts:
-        tensors = held | {name_of(key): stored(path)[0]["reconstruction"] for key, path in parts}
+        tensors = held | {name_of(key): stored(results.part(key))[0]["reconstruction"] for key in parts}
         atomic(shard, lambda path: join(path, tensors))
-        for _, path in parts:
-            path.unlink()
+        for key in parts:
+            results.part(key).unlink()

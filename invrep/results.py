@@ -12,15 +12,17 @@ import hashlib
 import heapq
 import json
 import math
+from array import array
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from safetensors import safe_open
@@ -35,7 +37,6 @@ from invrep.images import shown, to_pil
 
 ALWAYS = ("image", "restart", "pairwise_error", "energy", "passes", "seconds", "content")  # whatever the objective
 SPREADS = ("spread_ssim", "spread_lpips", "spread_code")
-Part = tuple[Key, Path]
 
 
 @dataclass
@@ -53,25 +54,48 @@ class Finished:
     pixels: Tensor
 
 
+class Numbered:
+    """A 64-bit number for each of many pre-images, in sixteen bytes each.
+
+    Args:
+        numbers: by the pre-images' names (:func:`name_of`). Of a million names two are taken for one in one of 40
+            million jobs.
+    """
+
+    def __init__(self, numbers: Iterable[tuple[str, int]]) -> None:
+        flat = array("Q", chain.from_iterable((_short(name), number) for name, number in numbers))
+        pairs = np.asarray(flat).reshape(-1, 2)
+        self._names, self._numbers = pairs[np.argsort(pairs[:, 0])].T.copy()
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def get(self, name: str) -> int | None:
+        """Return the number of a name, or None."""
+        short = np.uint64(_short(name))
+        at = int(np.searchsorted(self._names, short))
+        return int(self._numbers[at]) if at < len(self) and self._names[at] == short else None
+
+
 class Done:
-    """Which pre-images are finished, and of what content of their photo, in about a hundred bytes each.
+    """Which pre-images are finished, and of what content of their photo.
 
     Args:
         rows: of all.
     """
 
     def __init__(self, rows: Iterable[tuple[Key, Mapping[str, Any]]]) -> None:
-        self._contents = {_short(name_of(key)): int(row["content"] or "0", 16) for key, row in rows}
+        self._contents = Numbered((name_of(key), int(row["content"] or "0", 16)) for key, row in rows)
 
     def __bool__(self) -> bool:
-        return bool(self._contents)
+        return len(self._contents) > 0
 
     def __contains__(self, key: Key) -> bool:
-        return _short(name_of(key)) in self._contents
+        return self._contents.get(name_of(key)) is not None
 
     def of(self, key: Key, content: str) -> bool:
         """Return whether a pre-image is finished of a photo with this content."""
-        return self._contents.get(_short(name_of(key))) == int(content or "0", 16)
+        return self._contents.get(name_of(key)) == int(content or "0", 16)
 
 
 class Results:
@@ -92,7 +116,8 @@ class Results:
         self.config = folder / "config.yaml"
         self.checkpoints = folder / "checkpoints"  # of inversions that are not finished
         self.ranks = folder / "ranks"  # where ranks that torchrun or SLURM started leave word
-        self._shards: tuple[list[tuple[Path, int]], dict[int, Path]] = [], {}
+        self._shards: tuple[list[tuple[int, int]], Numbered] = [], Numbered(())
+        self._unmerged: tuple[tuple[int, int], list[Key]] = (0, 0), []
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -123,8 +148,8 @@ class Results:
         merged = self._merged()
         table = (((row["image"], row["restart"]), row) for row in read_table(self.metrics, *ALWAYS))
         # a row without pixels is not finished
-        table = ((key, row) for key, row in table if _short(name_of(key)) in merged)
-        parts = ((key, row_of(path)) for key, path in self.unmerged())
+        table = ((key, row) for key, row in table if merged.get(name_of(key)) is not None)
+        parts = ((key, row_of(self.part(key))) for key in self.unmerged())
         return (item for item in _joined(table, parts) if keys is None or item[0] in keys)
 
     def walk_curves(self, keys: Container[Key] | None = None) -> Iterator[tuple[Key, list[dict[str, Any]]]]:
@@ -134,7 +159,7 @@ class Results:
             for point in read_table(self.curves, "image", "restart", "pass")
         )
         table = ((key, [point for _, point in some]) for key, some in groupby(points, key=itemgetter(0)))
-        parts = ((key, curve_of(path)) for key, path in self.unmerged())
+        parts = ((key, curve_of(self.part(key))) for key in self.unmerged())
         return (item for item in _joined(table, parts) if keys is None or item[0] in keys)
 
     def rows(self) -> dict[Key, dict[str, Any]]:
@@ -164,17 +189,18 @@ class Results:
 
     def pixels(self, keys: Collection[Key] | None = None) -> dict[Key, Tensor]:
         """Return the reconstructions, (C, H, W) each, of the given keys or of all that are finished."""
-        parts, shards = dict(self.unmerged()), self._merged()
+        merged = self._merged()
         where: dict[Path, list[Key]] = {}
         for key in [key for key, _ in self.walk()] if keys is None else keys:
-            path = parts.get(key) or shards.get(_short(name_of(key)))
-            if path is not None:
-                where.setdefault(path, []).append(key)
+            if (part := self.part(key)).exists():
+                where[part] = [key]
+            elif (number := merged.get(name_of(key))) is not None:
+                where.setdefault(self.shard(number), []).append(key)
         found = {}
         for path, some in where.items():
             with as_written(path), safe_open(path, "pt") as file:
                 for key in some:
-                    found[key] = file.get_tensor("reconstruction" if key in parts else name_of(key))
+                    found[key] = file.get_tensor("reconstruction" if path.parent == self.parts else name_of(key))
         if lost := set(keys or ()) - found.keys():
             raise edited(self.reconstructions, f"{name_of(min(lost))} is missing")
         return dict(sorted(found.items()))
@@ -215,19 +241,29 @@ class Results:
         """Return where the file of merged reconstructions with a number, from 0, is."""
         return self.folder / f"reconstructions.{number}.safetensors" if number else self.reconstructions
 
-    def unmerged(self) -> list[Part]:
-        """Return key and file of every part, in the order of keys."""
-        found = []
-        for path in self.parts.glob("*.safetensors") if self.parts.is_dir() else ():
-            row = row_of(path)
-            found.append(((row["image"], row["restart"]), path))
-        return sorted(found)
+    def part(self, key: Key) -> Path:
+        """Return where the part of a pre-image is, until it is merged."""
+        digest = hashlib.sha256(f"{key[0]}/{key[1]}".encode(errors="surrogateescape")).hexdigest()[:24]
+        return self.parts / f"{digest}.safetensors"
 
-    def _merged(self) -> dict[int, Path]:
-        """Return where each merged reconstruction is, by :func:`_short` of its name."""
-        stamps = [(path, path.stat().st_mtime_ns) for path in self.shards().values()]
+    def unmerged(self) -> list[Key]:
+        """Return the pre-images that have a part, in order."""
+        if not self.parts.is_dir():
+            return []
+        # a part's name is made from its key, so that the same files are of the same keys
+        stamp = self.parts.stat().st_mtime_ns, sum(1 for _ in self.parts.glob("*.safetensors"))
+        if stamp != self._unmerged[0]:
+            rows = map(row_of, self.parts.glob("*.safetensors"))
+            self._unmerged = stamp, sorted((row["image"], row["restart"]) for row in rows)
+        return self._unmerged[1]
+
+    def _merged(self) -> Numbered:
+        """Return the number of the file where each merged reconstruction is."""
+        shards = self.shards()
+        stamps = [(number, path.stat().st_mtime_ns) for number, path in shards.items()]
         if stamps != self._shards[0]:
-            self._shards = stamps, {_short(name): path for path, _ in stamps for name in stored(path)[0]}
+            names = ((name, number) for number, path in shards.items() for name in stored(path)[0])
+            self._shards = stamps, Numbered(names)
         return self._shards[1]
 
     # --- writing ------------------------------------------------------------------------------------------------------
@@ -238,8 +274,7 @@ class Results:
         atomic(picture, lambda path: to_pil(shown(finished.pixels, display)).save(path, format="PNG"))
         meta = {"row": json.dumps(finished.row), "curve": json.dumps(finished.curve)}
         tensors = {"reconstruction": finished.pixels.contiguous()}
-        digest = hashlib.sha256(f"{image}/{restart}".encode(errors="surrogateescape")).hexdigest()[:24]
-        atomic(self.parts / f"{digest}.safetensors", lambda path: save_file(tensors, path, metadata=meta))
+        atomic(self.part((image, restart)), lambda path: save_file(tensors, path, metadata=meta))
 
     def save_photo(self, image: str, pixels: Tensor) -> None:
         """Write the PNG of a photo as Φ saw it, (C, H, W) in [0, 1]."""
@@ -287,7 +322,7 @@ def curve_of(part: Path) -> list[dict[str, Any]]:
 
 
 def _short(name: str) -> int:
-    """Return 64 bits in a name's stead; of a million names two are alike in one of 40 million jobs."""
+    """Return 64 bits in a name's stead."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 

@@ -261,6 +261,13 @@ def _show_plan(job: Job, planned: Sequence[Batch], todo: Sequence[Batch], ranks:
         except InvrepError:
             return  # the batch itself reports what is wrong with its size
         where = "GPU memory" if gpus(config.trainer.accelerator) else "memory"
+        if bytes_ > (free := room(config.trainer.accelerator)):
+            console.print(
+                f"[yellow]warning:[/] {_count(len(batch.rows), 'pre-image')} of {batch.size[1]}×{batch.size[0]} px "
+                f"want about {bytes_ / 2**30:.1f} GB of {where}, of which {free / 2**30:.1f} GB are free; "
+                f"make photos smaller (data.resize), or data.batch_size or restarts.",
+                soft_wrap=True,
+            )
         console.print(
             f"{_count(len(todo), 'batch', 'batches')} of up to {_count(len(batch.rows), 'pre-image')}, "
             f"about {max(bytes_ / 2**30, 0.1):.1f} GB of {where}{' each' if ranks > 1 else ''}"

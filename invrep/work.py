@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections import deque
@@ -30,6 +31,7 @@ from invrep.representations.base import Representation
 from invrep.results import Finished
 from invrep.sources import Photos
 
+MEGAPIXEL = 2**20
 WRITES_AHEAD = 2  # batches that wait to be written while the device goes on
 
 
@@ -88,13 +90,18 @@ def work(job: Job, todo: Sequence[Batch], callback: pl.Callback, record: Record 
     """
     most = max((len(batch.places) for batch in todo), default=0)
     reads = job.read_ahead((place for batch in todo for place in batch.places), most)
-    with Writer() as write, closing(reads):
-        for number, batch in enumerate(todo, 1):
-            if isinstance(callback, Bar):
-                callback.label = f"batch {number}/{len(todo)}"
-            found = dict(islice(reads, len(batch.places)))
-            rows = [divmod(row, batch.restarts) for row in batch.rows]
-            invert(job, [row for row in rows if found[row[0]] is not None], found, write, callback, record)
+    gc.freeze()  # so that to collect is to look through no more than a batch leaves, in cycles round its Trainer
+    try:
+        with Writer() as write, closing(reads):
+            for number, batch in enumerate(todo, 1):
+                if isinstance(callback, Bar):
+                    callback.label = f"batch {number}/{len(todo)}"
+                found = dict(islice(reads, len(batch.places)))
+                rows = [divmod(row, batch.restarts) for row in batch.rows]
+                invert(job, [row for row in rows if found[row[0]] is not None], found, write, callback, record)
+                gc.collect()
+    finally:
+        gc.unfreeze()
 
 
 def invert(
@@ -230,9 +237,11 @@ def memory(phi: Representation, shape: tuple[int, int, int], dtype: torch.dtype)
 
     Args:
         phi: the representation, on whatever device it is; one forward pass is made there.
-        shape: (C, H, W).
+        shape: (C, H, W); of more than a megapixel a smaller image of its proportions stands for it.
         dtype: of the image.
     """
+    larger = math.sqrt(max(math.prod(shape[1:]) / MEGAPIXEL, 1.0))
+    sides = [max(round(side / larger), min(side, 64)) for side in shape[1:]]
     kept: dict[int, int] = {}
     weights = {tensor.data_ptr() for tensor in (*phi.parameters(), *phi.buffers())}
 
@@ -243,12 +252,12 @@ def memory(phi: Representation, shape: tuple[int, int, int], dtype: torch.dtype)
         return tensor
 
     phi.to(dtype=dtype)
-    image = torch.rand(1, *shape, dtype=dtype, device=phi.mean.device, requires_grad=True)
+    image = torch.rand(1, shape[0], *sides, dtype=dtype, device=phi.mean.device, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         code = phi(image)
     outputs = sum(part.nbytes for part in code)
     # the parameter, its gradient, the last good state, two moments and two passing copies; the code, Φ0 and their gap
-    return sum(kept.values()) + 7 * image.nbytes + 3 * outputs
+    return int((sum(kept.values()) + 7 * image.nbytes + 3 * outputs) * (math.prod(shape[1:]) / math.prod(sides)))
 
 
 def room(accelerator: str) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
+from test_inversion import small_network
 from torch import Tensor
 
 from invrep.api import representation
@@ -41,18 +43,21 @@ RECIPES = {
     "heavy ball": ("cvpr15", "cvpr15", {"steps": 30}),
     "images that diverge": ("natural", "torch", {"name": "SGD", "lr": 3e3, "steps": 30}),
     "images that are done": ("natural", "adam", {"steps": 30, "tolerance": 0.03}),
+    "soft ReLUs": ("natural", "adam", {"steps": 30}),
 }
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_broken_inversion_ends_as_an_unbroken_one(small: Tensor, tmp_path: Path, recipe: str) -> None:
     prior, optim, options = RECIPES[recipe]
+    phi = small_network() if recipe == "soft ReLUs" else representation("hogb")
+    small = small.expand(-1, phi.channels[-1], -1, -1)
 
     def run(checkpoint: Checkpoint | None, *callbacks: pl.Callback) -> Inversion:
         return solve(
             small,
             ROWS,
-            phi=representation("hogb"),
+            phi=phi,
             prior=build(preset("prior", prior)),
             descent=build(OmegaConf.merge(preset("optim", optim), options)),
             segment=3,
@@ -84,6 +89,35 @@ def test_a_broken_inversion_ends_as_an_unbroken_one(small: Tensor, tmp_path: Pat
         assert bool(whole.done.any()) and not bool(whole.done.all())
     checkpoint.remove()
     assert not tmp_path.exists()
+
+
+@pytest.mark.parametrize("damage", [lambda old: old[: len(old) // 2], lambda old: b"", lambda old: b"{}" * 40])
+def test_a_damaged_checkpoint_counts_for_nothing(
+    small: Tensor, tmp_path: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(*callbacks: pl.Callback) -> Inversion:
+        return solve(
+            small,
+            ROWS,
+            phi=representation("hogb"),
+            prior=build(preset("prior", "natural")),
+            descent=build(OmegaConf.merge(preset("optim", "adam"), {"steps": 6, "polish": 3})),
+            segment=1,
+            trainer={"accelerator": "cpu"},
+            callbacks=callbacks,
+            checkpoint=Checkpoint(tmp_path, 1, ROWS, small, 1),
+        )
+
+    with pytest.raises(InterruptedError):
+        run(Breaks(5))
+    files = sorted(tmp_path.iterdir())
+    assert [file.suffixes[-2] for file in files] == [".0", ".1"]
+    files[1].write_bytes(damage(files[1].read_bytes()))
+    goes_on = run()
+    assert f"The checkpoint {files[1]} is damaged" in caplog.text
+    for file in tmp_path.iterdir():
+        file.write_bytes(damage(file.read_bytes()))
+    assert torch.equal(run().image, goes_on.image)
 
 
 def test_the_same_command_goes_on_from_the_checkpoint(job, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

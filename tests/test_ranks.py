@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 from wandb_file import OfflineRun
 
+from invrep.api import representation
 from invrep.errors import InvrepError
 from invrep.ranks import Rank, gather, launched, leave_word, local_devices
 from invrep.results import Results
@@ -222,6 +224,22 @@ def test_word_of_another_launch_is_not_taken(tmp_path: Path) -> None:
     later.start()
     assert gather(tmp_path, Rank(0, 2, 0, "new")) == {"b": "worse"}
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("size", "seen"), [((300, 200), [150, 100]), ((40, 1500), [40, 600])])
+def test_memory_of_a_large_photo_is_told_from_a_smaller_one(
+    size: tuple[int, int], seen: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import invrep.work
+
+    phi = representation("hog")
+    exact = invrep.work.memory(phi, (1, *size), torch.float32)
+    sizes, encode = [], phi.encode
+    phi.encode = lambda images: sizes.append(list(images.shape[2:])) or encode(images)
+    monkeypatch.setattr(invrep.work, "MEGAPIXEL", size[0] * size[1] / (size[1] / seen[1]) ** 2)
+    told = invrep.work.memory(phi, (1, *size), torch.float32)
+    assert sizes == [seen]
+    assert 0.8 < told / exact < 1.2
 
 
 def test_memory_that_runs_out_halves_the_batch(job, seven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
