@@ -7,6 +7,8 @@ that survives on all photos. Ratios of final energies (for HOG of final errors t
 
     python benchmarks/preimages.py --photos FOLDER --weights ../shared/weights [--cases hogb dsift hog relu2 pool5]
 
+What the file ``--out`` holds of the same photos is not computed again; remove it after a change of recipe.
+
 FOLDER holds at least sixteen photos, for instance foolbox's data/imagenet_*.jpg; every second one is taken.
 """
 
@@ -41,7 +43,7 @@ CASES = {
 }
 
 
-def run(phi: Representation, photos: Tensor, names: list[str], precision: str, **optim: object) -> dict[str, Tensor]:
+def run(phi: Representation, photos: Tensor, names: list[str], precision: str, **optim: object) -> dict[str, list]:
     """Return what :func:`measure` says of the pre-images, and whether one had to be slowed down."""
     descent = build({**preset("optim", "adam" if "schedule" not in optim else "cvpr15"), **optim})
     inversion = solve(
@@ -54,7 +56,8 @@ def run(phi: Representation, photos: Tensor, names: list[str], precision: str, *
         trainer={"accelerator": "auto"},
         compute=Compute(precision, channels_last=phi.color == "rgb"),
     )
-    return {**measure(inversion, photos), "slowed": inversion.pace.cpu() < 1}
+    found = {**measure(inversion, photos), "slowed": inversion.pace.cpu() < 1}
+    return {name: value.tolist() for name, value in found.items()}
 
 
 def main() -> None:
@@ -75,7 +78,7 @@ def main() -> None:
     files = [photographs[k] for k in range(0, len(photographs), 2)][: given.number]
     print(f"{len(files)} photos, {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"{'':>8} {'passes':>11} {'energy, ours over theirs':>28} {'error':>22} {'lower':>6}")
-    found: dict[str, object] = {}
+    found: dict[str, dict[str, dict[str, list]]] = json.loads(given.out.read_text()) if given.out.exists() else {}
     for case in given.cases:
         name, options, ladder = CASES[case]
         if "layer" in options:
@@ -87,22 +90,25 @@ def main() -> None:
         photos = torch.stack([read(file.open(), name=file.name, **how) for file in files])
         names = [file.id for file in files]
         precision = "bf16" if given.bf16 and net else "float32"
+        if found.get(case, {}).get("photos") != names:
+            found[case] = {"photos": names}
+        at = found[case]
         for top in given.rates if net else (1.0,):
-            schedule = [[rate * top, passes] for rate, passes in phi.schedule]
-            theirs = run(phi, photos, names, precision, schedule=schedule)
-            if not theirs["slowed"].any():
-                break
-        found[case] = {"authors": {key: value.tolist() for key, value in theirs.items()}}
+            if "authors" not in at or any(at["authors"]["slowed"]):
+                schedule = [[rate * top, passes] for rate, passes in phi.schedule]
+                at["authors"] = run(phi, photos, names, precision, schedule=schedule)
         total = sum(passes for _, passes in phi.schedule)
         for passes in ladder:
-            ours = run(phi, photos, names, precision, steps=passes)
-            found[case][str(passes)] = {key: value.tolist() for key, value in ours.items()}
+            if str(passes) not in at:
+                at[str(passes)] = run(phi, photos, names, precision, steps=passes)
             given.out.write_text(json.dumps(found))
             texts = []
             for key in ("energy", "error"):
-                ratios = sorted((ours[key] / theirs[key]).tolist())
-                texts.append(f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})")
-            lower = int((ours["energy"] < theirs["energy"]).sum())
+                pairs = zip(at[str(passes)][key], at["authors"][key], strict=True)
+                ratios = sorted(ours / theirs for ours, theirs in pairs)
+                texts.append(f"{statistics.median(ratios):.3f} ({ratios[0]:.2f}–{ratios[-1]:.2f})")
+            pairs = zip(at[str(passes)]["energy"], at["authors"]["energy"], strict=True)
+            lower = sum(ours < theirs for ours, theirs in pairs)
             print(f"{case:>8} {passes:>5}/{total:<5} {texts[0]:>28} {texts[1]:>22} {lower:>3}/{len(files)}", flush=True)
 
 
