@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from invrep.errors import InvrepError, choice
 from invrep.representations.base import Representation
 
 PRECISIONS = ("float32", "tf32", "bf16")
+ALIKE = 0.99  # cosine between two gradients that differ by rounding
 MODES = ("default", "reduce-overhead", "max-autotune")
 
 
@@ -68,6 +69,9 @@ class Compute:
 
         Args:
             phi: on its device; with ``channels_last`` its weights are laid out anew.
+
+        Raises:
+            InvrepError: when it is called: compiling would lose the gradient that Φ itself defines.
         """
         if self.channels_last:
             phi.to(memory_format=torch.channels_last)
@@ -85,8 +89,23 @@ class Compute:
                         # Φ stops within its network by an exception, which torch.compile cannot follow; what it does
                         # with one batch is a plain list of operations
                         graph = make_fx(lambda x: tuple(phi(x)))(images.detach().requires_grad_())
+                        _compare(phi, graph, images)
                         compiled[shape] = torch.compile(graph, mode=self.compile)
                     code = compiled[shape](images)
             return [part.to(images.dtype) for part in code]
 
         return encode
+
+
+def _compare(phi: Representation, graph: Callable[[Tensor], Sequence[Tensor]], images: Tensor) -> None:
+    """Raise InvrepError unless a graph of Φ's operations has Φ's gradient: a graph knows no ``autograd.Function``."""
+    x = images.detach().requires_grad_()
+
+    def gradient(encode: Callable[[Tensor], Sequence[Tensor]]) -> Tensor:
+        signs = ((part, torch.arange(part.numel(), device=part.device).cos().view_as(part)) for part in encode(x))
+        return torch.autograd.grad(sum((part * sign).sum() for part, sign in signs), x)[0].flatten()
+
+    if not torch.cosine_similarity(gradient(phi), gradient(graph), dim=0) > ALIKE:  # it may be NaN
+        raise InvrepError(
+            f"compute.compile would lose the gradient that {type(phi).__name__} defines; leave compute.compile out."
+        )

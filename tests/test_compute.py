@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from invrep.api import representation
 from invrep.compute import Compute, rounding
 from invrep.config import build, preset
 from invrep.errors import InvrepError
@@ -116,6 +117,14 @@ def test_the_same_energy_and_gradient(
         wanted = energy(phi)
         for ours, theirs in zip(energy(encode), wanted, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_what_would_lose_its_gradient_is_not_compiled(photo: Tensor) -> None:
+    phi = representation("hog")
+    images = photo.mean(0)[None, None].requires_grad_()
+    phi.straight_through = True
+    with pytest.raises(InvrepError, match=r"compute\.compile would lose the gradient that HOG defines"):
+        Compute(compile="default").encoder(phi)(images)
 
 
 def test_products_are_exact_unless_asked_and_the_setting_is_given_back() -> None:
