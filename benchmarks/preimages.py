@@ -7,7 +7,8 @@ that survives on all photos. Ratios of final energies (for HOG of final errors t
 
     python benchmarks/preimages.py --photos FOLDER --weights ../shared/weights [--cases hogb dsift hog relu2 pool5]
 
-What the file ``--out`` holds of the same photos is not computed again; remove it after a change of recipe.
+What the file ``--out`` holds of the same photos is not computed again; remove it after a change of recipe, precision
+or rates.
 
 FOLDER holds at least sixteen photos, for instance foolbox's data/imagenet_*.jpg; every second one is taken.
 """
