@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -264,6 +265,9 @@ def room(accelerator: str) -> int:
     """Return how many bytes of memory are free for pre-images, of the GPU or of the machine."""
     if gpus(accelerator):
         return torch.cuda.mem_get_info()[0]
-    with open("/proc/meminfo") as file:
-        lines = dict(line.split(":") for line in file)
+    try:
+        with open("/proc/meminfo") as file:
+            lines = dict(line.split(":") for line in file)
+    except OSError:  # not Linux: all that there is
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return 1024 * int(lines["MemAvailable"].split()[0])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -240,6 +241,30 @@ def test_memory_of_a_large_photo_is_told_from_a_smaller_one(
     told = invrep.work.memory(phi, (1, *size), torch.float32)
     assert sizes == [seen]
     assert 0.8 < told / exact < 1.2
+
+
+def test_what_a_batch_leaves_is_gone_before_the_next(job, seven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import invrep.work
+
+    solve, left, alive = invrep.work.solve, [], []
+
+    def watched(*arguments, **options):
+        alive.append(sum(one() is not None for one in left))
+        found = solve(*arguments, **options)
+        left.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(invrep.work, "solve", watched)
+    assert job(f"data.path={seven}", "data.batch_size=2").status == 0
+    assert len(alive) == 4 and max(alive) <= 1  # the last one, which the callbacks may still hold
+
+
+def test_a_batch_larger_than_memory_is_warned_of(job, seven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import invrep.run
+
+    assert "warning" not in job(f"data.path={seven}", "dry_run=true").out
+    monkeypatch.setattr(invrep.run, "room", lambda accelerator: 1000)
+    assert "of which 0.0 GB are free" in job(f"data.path={seven}", "dry_run=true").out
 
 
 def test_memory_that_runs_out_halves_the_batch(job, seven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
