@@ -110,16 +110,19 @@ def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
     places = sorted(place for batch in planned for place in batch.places)
     if not places:
         _fail(job, done=0)
-    done = results.done()
-    if rank is None or rank.index == 0:
-        todo = _missing(job, planned, done)
+    # by place in the whole list, since ranks may see different parts of it finished
+    own = planned if rank is None else planned[rank.index :: rank.count]
+    first = rank is None or rank.index == 0
+    todo = _missing(job, planned if first else own, results.done())
+    if first:
         _show_plan(job, planned, todo, len(devices) if rank is None else rank.count)
     if config.dry_run:
         _fail(job, done=len(places))
         return None
     if rank is not None:
-        # by place in the whole list, since ranks may see different parts of it finished
-        todo = _missing(job, planned[rank.index :: rank.count], done)
+        if first:
+            mine = {place for batch in own for place in batch.places}
+            todo = [batch for batch in todo if batch.places[0] in mine]
         # SLURM may show each task its own GPU only
         there = gpus(config.trainer.accelerator)
         config.trainer.devices = [rank.device % there] if there else 1
