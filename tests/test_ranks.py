@@ -21,6 +21,7 @@ from invrep.api import representation
 from invrep.errors import InvrepError
 from invrep.ranks import Rank, gather, launched, leave_word, local_devices
 from invrep.results import Results
+from invrep.sources import Photo
 
 ROOT = Path(__file__).parents[1]
 USUAL = ("logger=none", "optim.steps=4", "log_every=2", "data.batch_size=2", "trainer.accelerator=cpu")
@@ -183,6 +184,25 @@ def test_ranks_that_a_launcher_starts(
     assert status == 0, err
     (alone,) = (tmp_path / "alone").iterdir()
     assert files(folder) == files(alone)
+
+
+def test_rank_0_does_its_own_share_and_reads_what_it_has_finished_once(
+    job, seven: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = (f"data.path={seven}", "data.batch_size=2", "trainer.accelerator=cpu", "logger=none")
+    assert job(*options, "data.limit=3").status == 0
+    read, shares, content = [], [], Photo.content
+    monkeypatch.setattr(Photo, "content", lambda photo: read.append(photo.id) or content(photo))
+    monkeypatch.setattr(
+        "invrep.run.work",
+        lambda job, todo, *_: shares.append([job.photos.ids[place] for batch in todo for place in batch.places]),
+    )
+    monkeypatch.setattr("invrep.run.gather", lambda *_: {})
+    for name, value in {**TORCHRUN, "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert job(*options).status == 0
+    assert shares == [["4.png", "5.png"]]  # of the batches 01, 23, 45, 6 the first and third
+    assert read == ["0.png", "1.png", "2.png"]
 
 
 # --- parts ---------------------------------------------------------------------------------------------------------
