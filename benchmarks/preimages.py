@@ -98,6 +98,7 @@ def main() -> None:
             if "authors" not in at or any(at["authors"]["slowed"]):
                 schedule = [[rate * top, passes] for rate, passes in phi.schedule]
                 at["authors"] = run(phi, photos, names, precision, schedule=schedule)
+                given.out.write_text(json.dumps(found))
         total = sum(passes for _, passes in phi.schedule)
         for passes in ladder:
             if str(passes) not in at:

@@ -206,11 +206,18 @@ class Inversion(pl.LightningModule):
         terms = self(jitter=True)
         # the sum's gradient is every image's own; a mean would tie an image to how many stand beside it
         loss = terms["energy"].sum()
+        extra = self._prior_factor() - 1
+        if extra and self.prior.terms:
+            loss = loss + extra * torch.stack([terms[name] for name in self.prior.terms]).sum()
         with self.compute.rounding():
             loss.backward()
         self._keep({name: value.detach() for name, value in terms.items()})
         self.passes += 1
         return loss.detach()
+
+    def _prior_factor(self) -> float:
+        """Return what the priors weigh in the coming pass over what they weigh in the energy."""
+        return 1.0 if self.objective.starts_from_photo else self.descent.prior_factor(self.passes / self.whole)
 
     def _keep(self, terms: dict[str, Tensor]) -> None:
         """Take the values of a pass as the latest; images that cost no more time keep theirs."""
@@ -280,7 +287,7 @@ class Inversion(pl.LightningModule):
             self.image.copy_(torch.where(back[:, None, None, None], self._good, self.image))
         self._good.copy_(self.image)
         tolerance = self.descent.tolerance
-        if tolerance is not None and len(self.curve) > 1:
+        if tolerance is not None and len(self.curve) > 1 and self._prior_factor() == 1:
             fallen = self.curve[-1][1]["energy"] - energy  # since the segment began
             self.done |= self.active & ~diverged & (fallen < tolerance * energy.abs()) & (self.passes < self.steps)
             if bool(self.done.any()) and not bool(self.done.all()):

@@ -106,6 +106,8 @@ class Descent:
         polish: how many of the passes, at most half, are a second stage at a tenth of the rate and without jitter.
         tolerance: an image whose energy has fallen by less than this part over a segment is done and costs no more
             time; a smaller batch then rounds otherwise, so that its neighbours' last bits depend on it. None: never.
+        continuation: what the priors' weights are multiplied by in the first pass of a descent from noise; it falls to
+            1 over the first half of the passes. The energy that is shown and measured has the weights as they are.
         options: further keyword arguments of the optimiser's class.
         straight_through: whether to descend along the gradient of a smoothed Φ: for HOG's hard binning that of its
             bilinear binning, for a network's ReLUs that of sigmoids which narrow to steps (:mod:`~.smooth`).
@@ -123,6 +125,7 @@ class Descent:
     jitter: bool = False
     polish: int = 0
     tolerance: float | None = None
+    continuation: float = 1.0
     options: Mapping[str, Any] | None = None
     straight_through: bool = True
 
@@ -138,6 +141,7 @@ class Descent:
         self.polish = number("optim.polish", self.polish, minimum=0, whole=True)
         if self.tolerance is not None:
             self.tolerance = number("optim.tolerance", self.tolerance, minimum=0, word="null")
+        self.continuation = number("optim.continuation", self.continuation, minimum=1)
         for key in ("jitter", "decorrelate", "straight_through"):
             if not isinstance(getattr(self, key), bool):
                 raise InvrepError(f"optim.{key}={getattr(self, key)} is not valid: expected true or false.")
@@ -177,6 +181,10 @@ class Descent:
         ends = [sum(p for _, p in stages[: k + 1]) * steps / total for k in range(len(stages))]
         # the last stage also serves an optimiser whose line search overruns
         return steps, lambda p: next((lr for (lr, _), end in zip(stages, ends, strict=True) if p < end), stages[-1][0])
+
+    def prior_factor(self, progress: float) -> float:
+        """Return what the priors' weights are multiplied by when this part, in [0, 1), of the passes is done."""
+        return 1 + (self.continuation - 1) * max(0.0, 1 - 2 * progress)
 
     def optimiser(self, image: torch.nn.Parameter, lr: float, prior: FixedPrior) -> torch.optim.Optimizer:
         """Return the optimiser of the image tensor.

@@ -8,9 +8,9 @@ from invrep.bases import FourierBasis
 from invrep.config import build, preset
 from invrep.images import Pixels, bundled, read
 from invrep.inversion import Inversion, measure, solve
-from invrep.objectives import Match
+from invrep.objectives import Caricature, Match
 from invrep.optimisers import Descent, generator_of
-from invrep.priors import Prior
+from invrep.priors import FixedPrior, Prior
 from invrep.representations.base import Representation
 from invrep.representations.network import Network
 
@@ -286,6 +286,56 @@ def test_curve_counts_passes_and_its_energy_is_the_sum_of_its_terms():
         assert set(terms) == {"error", "energy", "data", "tv", "alpha"}
         torch.testing.assert_close(terms["energy"], terms["data"] + terms["tv"] + terms["alpha"])
     assert inversion.curve[-1][1]["energy"] < 0.5 * inversion.curve[0][1]["energy"]
+
+
+@pytest.mark.parametrize("objective", [Match, Caricature])
+def test_continuation_weighs_the_priors_more_at_first_and_shows_the_energy_as_it_is(objective):
+    photos = photographs((24, 32), "gray")[:1]
+    steps = 12
+
+    def run(prior: Prior, **options: object) -> Inversion:
+        descent = Descent(basis="fourier", noise="natural", schedule="linear", steps=steps, **options)
+        how = {"phi": representation("hogb"), "objective": objective, "segment": 1}
+        return solve(photos, [(0, "a", 0)], prior=prior, descent=descent, **how)
+
+    plain, heavy = run(Prior(**_terms())), run(Prior(**_terms()), continuation=7.0)
+    for _, terms in heavy.curve:
+        torch.testing.assert_close(terms["energy"], terms["data"] + terms["tv"] + terms["alpha"])
+    if objective is Caricature:  # there is no noise to be rid of
+        assert torch.equal(heavy.image, plain.image)
+        return
+    factors = [heavy.descent.prior_factor(k / steps) for k in range(steps)]
+    assert factors == pytest.approx([7, 6, 5, 4, 3, 2, 1, 1, 1, 1, 1, 1])
+
+    class Falling(Prior):  # the same descent, written with the weights themselves
+        def for_shape(self, *shape: object) -> FixedPrior:
+            fixed, passes = super().for_shape(*shape), iter(factors)
+            weights = dict(fixed.factors)
+
+            class Fixed(FixedPrior):
+                def __call__(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+                    now = next(passes, 1.0) if torch.is_grad_enabled() else 1.0
+                    self.factors.update({name: weight * now for name, weight in weights.items()})
+                    return super().__call__(image)
+
+            return Fixed(**vars(fixed))
+
+    written = run(Falling(**_terms()))
+    torch.testing.assert_close(heavy.image, written.image, rtol=1e-3, atol=1e-5)
+    assert not torch.allclose(plain.image, written.image, rtol=1e-2, atol=1e-3)
+
+
+def test_an_image_is_not_done_while_the_priors_weigh_more():
+    photos = photographs((24, 32), "gray")[:1]
+    inversion = solve(
+        photos,
+        [(0, "a", 0)],
+        phi=representation("hogb"),
+        prior=Prior(**_terms()),
+        descent=Descent(steps=40, schedule="constant", tolerance=1e9, continuation=10.0),
+        segment=4,
+    )
+    assert 20 <= inversion.passes <= 24
 
 
 def _terms() -> dict[str, nn.Module]:

@@ -101,6 +101,7 @@ def test_every_optimiser_descends_and_keeps_images_apart(name):
         {"schedule": [[0.1, 0]]},
         {"steps": None},
         {"straight_through": 1},
+        {"continuation": 0.5},
         {"start": math.inf},
     ],
 )
