@@ -42,7 +42,7 @@ RECIPES = {
     "two stages with jitter": ("ijcv16", "ijcv16", {"steps": 36, "polish": 12}),
     "heavy ball": ("cvpr15", "cvpr15", {"steps": 30}),
     "images that diverge": ("natural", "torch", {"name": "SGD", "lr": 3e3, "steps": 30}),
-    "images that are done": ("natural", "adam", {"steps": 30, "tolerance": 0.03}),
+    "images that are done": ("natural", "adam", {"steps": 30, "tolerance": 0.03, "continuation": 1}),
     "soft ReLUs": ("natural", "adam", {"steps": 30}),
 }
 
