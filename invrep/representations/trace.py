@@ -232,6 +232,8 @@ class _Recorder(TorchDispatchMode):
             self.forward += 0 if aside else flops
             seen = seen and [*seen, _Seen(seen[0].geometry, 1 << len(self.costs))]
             self.costs.append(flops * (max(len(seen) - 1, 0) + aside))
+        if func.overloadpacket is aten.convolution and not output.numel() and args[0].numel():
+            raise RuntimeError("a convolution's kernel is larger than its input")  # torch 2.11's meta device takes it
         if func.overloadpacket is aten.convolution and self.watcher is not None and output.ndim == 4:
             self.watcher.patches = output.shape[2] * output.shape[3]
         if seen:
