@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from invrep.images import shown
+from invrep.parts import Box
 
 MOST_ROWS, MOST_COLUMNS = 16, 8
 DPI = 300
@@ -31,7 +32,7 @@ class GridRow:
     photo: Tensor | None
     reconstructions: Sequence[Tensor]
     captions: Sequence[str]
-    boxes: Sequence[tuple[int, int, int, int]] = ()
+    boxes: Sequence[Box] = ()
 
 
 def grid(rows: Sequence[GridRow], *, title: str, display: str, path: Path) -> None:

@@ -13,7 +13,6 @@ from operator import itemgetter
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from invrep import metrics
 from invrep.callbacks import worded
@@ -22,7 +21,7 @@ from invrep.figures import MOST_COLUMNS, MOST_ROWS, GridRow, grid
 from invrep.job import Job, Read
 from invrep.merge import merge
 from invrep.objectives import Match
-from invrep.parts import channel_axes, region_of
+from invrep.parts import boxes_in
 from invrep.results import SPREADS
 from invrep.sources import Photo
 from invrep.spread import code_spread, lpips_at_hand, pixel_spread
@@ -248,7 +247,7 @@ def _draw(job: Job, places: Sequence[int]) -> None:
         some = [key for key in rows if key[0] == photo.id]
         captions = [f"{shows} {_short(shows, rows[key][shows])}" for key in some]
         shown = read.pixels if photo.open else None
-        drawn.append(GridRow(shown, [pixels[key] for key in some], captions, boxes(job, read.pixels)))
+        drawn.append(GridRow(shown, [pixels[key] for key in some], captions, boxes_in(rows[some[0]])))
     title = f"{job.config.name} {job.config.layer}" if job.config.layer is not None else job.config.name
     if not job.kind.needs_photo and shows == "activation":
         title += f" {job.config.objective.channels}"
@@ -259,18 +258,6 @@ def _draw(job: Job, places: Sequence[int]) -> None:
 
 def _short(shows: str, value: float) -> str:
     return f"{100 * value:.2g} %" if shows == "error" else f"{value:.3g}"
-
-
-@torch.no_grad()
-def boxes(job: Job, pixels: Tensor) -> list[tuple[int, int, int, int]]:
-    """Return what the region of the code that is asked for sees, for each part of the code; nothing for all of it."""
-    if (region := job.config.objective.get("region")) is None:
-        return []
-    code = job.phi(pixels[None].to(job.phi.mean.device))
-    regions = [region_of(part, axis, region) for part, axis in zip(code, channel_axes(code, job.phi), strict=True)]
-    places = zip(regions, job.phi.geometry(*pixels.shape[1:]), strict=True)
-    boxes = [geometry.box(rows, columns) for (rows, columns), geometry in places]
-    return [box for box in boxes if box is not None]
 
 
 def summary(job: Job, found: Found, seen: str | None) -> None:

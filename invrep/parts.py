@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from invrep.errors import InvrepError, nearest
 from invrep.representations.base import Representation
 
 Channels = str | int | Sequence[str | int] | None
+Box = tuple[int, int, int, int]  # top, left, bottom, right in pixels
 
 
 def channel_axes(code: Sequence[Tensor], phi: Representation | None) -> list[int]:
@@ -90,6 +92,30 @@ def region_of(part: Tensor, axis: int, region: str) -> tuple[slice, slice]:
             )
         found.append(slice(start, start + size))
     return found[0], found[1]
+
+
+def boxes_of(code: Sequence[Tensor], phi: Representation, region: str | None, size: tuple[int, int]) -> str:
+    """Return what a region of the code sees as a row of results stores it: ``TOP LEFT BOTTOM RIGHT``, in pixels.
+
+    Args:
+        code: of an image, a list of (1, …).
+        phi: the representation.
+        region: see :func:`region_of`; None for the whole code.
+        size: height and width of the image in pixels.
+
+    Returns:
+        One box for each part of the code, with ``;`` between them. A part that sees the whole image has none.
+    """
+    if region is None:
+        return ""
+    regions = [region_of(part, axis, region) for part, axis in zip(code, channel_axes(code, phi), strict=True)]
+    boxes = [place.box(*some) for some, place in zip(regions, phi.geometry(*size), strict=True)]
+    return ";".join(" ".join(map(str, box)) for box in boxes if box is not None)
+
+
+def boxes_in(row: Mapping[str, Any]) -> list[Box]:
+    """Return the boxes that :func:`boxes_of` has left in a row of results."""
+    return [tuple(map(int, box.split())) for box in (row.get("boxes") or "").split(";") if box]
 
 
 def _channels(channels: str | int, count: int, classes: Sequence[str] | None, key: str) -> slice:

@@ -27,6 +27,7 @@ from invrep.errors import UnfitError
 from invrep.film import Film, film_format
 from invrep.inversion import Inversion, measure, solve
 from invrep.job import Job, Read, assemble
+from invrep.parts import boxes_of
 from invrep.ranks import gpus
 from invrep.representations.base import Representation
 from invrep.results import Finished
@@ -176,6 +177,7 @@ def invert(
     classes = None
     if beside is not None:
         classes = job.classifier(beside.to(job.phi.mean.device), inversion.reconstruction().detach())
+    boxes = _boxes(job, tensors[:1])
     kept = []
     for k, (finished, seen) in enumerate(zip(done, classes or [{}] * len(done), strict=True)):
         image, restart = finished.row["image"], finished.row["restart"]
@@ -185,12 +187,21 @@ def invert(
                 f"optim=adam."
             )
             continue
-        finished.row |= {"seconds": seconds, "content": found[rows[k][0]].content, **seen}
+        finished.row |= {"seconds": seconds, "content": found[rows[k][0]].content, **seen, **boxes}
         kept.append((k, finished))
     pictures = [] if shown is None else [(photos[place].id, found[place].pixels) for place in places]
     write(_write, job, pictures, kept, film)
     if checkpoint is not None:
         write(checkpoint.remove)
+
+
+@torch.no_grad()
+def _boxes(job: Job, photo: Tensor) -> dict[str, str]:
+    """Return the column ``boxes`` of photos of one size, of which one is given, (1, C, H, W); none without a region."""
+    if (region := job.config.objective.get("region")) is None:
+        return {}
+    code = job.phi(photo.to(job.phi.mean.device))
+    return {"boxes": boxes_of(code, job.phi, region, tuple(photo.shape[2:]))}
 
 
 def _write(

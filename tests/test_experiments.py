@@ -30,10 +30,13 @@ def test_every_experiment_runs_in_miniature_and_is_laid_out(job, photos, name):
     assert jobs and {one.status for one in jobs} == {"done"}
     laid_out = [Path(line.removeprefix("laid out: ")) for line in outcome.out.splitlines() if "laid out" in line]
     assert laid_out
+    boxes = [row["boxes"] for one in jobs for row in one.results.rows().values() if row.get("boxes")]
+    assert bool(boxes) == (name in ("cvpr15/fig9", "ijcv16/neighbourhoods"))
     for path in laid_out:
         if path.suffix == ".png":
             with Image.open(path) as picture:
                 picture.load()
+                assert not boxes or picture.convert("RGB").tobytes().count(b"\xff\0\0" * 3) > 10 * len(boxes)
                 assert len(set(picture.convert("L").resize((64, 64)).tobytes())) > 5
         elif path.suffix == ".pdf":
             assert path.read_bytes().startswith(b"%PDF")

@@ -377,6 +377,10 @@ def test_a_unit_draws_what_it_sees(job):
     pixels = load_file(outcome.folder / "reconstructions.safetensors")["none/0"]
     unit = representation("alexnet", layer="conv2", weights="random")(pixels[None])[0][0, 3, 3, 4]
     assert pixels.shape == (3, 64, 80) and outcome.value == pytest.approx(float(unit), rel=1e-3)
+    # a field of 51 pixels, a stride of 8, the first one from -18 on
+    assert table(outcome.folder)[0]["boxes"] == "6 14 57 65"
+    with Image.open(outcome.folder / "grid.png") as grid:
+        assert grid.convert("RGB").tobytes().count(b"\xff\0\0" * 3) > 10
 
 
 def test_a_caricature(job, photos):

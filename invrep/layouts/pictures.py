@@ -10,16 +10,10 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from omegaconf import OmegaConf
 from PIL import Image
-from rich.console import Console
 
-from invrep.finish import boxes
-from invrep.images import read
-from invrep.job import assemble
 from invrep.layouts.cells import DPI, Cell, Keys, Label, Labels, figure_files, label_of, listed, named, save, status_of
-from invrep.results import Results
-from invrep.sources import NO_PHOTO, alone
+from invrep.parts import Box, boxes_in
 
 
 @dataclass
@@ -29,7 +23,7 @@ class _Tile:
     path: Path | None
     above: str = ""
     below: str = ""
-    boxes: Sequence[tuple[int, int, int, int]] = ()
+    boxes: Sequence[Box] = ()
 
 
 def grid(
@@ -41,10 +35,11 @@ def grid(
     photo: bool = True,
     value: str | None = None,
     wrap: int | None = None,
-    box: bool = False,
     labels: Labels | None = None,
 ) -> list[Path]:
     """Draw pre-images as PNG (300 dpi) and PDF, with the photos before or above them; missing ones are marked.
+
+    A red box is what ``objective.region`` sees.
 
     Where neither ``rows`` nor ``columns`` names ``image`` or ``restart``, and there are several, they come last in
     the rows.
@@ -57,7 +52,6 @@ def grid(
         photo: whether the photos are shown.
         value: a column of ``metrics.csv`` that stands below each picture: ``error`` and ``root_error`` in per cent.
         wrap: at most so many pictures in a line, the photo included; a longer row goes on below.
-        box: whether the receptive field of ``objective.region`` is drawn.
         labels: key → its values' names, or a format such as ``λ = {}``.
     """
     rows, columns = listed(rows), listed(columns)
@@ -76,9 +70,7 @@ def grid(
                 key = label_of(known, rows), label_of(known, columns)
                 if (row := done.get((image, restart))) is not None:
                     below = "" if value is None or math.isnan(row.get(value, math.nan)) else _short(value, row[value])
-                    tiles[key] = _Tile(cell.results.picture(image, restart), below=below)
-                    if box and image in photos:
-                        tiles[key].boxes = _boxes(cell.results, photos[image])
+                    tiles[key] = _Tile(cell.results.picture(image, restart), below=below, boxes=boxes_in(row))
                 elif key not in tiles:
                     tiles[key] = _Tile(None, below=status_of([cell], False))
     heads = list(dict.fromkeys(column for _, column in tiles))
@@ -113,13 +105,6 @@ def photos(cells: Sequence[Cell], stem: Path, *, wrap: int = 5) -> list[Path]:
     found = [_Tile(cells[0].results.photo(image)) for image in cells[0].images if cells[0].results is not None]
     lines = [found[k : k + wrap] for k in range(0, len(found), wrap)]
     return _draw(lines, [""] * len(lines), stem) if found else []
-
-
-def _boxes(results: Results, photo: Path) -> list[tuple[int, int, int, int]]:
-    """Return what the region that a job matches sees of a photo."""
-    config = OmegaConf.load(results.config)
-    job = assemble(config, Console(quiet=True), alone(NO_PHOTO))  # the photos may be gone
-    return boxes(job, read(photo, color=job.config.data.color))
 
 
 def _short(name: str, value: float) -> str:
