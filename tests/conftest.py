@@ -1,5 +1,6 @@
 """Photos, jobs in this process, and where the shared data lie."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from PIL import Image
 
 from invrep.images import bundled, read
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 SHARED = Path(__file__).parents[2] / "shared"
 
 

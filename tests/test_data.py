@@ -33,7 +33,7 @@ def test_what_is_read_ahead_comes_while_the_last_is_used():
         return k
 
     stream = ahead(read, range(3), most=1)
-    assert next(stream) == 0 and begun.wait(5)
+    assert next(stream) == 0 and begun.wait(60)
     stream.close()
 
 
@@ -48,7 +48,7 @@ def test_writes_happen_beside_in_order_and_are_waited_for():
     written, gate = [], threading.Event()
 
     def write(k: int) -> None:
-        gate.wait(5)
+        gate.wait(60)
         written.append(k)
 
     with Writer() as writer:

@@ -230,7 +230,7 @@ function sortBy(column) {
 
 function furnish(line) {
   watch.unobserve(line);
-  if (line.firstChild) return;
+  if (line.firstChild || !line.isConnected) return; // the browser may still tell of a row that is gone
   const number = Number(line.dataset.row);
   const row = rows[number];
   const photo = data.photos[row.photo];
