@@ -48,17 +48,40 @@ class Rank:
 
 
 def launched() -> Rank | None:
-    """Return which rank torchrun or SLURM's srun has made of this process; None where neither has started several."""
-    environment = os.environ
+    """Return which rank torchrun or SLURM's srun has made of this process; None where neither has started several.
+
+    SLURM counts a job's tasks for a batch script and for salloc's shell as well, which are one process; the number of a
+    step's tasks is srun's own word, and where it is lacking, so is a step.
+
+    Raises:
+        InvrepError: a variable of theirs is no number, or the rank is not below the number of ranks.
+    """
+    tasks = "SLURM_STEP_NUM_TASKS"
+    if not os.environ.get(tasks) and os.environ.get("SLURM_STEP_ID"):
+        tasks = "SLURM_NTASKS"
+    torchrun = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
+    slurm = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")  # a requeued job keeps its id and its step's
     for index, count, device, run, nodes in (
-        ("RANK", "WORLD_SIZE", "LOCAL_RANK", ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT"), "GROUP_WORLD_SIZE"),
-        ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", ("SLURM_JOB_ID", "SLURM_STEP_ID"), "SLURM_NNODES"),
+        ("RANK", "WORLD_SIZE", "LOCAL_RANK", torchrun, "GROUP_WORLD_SIZE"),
+        ("SLURM_PROCID", tasks, "SLURM_LOCALID", slurm, "SLURM_NNODES"),
     ):
-        if all(name in environment for name in (index, count, device)) and int(environment[count]) > 1:
-            name = "-".join(environment.get(part, "") for part in run)
-            numbers = (int(environment[key]) for key in (index, count, device))
-            return Rank(*numbers, name, int(environment.get(nodes, 1)))
+        if _variable(count, 1) > 1 and os.environ.get(index):
+            place, ranks = _variable(index, 0), _variable(count, 1)
+            if place >= ranks:
+                raise InvrepError(f"{index}={place} does not fit {count}={ranks}: expected 0 to {ranks - 1}.")
+            name = "-".join(os.environ.get(part, "") for part in run)
+            return Rank(place, ranks, _variable(device, place), name, max(_variable(nodes, 1), 1))
     return None
+
+
+def _variable(name: str, default: int) -> int:
+    """Return a whole number from the environment; ``default`` where it is not there or empty."""
+    text = os.environ.get(name, "").strip()
+    if text and not text.isdecimal():
+        raise InvrepError(
+            f"{name}={text} in the environment is not valid: torchrun and srun set it to a whole number; unset {name}."
+        )
+    return int(text) if text else default
 
 
 def check_launch(devices: Any, nodes: Any, rank: Rank | None) -> None:

@@ -208,15 +208,56 @@ def test_rank_0_does_its_own_share_and_reads_what_it_has_finished_once(
 # --- parts ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_a_launcher_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"):
-        monkeypatch.delenv(name, raising=False)
-    assert launched() is None
-    for name, value in {**SLURM, "SLURM_PROCID": "1", "SLURM_LOCALID": "0"}.items():
-        monkeypatch.setenv(name, value)
-    assert launched() == Rank(1, 2, 0, "7-0")
-    monkeypatch.setenv("SLURM_NTASKS", "1")  # sbatch without srun
-    assert launched() is None
+BATCH = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}  # a batch script's
+STEP = BATCH | {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}
+TORCH = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "GROUP_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"}
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch):
+    """Set what a launcher's processes see, and nothing else of a launcher."""
+    for name in [name for name in os.environ if name.startswith("SLURM_") or name in (*TORCH, *TORCHRUN)]:
+        monkeypatch.delenv(name)
+    return lambda values: [monkeypatch.setenv(name, value) for name, value in values.items()]
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({}, None),
+        (STEP, Rank(0, 2, 0, "7-0-")),
+        (STEP | {"SLURM_RESTART_COUNT": "1"}, Rank(0, 2, 0, "7-0-1")),
+        (STEP | {"SLURM_PROCID": "1", "SLURM_LOCALID": ""}, Rank(1, 2, 1, "7-0-")),
+        (BATCH | {"SLURM_STEP_ID": "0"}, Rank(0, 2, 0, "7-0-")),
+        (BATCH, None),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}, None),  # the shell of salloc
+        (STEP | {"SLURM_STEP_NUM_TASKS": "1"}, None),  # sbatch within a step of srun
+        (STEP | {"SLURM_PROCID": ""}, None),
+        (TORCH, Rank(1, 2, 1, "none--", 2)),
+        (TORCH | STEP, Rank(1, 2, 1, "none--", 2)),  # srun starts a torchrun on each node
+        (TORCH | {"LOCAL_RANK": "", "GROUP_WORLD_SIZE": ""}, Rank(1, 2, 1, "none--")),
+        (TORCH | {"WORLD_SIZE": "1", "RANK": "0"}, None),
+        (TORCH | {"WORLD_SIZE": ""}, None),
+    ],
+)
+def test_what_a_launcher_says(environment, values: dict[str, str], wanted: Rank | None) -> None:
+    environment(values)
+    assert launched() == wanted
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (TORCH | {"WORLD_SIZE": "two"}, "WORLD_SIZE=two"),
+        (TORCH | {"LOCAL_RANK": "-1"}, "LOCAL_RANK=-1"),
+        (TORCH | {"RANK": "2"}, "RANK=2 does not fit WORLD_SIZE=2: expected 0 to 1"),
+        (STEP | {"SLURM_PROCID": "1.5"}, "SLURM_PROCID=1.5"),
+    ],
+)
+def test_what_no_launcher_says(environment, job, values: dict[str, str], said: str) -> None:
+    environment(values)
+    outcome = job()
+    assert outcome.status == 1 and said in outcome.err and "Traceback" not in outcome.err
 
 
 @pytest.mark.parametrize(("given", "wanted"), [(1, [0]), ("3", [0, 1, 2]), ([1], [1]), ("auto", [0]), (-1, [0])])

@@ -1,0 +1,122 @@
+"""Ranks and arrays under a real SLURM, where one answers: ``eval "$(slurm-one-node.sh start)"`` starts one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from invrep.results import Results
+
+ROOT = Path(__file__).parents[1]
+USUAL = ("rep=hogb", "data.path=photos", "logger=none", "log_every=2", "trainer.accelerator=cpu", "output=out")
+
+
+def _answers() -> bool:
+    """Whether there is a SLURM that takes jobs."""
+    if shutil.which("sinfo") is None:
+        return False
+    try:
+        found = subprocess.run(["sinfo", "--noheader", "--format=%t"], capture_output=True, text=True, timeout=20)
+    except subprocess.TimeoutExpired:
+        return False
+    return found.returncode == 0 and bool(found.stdout.strip())
+
+
+pytestmark = [pytest.mark.slurm, pytest.mark.skipif(not _answers(), reason="no SLURM answers (sinfo)")]
+
+
+def until(condition: Callable[[], object], seconds: float = 150) -> object:
+    """Wait for what a condition finds, however slow the machine is."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
+
+
+class Slurm:
+    """Commands of SLURM in a folder with photos.
+
+    Attributes:
+        folder: where jobs run and write ``NAME.log``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("SLURM_STEP")},
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+        }
+
+    def photos(self, count: int) -> None:
+        """Make so many small photos."""
+        (self.folder / "photos").mkdir(exist_ok=True)
+        for k in range(count):
+            Image.effect_noise((24, 16), 10 + 9 * k).save(self.folder / "photos" / f"{k}.png")
+
+    def command(self, *overrides: str, output: str = "out") -> list[str]:
+        """Return the words of ``python train.py …``."""
+        return [sys.executable, str(ROOT / "train.py"), *USUAL[:-1], f"output={output}", *overrides]
+
+    def batch(self, script: str, *options: str) -> int:
+        """Submit a batch script, and return the job's id."""
+        path = self.folder / "script.sh"
+        path.write_text(f"#!/bin/bash\n{script}\n")
+        found = subprocess.run(
+            ["sbatch", "--parsable", "--output=%x.log", "--open-mode=append", *options, str(path)],
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            capture_output=True,
+            check=True,
+        )
+        return int(found.stdout)
+
+    def control(self, *words: str) -> str:
+        """Run another command of SLURM and return what it prints."""
+        return subprocess.run(words, env=self.environment, text=True, capture_output=True, check=True).stdout
+
+    def ended(self, number: int) -> bool:
+        """Whether all of a job, or of an array, has ended."""
+        states = re.findall(r"JobState=(\w+)", self.control("scontrol", "show", "job", str(number)))
+        return all(state not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED") for state in states)
+
+    def log(self, name: str) -> str:
+        """Return what a job has printed so far."""
+        path = self.folder / f"{name}.log"
+        return path.read_text() if path.exists() else ""
+
+    def results(self, output: str = "out") -> Results:
+        """Return the one job's results below an output folder."""
+        (folder,) = (self.folder / output).iterdir()
+        return Results(folder)
+
+
+@pytest.fixture
+def slurm(tmp_path: Path):
+    """SLURM's commands in a folder of their own; what they have left running is cancelled."""
+    user = Slurm(tmp_path)
+    yield user
+    jobs = user.control("squeue", "--noheader", "--format=%A %Z").splitlines()
+    if mine := sorted({line.split()[0] for line in jobs if line.split()[1] == str(tmp_path)}):
+        user.control("scancel", *mine)
+
+
+def test_a_batch_script_without_srun_is_one_process_in_an_array_too(slurm: Slurm) -> None:
+    slurm.photos(2)
+    words = " ".join(slurm.command("optim.steps=4", output="out$SLURM_ARRAY_TASK_ID"))
+    job = slurm.batch(words, "--ntasks=2", "--array=0-1", "--job-name=alone")
+    until(lambda: slurm.ended(job))
+    for task in (0, 1):
+        assert len(slurm.results(f"out{task}").rows()) == 2, slurm.log("alone")
+    assert "ranks" not in slurm.log("alone") and "Traceback" not in slurm.log("alone")
