@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
+from PIL.Image import Image
 from pytorch_lightning import Callback
 from rich.console import Console
 from torch import Tensor, nn
@@ -17,12 +19,12 @@ from torch import Tensor, nn
 from invrep.callbacks import Bar
 from invrep.config import build, preset
 from invrep.errors import InvrepError, nearest, number
+from invrep.given import as_images, as_representation, is_shape
 from invrep.inversion import measure, solve
 from invrep.objectives import Objective
 from invrep.optimisers import Descent
 from invrep.priors import Prior
 from invrep.representations.base import Representation
-from invrep.representations.network import Network
 
 
 def representation(name: str, *, layer: Any = None, seed: int = 0, **options: Any) -> Representation:
@@ -74,8 +76,8 @@ class Inverted:
 
 
 def invert(
-    images: Tensor | tuple[int, int, int],
-    phi: nn.Module,
+    images: Tensor | np.ndarray | Image | Sequence[Any],
+    phi: nn.Module | Callable[[Tensor], Any],
     *,
     objective: str | Mapping[str, Any] | Callable[..., Objective] = "match",
     restarts: int = 1,
@@ -94,9 +96,13 @@ def invert(
     the restart, not on its place.
 
     Args:
-        images: (n, C, H, W) in [0, 1], or one image (C, H, W); their precision is the one that is computed in. Where
-            the objective needs no image, the shape (C, H, W) of the one that is sought is enough.
-        phi: a :class:`Representation`, or any module from (B, C, H, W) in [0, 1] to a tensor or a list of tensors.
+        images: (n, C, H, W) in [0, 1], or one image (C, H, W), as a tensor or a NumPy array of floating-point numbers;
+            a Pillow image; or a list of images of one size. float64 is computed in float64, all else in float32;
+            integers are refused, for only a file says what their white is. Where the objective needs no image, the
+            shape (C, H, W) of the one that is sought is enough.
+        phi: a :class:`Representation`; any module from (B, C, H, W) in [0, 1], with as many channels as the images
+            have; or a function, such as ``model.encode_image``. The code is every floating-point or complex tensor in
+            what it returns: a tensor, a list, a dictionary, a dataclass or several of these.
         objective: a preset's name (``match``, ``caricature``), a config of one, or what makes an :class:`Objective`
             from a code: ``partial(Maximise, channels=281)``, ``partial(MatchFile, path="a.safetensors")``, or any
             function (code, phi=Φ, shape=(C, H, W)) such as one that returns ``Match`` of a code of yours.
@@ -118,25 +124,16 @@ def invert(
         >>> found.reconstructions.shape, found.metrics["error"].mean()
     """
     make = _part("objective", objective, {})
-    imagined = isinstance(images, tuple)
+    imagined = is_shape(images)
     if imagined:
         if getattr(getattr(make, "func", make), "needs_photo", False):
-            raise InvrepError(f"images is the shape {images}, but this objective needs images.")
+            raise InvrepError(f"images is the shape {tuple(images)}, but this objective needs images.")
+        if len(images) != 3:
+            raise InvrepError(f"images is the shape {tuple(images)}; expected (channels, height, width).")
         images = torch.full((1, *(number("images", side, minimum=1, whole=True) for side in images)), 0.5)
-    images = images[None] if images.ndim == 3 else images
-    if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
-        raise InvrepError(
-            f"images is {images.dtype} of shape {tuple(images.shape)}; expected floating-point values in [0, 1] of "
-            f"shape (n, channels, height, width)."
-        )
-    if not bool(images.isfinite().all()) or float(images.min()) < -0.5 or float(images.max()) > 1.5:
-        raise InvrepError(
-            f"images has values from {float(images.min()):g} to {float(images.max()):g}; expected [0, 1]: divide by "
-            f"255, or undo a normalisation."
-        )
+    images = as_images(images, phi.color if isinstance(phi, Representation) else None)
     number("restarts", restarts, minimum=1, whole=True)
-    phi = phi if isinstance(phi, Representation) else Network(phi)
-    images = images.detach().cpu()
+    phi = as_representation(phi, images.shape[1])
     descent = _part("optim", optim, {} if steps is None else {"steps": steps})
     ids = [_hash(image) for image in images] if ids is None else list(ids)
     if len(ids) != len(images):
@@ -189,9 +186,11 @@ def _part(group: str, given: Any, options: Mapping[str, Any]) -> Any:
 
 def _override(config: DictConfig, owner: str, options: Mapping[str, Any]) -> None:
     for key, value in options.items():
-        if key not in config:
+        if key not in list(config):  # "in" is False for what has to be given
             raise InvrepError(f"{owner} has no option {key!r}; {nearest(key, [k for k in config if k[0] != '_'])}.")
         config[key] = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if missing := [key for key in config if OmegaConf.is_missing(config, key)]:
+        raise InvrepError(f"{owner} needs {' and '.join(missing)}; give {', '.join(f'{key}=…' for key in missing)}.")
 
 
 def _hash(image: Tensor) -> str:

@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from invrep.errors import InvrepError, choice, nearest, number
+from invrep.errors import InvrepError, choice, nearest, number, words
 
 PACKAGE = Path(__file__).parent
 # beside the package in a clone, inside it in an installed wheel
@@ -47,13 +47,12 @@ def build(config: DictConfig | Mapping[str, Any], **kwargs: Any) -> Any:
     try:
         return instantiate(config, _convert_="object", **kwargs)
     except InstantiationException as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, InvrepError):
-                raise cause from None
+        cause: BaseException = error
+        while cause.__cause__ is not None and not isinstance(cause, InvrepError):
             cause = cause.__cause__
-        first = str(error).splitlines()[0]
-        raise InvrepError(f"The config's {dict(config).get('_target_')} cannot be built: {first}") from error
+        if isinstance(cause, InvrepError):
+            raise cause from None
+        raise InvrepError(f"The config's {dict(config).get('_target_')} cannot be built: {words(cause)}") from error
 
 
 def check(config: DictConfig) -> None:

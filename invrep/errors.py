@@ -99,6 +99,12 @@ def choice(name: str, value: object, options: Iterable[str]) -> str:
     return str(value)
 
 
+def words(error: BaseException) -> str:
+    """Return an exception's own words on one line, with its kind before them: ``KeyError: 'model'``."""
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
 def printable(text: str) -> str:
     """Return text with control characters, which a photo's name may hold, as escapes: on one line, and harmless."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

@@ -179,6 +179,15 @@ def read(
             side = input_size.resize
             image = F.resize(image, list(side) if isinstance(side, tuple) else [side], mode, antialias=True)
             image = F.center_crop(image, list(input_size.crop))
+    return _coloured(image, color)
+
+
+def from_pillow(image: Image.Image, color: str) -> Tensor:
+    """Return a Pillow image, (C, H, W) float32 in [0, 1], as :func:`read` returns its file."""
+    return _coloured(_decode(ImageOps.exif_transpose(image)), color)
+
+
+def _coloured(image: Image.Image | Tensor, color: str) -> Tensor:
     tensor = image if isinstance(image, Tensor) else F.to_tensor(image)
     tensor = tensor.clamp(0, 1)  # bicubic interpolation overshoots
     if color == "gray":

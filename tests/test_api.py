@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 import invrep
+from invrep.config import build
 from invrep.errors import InvrepError
 
 
@@ -11,6 +12,8 @@ def test_representation_by_name():
     (code,) = phi(torch.rand(2, 3, 32, 40))
     assert code.shape == (2, 128, 16, 20) and code.min() == 0
     assert invrep.representation("hog", cell=4).cell == 4
+    assert invrep.representation("torchvision", model="resnet18", layer="layer1", weights="random").stride == 4
+    assert invrep.representation("module", target="torch.nn.Identity").name == "Identity"
 
 
 def test_invert_returns_images_codes_and_metrics(photo):
@@ -56,6 +59,10 @@ def test_presets_and_precision(photo):
     [
         (lambda x: invrep.representation("hogg"), "the nearest are hog"),
         (lambda x: invrep.representation("hog", cells=4), "no option 'cells'; the nearest is cell"),
+        (lambda x: invrep.representation("timm"), "'timm' needs model; give model="),
+        (lambda x: invrep.invert((3, 8, 8), nn.Identity(), objective="maximise"), "needs channels"),
+        (lambda x: invrep.representation("module", target="torch.load", args={"f": "no.pt"}), "no.pt"),
+        (lambda x: build({"_target_": "torch.load", "f": "no.pt"}), r"torch\.load cannot be built: FileNotF.*no\.pt"),
         (lambda x: invrep.invert(255 * x, invrep.representation("hog")), "divide by 255"),
         (lambda x: invrep.invert((255 * x).byte(), invrep.representation("hog")), "floating-point"),
         (lambda x: invrep.invert(x[0], invrep.representation("hog")), "shape"),

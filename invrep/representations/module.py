@@ -13,7 +13,7 @@ import torch
 from hydra.utils import get_object
 from torch import nn
 
-from invrep.errors import InvrepError
+from invrep.errors import InvrepError, words
 from invrep.representations.base import InputSize, Representation
 from invrep.representations.network import LISTING, LayerNames, Network
 from invrep.representations.weights import file_id, read_weights
@@ -71,6 +71,10 @@ def module_network(
                 made = factory if isinstance(factory, nn.Module) else factory(**(args or {}))
             except TypeError as error:
                 raise InvrepError(f"rep.target={target} does not take rep.args={dict(args or {})}: {error}.") from error
+            except InvrepError:
+                raise
+            except Exception as error:
+                raise InvrepError(f"rep.target={target} failed while it was called: {words(error)}") from error
     finally:
         sys.path.remove(here)
     if not isinstance(made, nn.Module):
