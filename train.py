@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from invrep.ending import ending
 from invrep.errors import one_sentence
+from invrep.launch import register
 
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="config")
@@ -17,6 +18,12 @@ def main(config: DictConfig) -> float | None:
     return run(config)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """Do what the command line says, or say in one sentence why not."""
+    register()
     with one_sentence(), ending():
         main()
+
+
+if __name__ == "__main__":
+    command()

@@ -42,7 +42,7 @@ def timed(self):
         inside += time.perf_counter() - began
 inversion.Inversion._evaluate = timed
 began = time.perf_counter()
-train.main()
+train.command()
 print("SHARE", inside, time.perf_counter() - began)
 """
 

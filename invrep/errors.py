@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
+LAUNCHERS = ("submitit", "ray", "joblib")
+
 
 class InvrepError(ValueError):
     """A mistake that the user can mend: the message names the thing, what was expected and what to do.
@@ -131,6 +133,10 @@ def one_sentence() -> Iterator[None]:
         if error.filename is None:
             raise
         message = f"{error.filename} cannot be read or written ({error.strerror}); choose another folder with output=."
+    except Exception as error:
+        if (launcher := _launcher_of(error)) is None:
+            raise
+        message = f"{launcher} could not start the jobs of the sweep: {' '.join(str(error).split())}"
     except KeyboardInterrupt:
         message = "Interrupted; what is finished is kept, and the same command goes on from it."
     else:
@@ -140,6 +146,15 @@ def one_sentence() -> Iterator[None]:
     for line in (f"error: {message}", *details):
         print(printable(line), file=sys.stderr)
     raise SystemExit(1)
+
+
+def _launcher_of(error: Exception) -> str | None:
+    """Return which launcher's own code raised an error, such as submitit's of a partition that SLURM does not have."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    package = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "").partition(".")[0]
+    return package if package in LAUNCHERS else None
 
 
 def _hydra_sentence(error: Exception) -> str:

@@ -31,7 +31,7 @@ from invrep.errors import InvrepError, choice
 from invrep.film import film_format
 from invrep.finish import Found, finish, summary
 from invrep.job import Job, assemble
-from invrep.launch import share_machine
+from invrep.launch import register, share_machine
 from invrep.ranks import check_launch, gather, gpus, launched, leave_word, local_devices, spread
 from invrep.representations.base import Geometry
 from invrep.representations.listing import layers_table
@@ -58,6 +58,7 @@ def run(config: DictConfig) -> float | None:
     Raises:
         InvrepError: the config is wrong, nothing can be inverted, or some photos failed.
     """
+    register()  # a launcher may have started this process
     try:
         with noted() as tell:
             return _run(config, tell)

@@ -55,8 +55,6 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     sys.path.insert(0, str(Path(__file__).parents[1]))
     import invrep.run
     import train
-    from invrep.ending import ending
-    from invrep.errors import one_sentence
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
@@ -75,8 +73,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         )
         status = 0
         try:
-            with one_sentence(), ending():
-                train.main()
+            train.command()
         except SystemExit as error:
             status = int(error.code or 0)
         out, err = capfd.readouterr()

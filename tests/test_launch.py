@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 from test_ranks import ROOT
 
 import invrep.launch
 from invrep.config import FOLDER
 from invrep.errors import InvrepError
-from invrep.launch import BASIC, machine, share_machine
+from invrep.launch import BASIC, machine, register, share_machine, slurm
 from invrep.ranks import Rank, check_launch
 from invrep.results import Results
 
 BASE = ("rep=hogb", "rep.cell=16", "data.limit=1", "logger=none", "optim.steps=3", "log_every=2", "output=out")
-
-
-def has(plugin: str) -> bool:
-    """Whether a plugin of Hydra's is installed."""
-    return importlib.util.find_spec(f"hydra_plugins.{plugin}") is not None if _plugins() else False
-
-
-def _plugins() -> bool:
-    return importlib.util.find_spec("hydra_plugins") is not None
-
-
-PLUGINS = {
-    "joblib": "hydra_joblib_launcher",
-    "submitit_local": "hydra_submitit_launcher",
-    "ray": "hydra_ray_launcher",
-    "optuna": "hydra_optuna_sweeper",
-}
-
-
-def needs(name: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(not has(PLUGINS[name]), reason=f"pip install 'invrep[{name.partition('_')[0]}]'")
 
 
 def sweep(place: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -87,7 +69,6 @@ def test_a_single_job_fails_by_itself(job) -> None:
 # --- plugins ---------------------------------------------------------------------------------------------------------
 
 
-@needs("joblib")
 def test_joblib_runs_twins_at_once_and_the_second_says_so(photos: Path, tmp_path: Path) -> None:
     twins = ("seed=1,1", "optim.steps=200", "rep.cell=8")
     ended = sweep(tmp_path, "launcher=joblib", f"data.path={photos}", *twins, "hydra.launcher.n_jobs=2")
@@ -97,7 +78,7 @@ def test_joblib_runs_twins_at_once_and_the_second_says_so(photos: Path, tmp_path
     assert len(Results(folder).rows()) == 1
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=needs(n)) for n in ("joblib", "submitit_local", "ray")])
+@pytest.mark.parametrize("name", ["joblib", "submitit_local", "ray"])
 def test_a_launcher_runs_a_sweep_and_says_what_failed(name: str, photos: Path, tmp_path: Path) -> None:
     ended = sweep(tmp_path, f"launcher={name}", f"data.path={photos}", "rep.cell=16,0")
     assert ended.returncode == 1, ended.stderr
@@ -108,7 +89,6 @@ def test_a_launcher_runs_a_sweep_and_says_what_failed(name: str, photos: Path, t
     assert len(Results(folder).rows()) == 1
 
 
-@needs("optuna")
 def test_optuna_searches_the_prior_and_the_step(photos: Path, tmp_path: Path) -> None:
     ended = sweep(
         tmp_path, "hparams=optuna", f"data.path={photos}", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1"
@@ -123,14 +103,37 @@ def test_optuna_searches_the_prior_and_the_step(photos: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("override", "plugin"),
-    [("launcher=joblib", "joblib"), ("launcher=submitit_slurm", "submitit_local"), ("hparams=optuna", "optuna")],
+    ("override", "group", "choice"),
+    [
+        ("launcher=joblib", "launcher", "joblib"),
+        ("launcher=ray", "launcher", "ray"),
+        ("launcher=submitit_local", "launcher", "submitit_local"),
+        ("launcher=submitit_slurm", "launcher", "submitit_slurm"),
+        ("hparams=optuna", "sweeper", "optuna"),
+    ],
 )
-def test_a_plugin_that_is_missing_is_named(job, override: str, plugin: str) -> None:
-    if has(PLUGINS[plugin]):
-        pytest.skip("it is installed")
+def test_a_plugin_that_is_missing_is_named(
+    job, override: str, group: str, choice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Plugins.instance()  # registers those that are installed
+    monkeypatch.delitem(ConfigStore.instance().repo["hydra"][group], f"{choice}.yaml")
     outcome = job("-m", override)
-    assert outcome.status == 1 and f"pip install 'invrep[{plugin.partition('_')[0]}]'" in outcome.err
+    extra = choice.partition("_")[0]
+    assert outcome.status == 1 and outcome.err.endswith(f"not installed: pip install 'invrep[{extra}]'.\n")
+
+
+def test_every_plugin_is_among_what_the_development_extra_installs() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    own = {name for line in extras["dev"] for name in re.findall(r"invrep\[(.*)\]", line) for name in name.split(",")}
+    assert own == extras.keys() - {"dev"}
+
+
+def test_what_a_launcher_itself_refuses_is_one_sentence(job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Here that there is no SLURM; see test_slurm.py for what SLURM itself refuses."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    outcome = job("-m", "launcher=submitit_slurm", "seed=1,2")
+    assert outcome.status == 1 and "Traceback" not in outcome.err
+    assert 'error: submitit could not start the jobs of the sweep: Could not detect "srun"' in outcome.err
 
 
 # --- what a job takes of the machine ---------------------------------------------------------------------------------
@@ -187,12 +190,43 @@ def test_jobs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "launcher").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_launcher_composes(path: Path) -> None:
-    plugin = "submitit_local" if path.stem.startswith("submitit") else path.stem
-    if not has(PLUGINS[plugin]):
-        pytest.skip(f"pip install 'invrep[{plugin.partition('_')[0]}]'")
+    register()
     with initialize_config_dir(str(FOLDER.resolve()), version_base="1.3"):
         config = compose("config", [f"launcher={path.stem}"], return_hydra_config=True)
     assert OmegaConf.to_container(config.hydra.launcher, resolve=True)["_target_"]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "accelerator", "devices", "wanted"),
+    [
+        ("4 (null)", "auto", 1, (None, 4)),
+        ("64+ (null)", "auto", "auto", (None, 8)),
+        ("64 (null)", "cpu", 4, (None, 32)),
+        ("32 gpu:a100:4(S:0-1)\n64 (null)", "auto", 1, (1, 8)),
+        ("32 gpu:a100:4(S:0-1)\n64 (null)", "auto", -1, (4, 32)),
+        ("32 gpu:a100:4(S:0-1)\n64 (null)", "cpu", 1, (None, 8)),
+        ("96 gpu:h100:4,gpu:l4:4,shard:16", "gpu", 8, (8, 64)),
+        ("96 gpu:8", "auto", [0, 3], (4, 32)),
+        ("4 (null)", "gpu", 2, (2, 4)),  # SLURM says that it has none
+        (None, "gpu", "auto", (1, 8)),  # and here nothing answers
+    ],
+)
+def test_a_job_of_slurm_asks_for_what_its_trainer_needs(
+    cluster: str | None,
+    accelerator: str,
+    devices: object,
+    wanted: tuple[int | None, int],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    if cluster is None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    else:
+        sinfo = tmp_path / "sinfo"
+        sinfo.write_text(f"#!/bin/sh\ncat <<'END'\n{cluster}\nEND\n")
+        sinfo.chmod(0o755)
+    assert (slurm("gpus", accelerator, devices), slurm("cores", accelerator, devices)) == wanted
 
 
 # --- launchers of ranks ----------------------------------------------------------------------------------------------
