@@ -20,7 +20,7 @@ from invrep.errors import InvrepError
 from invrep.layouts import Cell
 from invrep.ranks import launched
 from invrep.sources import NO_PHOTO, find
-from invrep.sweep import SweptJob, forget, swept
+from invrep.sweep import Multirun, SweptJob, forget, swept
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ class Experiment(Callback):
                 build(config.rep)
             _images(config, {})
         except InvrepError as error:
+            Multirun.config = None  # nothing has run: what an earlier sweep has left is not laid out anew
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from None
         rank = launched()
@@ -89,7 +90,7 @@ def _cell(config: DictConfig, job: SweptJob) -> Cell:
 def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
     """Return the dotted keys of all values outside ``hydra`` and ``layout``."""
     for name in node:
-        if prefix or name not in ("hydra", "layout", "miniature", "name"):
+        if prefix or name not in ("hydra", "layout", "miniature", "name", "place"):
             child = node._get_node(name)
             if OmegaConf.is_dict(child) and not child._is_none():
                 yield from _keys(child, f"{prefix}{name}.")

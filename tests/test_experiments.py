@@ -8,9 +8,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from pdflatex import typeset
 from PIL import Image
 
 from invrep.config import FOLDER, build
+from invrep.layouts.latex import latex
 from invrep.sweep import swept
 
 EXPERIMENTS = sorted(
@@ -25,7 +27,7 @@ def test_every_experiment_runs_in_miniature_and_is_laid_out(job, photos, name):
     where = () if name in ("ijcv16/classes", "ijcv16/filters") else (f"data.path={photos}",)
     outcome = job(f"experiment={name}", "quick=true", *where, "logger=none", "output=out", defaults=False)
     assert outcome.status == 0, outcome.err
-    folder = outcome.output / "experiments" / name
+    folder = outcome.output / "miniatures" / name
     jobs = swept(folder)
     assert jobs and {one.status for one in jobs} == {"done"}
     laid_out = [Path(line.removeprefix("laid out: ")) for line in outcome.out.splitlines() if "laid out" in line]
@@ -38,6 +40,8 @@ def test_every_experiment_runs_in_miniature_and_is_laid_out(job, photos, name):
                 picture.load()
                 assert not boxes or picture.convert("RGB").tobytes().count(b"\xff\0\0" * 3) > 10 * len(boxes)
                 assert len(set(picture.convert("L").resize((64, 64)).tobytes())) > 5
+        elif path.suffix == ".tex":
+            assert typeset(path.read_text(encoding="ascii"), outcome.output) == ""
         elif path.suffix == ".pdf":
             assert path.read_bytes().startswith(b"%PDF")
         elif path.suffix == ".csv":
@@ -65,6 +69,11 @@ def test_the_layers_of_a_whole_sweep_exist(name):
     assert asked <= {path for path, _ in build(config.rep).module.named_modules()}
 
 
+def _tables_and_figures(folder: Path) -> dict[str, bytes]:
+    """Return what is laid out in a folder, but for the page, which says in what minute it was made."""
+    return {path.name: path.read_bytes() for path in folder.glob("*.*") if path.suffix != ".html"}
+
+
 @pytest.fixture
 def sweep(job, photos):
     """HOG and HOGb with a cell that fits and one that does not, of a photo and of a file that is none."""
@@ -88,7 +97,7 @@ def sweep(job, photos):
 
 def test_what_failed_is_marked_and_the_same_command_goes_on(sweep, photos):
     broken = sweep()
-    folder = broken.output / "experiments/cvpr15/table1"
+    folder = broken.output / "miniatures/cvpr15/table1"
     assert broken.status == 1 and "4 of 4 jobs failed" in broken.out
     jobs = swept(folder)
     assert [job.status for job in jobs] == ["failed"] * 4
@@ -111,21 +120,37 @@ def test_what_failed_is_marked_and_the_same_command_goes_on(sweep, photos):
     assert float(cell["std"]) == pytest.approx(statistics.stdev(roots), rel=1e-5)
     assert (cell["n"], cell["status"]) == ("3", "done")
     shown = f"{statistics.mean(roots):.1f} ± {statistics.stdev(roots):.1f}"
-    latex = (folder / "table.tex").read_text(encoding="utf-8")
-    assert shown in (folder / "table.md").read_text(encoding="utf-8") and shown.replace("±", r"$\pm$") in latex
+    tex = (folder / "table.tex").read_text(encoding="ascii")
+    assert "Miniature" in tex and "Miniature" in (folder / "table.md").read_text(encoding="utf-8")
+    assert shown in (folder / "table.md").read_text(encoding="utf-8") and latex(shown) in tex
 
-    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    before = _tables_and_figures(folder)
     again = sweep("data.limit=3")
-    assert "3 of 3 are finished" in again.out
-    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert "3 of 3 are finished" in again.out and _tables_and_figures(folder) == before
 
 
 def test_the_command_line_has_the_last_word(job, photos):
     given = ("prior=natural", "optim=adam", "optim.steps=3", "prior.tv.weight=7", f"data.path={photos}")
     outcome = job("experiment=cvpr15/fig4", "quick=true", *given, "logger=none", "output=out", defaults=False)
-    (only,) = swept(outcome.output / "experiments/cvpr15/fig4")
+    (only,) = swept(outcome.output / "miniatures/cvpr15/fig4")
     config = OmegaConf.load(only.results.config)
     assert (config.prior.tv.weight, config.optim.name, config.optim.steps, config.prior.sigma) == (7, "Adam", 3, "auto")
+
+
+def test_a_miniature_and_a_run_that_cannot_begin_leave_the_real_figure_alone(job, photos):
+    real = ("experiment=cvpr15/fig4", "logger=none", "output=out", "prior.tv.weight=5")
+    folder = job(*real, f"data.path={photos}", "optim.steps=1", defaults=False).output / "experiments/cvpr15/fig4"
+    before = _tables_and_figures(folder)
+    small = job(*real, f"data.path={photos}", "quick=true", defaults=False).output / "miniatures/cvpr15/fig4"
+    failed = job(*real, "data.path=nowhere", defaults=False)
+    assert failed.status == 1 and "laid out" not in failed.out
+    assert _tables_and_figures(folder) == before
+
+    def reddish(path: Path) -> int:
+        with Image.open(path) as picture:
+            return sum(r > g + 60 for r, g, _ in zip(*[iter(picture.convert("RGB").tobytes())] * 3, strict=True))
+
+    assert reddish(small / "figure.png") > reddish(folder / "figure.png") + 1000
 
 
 @pytest.mark.parametrize(

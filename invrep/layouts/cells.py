@@ -87,7 +87,7 @@ def spread_of(numbers: Sequence[float], kind: str) -> float:
 
 def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
     """Write a header and lines."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(lines)
@@ -119,8 +119,17 @@ def named(keys: Sequence[str], label: Label, labels: Labels) -> str:
     return ", ".join(str(word) for word in words if word != "")
 
 
-def figure_files(figure: Figure) -> dict[str, Callable[[Path], Any]]:
-    """Return how a figure is written, by suffix."""
+def is_miniature(cells: Iterable[Cell]) -> bool:
+    """Return whether a sweep was one by ``quick=true``, which no reader should take for the real one."""
+    return any(cell.values.get("quick") is True for cell in cells)
+
+
+def figure_files(figure: Figure, cells: Iterable[Cell]) -> dict[str, Callable[[Path], Any]]:
+    """Return how a figure is written, by suffix; across a miniature stands that it is one."""
+    if is_miniature(cells):
+        width, height = figure.get_size_inches()
+        look = {"color": "red", "alpha": 0.5, "ha": "center", "va": "center", "fontweight": "bold"}
+        figure.text(0.5, 0.5, "miniature", fontsize=min(8 * width, 40 * height), **look)
     return {
         ".png": lambda path: figure.savefig(path, format="png", facecolor="white"),
         # without the time, so that the same results give the same file

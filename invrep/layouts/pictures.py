@@ -91,7 +91,7 @@ def grid(
         parts = [line[k : k + wrap] for k in range(0, len(line), wrap)] if wrap else [line]
         lines += parts
         sides += [named(rows, row, labels), *[""] * (len(parts) - 1)]
-    return _draw(lines, sides, stem)
+    return save(stem, figure_files(_draw(lines, sides), cells))
 
 
 def photos(cells: Sequence[Cell], stem: Path, *, wrap: int = 5) -> list[Path]:
@@ -104,14 +104,14 @@ def photos(cells: Sequence[Cell], stem: Path, *, wrap: int = 5) -> list[Path]:
     """
     found = [_Tile(cells[0].results.photo(image)) for image in cells[0].images if cells[0].results is not None]
     lines = [found[k : k + wrap] for k in range(0, len(found), wrap)]
-    return _draw(lines, [""] * len(lines), stem) if found else []
+    return save(stem, figure_files(_draw(lines, [""] * len(lines)), cells)) if found else []
 
 
 def _short(name: str, value: float) -> str:
     return f"{100 * value:.3g} %" if name in ("error", "root_error", "pairwise_error") else f"{value:.3g}"
 
 
-def _draw(lines: Sequence[Sequence[_Tile | None]], sides: Sequence[str], stem: Path) -> list[Path]:
+def _draw(lines: Sequence[Sequence[_Tile | None]], sides: Sequence[str]) -> Figure:
     """Draw lines of tiles, all of one width, with what stands beside each line."""
     opened = {tile.path: Image.open(tile.path) for line in lines for tile in line if tile and tile.path}
     usual = next((p.height / p.width for p in opened.values()), 1.0)
@@ -156,7 +156,7 @@ def _draw(lines: Sequence[Sequence[_Tile | None]], sides: Sequence[str], stem: P
                 axes.set_ylim(picture.height - 0.5, -0.5)
             figure.text(centre, 1 - (y + own + 0.02) / size[1], tile.below, **small, va="top", color="0.3")
         y += height + below + gap
-    return save(stem, figure_files(figure))
+    return figure
 
 
 def _lines(text: str) -> int:

@@ -80,5 +80,5 @@ def plot(
             panel.legend(fontsize=6)
     panel.set_xticks(range(len(places)), [named([x], place, labels) for place in places], rotation=60, ha="right")
     header = ["value", x, *lines, "mean", "std" if spread == "std" else "1.96 sem", "n", "status"]
-    files = figure_files(figure)
+    files = figure_files(figure, cells)
     return save(stem, {**files, ".csv": lambda path: write_csv(path, header, table_lines)})

@@ -13,6 +13,7 @@ from invrep.layouts.cells import (
     Keys,
     Label,
     Labels,
+    is_miniature,
     label_of,
     listed,
     named,
@@ -21,12 +22,7 @@ from invrep.layouts.cells import (
     status_of,
     write_csv,
 )
-
-_LATEX = {
-    "λ": r"$\lambda$", "β": r"$\beta$", "Φ": r"$\Phi$", "‖": r"$\|$", "²": "$^2$", "₀": "$_0$", "±": r"$\pm$",
-    "−": "$-$", "×": r"$\times$", "√": r"$\surd$", "†": r"$\dagger$", "·": r"$\cdot$", "…": r"\dots ",
-    "%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#",
-}  # fmt: skip
+from invrep.layouts.latex import tabular
 
 
 def table(
@@ -83,27 +79,22 @@ def table(
     header = [*rows, *columns, "mean", "std" if spread == "std" else "1.96 sem", "n", "status"]
     if any("†" in one for one in text.values()):
         note = f"{note + ' ' if note else ''}† Not all photos."
+    if is_miniature(cells):
+        note = f"Miniature by quick=true: no result.{f' {note}' if note else ''}"
     top = ["", *(named(columns, head, names) for head in heads)]
     body = [[named(rows, side, names), *(text.get((side, head), "") for head in heads)] for side in sides]
     written = {
         ".csv": lambda path: write_csv(path, header, lines),
-        ".md": lambda path: path.write_text(_markdown(top, body, note), encoding="utf-8"),
-        ".tex": lambda path: path.write_text(_latex(top, body, note), encoding="utf-8"),
+        ".md": lambda path: path.write_text(_markdown(top, body, note), encoding="utf-8", errors="replace"),
+        ".tex": lambda path: path.write_text(tabular(top, body, note), encoding="ascii"),
     }
     return save(stem, written)
 
 
 def _markdown(top: Sequence[str], body: Sequence[Sequence[str]], note: str | None) -> str:
+    def escaped(cell: str) -> str:
+        return " ".join(cell.split()).replace("|", "\\|")
+
     lines = [top, ["---"] * len(top), *body]
-    text = "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+    text = "".join(f"| {' | '.join(map(escaped, line))} |\n" for line in lines)
     return text + (f"\n{note}\n" if note else "")
-
-
-def _latex(top: Sequence[str], body: Sequence[Sequence[str]], note: str | None) -> str:
-    def escape(text: str) -> str:
-        return "".join(_LATEX.get(letter, letter) for letter in text)
-
-    lines = [f"{' & '.join(map(escape, line))} \\\\" for line in [top, *body]]
-    inner = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
-    below = f"\n% {note}" if note else ""
-    return f"\\begin{{tabular}}{{l{'c' * (len(top) - 1)}}}\n{inner}\n\\end{{tabular}}{below}\n"
