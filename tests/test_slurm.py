@@ -120,3 +120,37 @@ def test_a_batch_script_without_srun_is_one_process_in_an_array_too(slurm: Slurm
     for task in (0, 1):
         assert len(slurm.results(f"out{task}").rows()) == 2, slurm.log("alone")
     assert "ranks" not in slurm.log("alone") and "Traceback" not in slurm.log("alone")
+
+
+# --- launcher=submitit_slurm -----------------------------------------------------------------------------------------
+
+
+def sweep(slurm: Slurm, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """Run a sweep by the launcher, on devices as Lightning finds them."""
+    python, script, *words = (word for word in slurm.command(*overrides) if "accelerator" not in word)
+    words = [python, script, "-m", "launcher=submitit_slurm", *words]
+    return subprocess.run(
+        words, cwd=slurm.folder, env=slurm.environment, text=True, capture_output=True, timeout=280, check=False
+    )
+
+
+def test_each_job_of_a_sweep_is_one_of_slurm_and_asks_for_no_gpu_that_is_not_there(slurm: Slurm) -> None:
+    slurm.photos(1)
+    ended = sweep(slurm, "optim.steps=4", "rep.cell=8,0")
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr, ended.stderr
+    assert "1 of 2 jobs of the sweep failed, all others are done" in ended.stderr
+    assert "HOG's cell must be a whole number" in ended.stderr
+    (folder,) = (path for path in (slurm.folder / "out").iterdir() if path.name != "sweeps")
+    assert len(Results(folder).rows()) == 1
+    (script,) = (slurm.folder / "out" / "sweeps").glob("*/.submitit/.submission_file_*.sh")
+    asked = dict(re.findall(r"#SBATCH --([\w-]+)=(\S+)", script.read_text()))
+    gpus = "gpu" in slurm.control("sinfo", "--noheader", "--format=%G")
+    assert asked.get("gpus-per-node") == ("1" if gpus else None) and asked["array"].startswith("0-1")
+    assert 1 <= int(asked["cpus-per-task"]) <= 8
+
+
+def test_what_slurm_refuses_is_one_sentence(slurm: Slurm) -> None:
+    ended = sweep(slurm, "seed=1,2", "hydra.launcher.partition=nowhere")
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    said = "error: submitit could not start the jobs of the sweep: sbatch: error: invalid partition specified: nowhere"
+    assert said in ended.stderr
