@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from invrep.errors import InvrepError, choice
 from invrep.representations.base import Representation
+from invrep.representations.surrogate import Surrogate, softness_of
 
 PRECISIONS = ("float32", "tf32", "bf16")
 ALIKE = 0.1  # part of a gradient by which rounding may change it at most
@@ -64,8 +67,8 @@ class Compute:
         """Return the context for Φ and for the gradient."""
         return rounding("tf32" if self.precision == "tf32" else "ieee")
 
-    def encoder(self, phi: Representation) -> Callable[[Tensor], list[Tensor]]:
-        """Return Φ so computed: images (B, C, H, W) → a list of (B, …) in the images' precision.
+    def encoder(self, phi: Representation) -> Callable[[Tensor, Surrogate | None], list[Tensor]]:
+        """Return Φ so computed: images (B, C, H, W) and a surrogate → a list of (B, …) in the images' precision.
 
         Args:
             phi: on its device; with ``channels_last`` its weights are laid out anew.
@@ -75,38 +78,45 @@ class Compute:
         """
         if self.channels_last:
             phi.to(memory_format=torch.channels_last)
-        compiled: dict[tuple[int, ...], Callable[[Tensor], tuple[Tensor, ...]]] = {}
+        compiled: dict[tuple[Any, ...], Callable[..., tuple[Tensor, ...]]] = {}
 
-        def encode(images: Tensor) -> list[Tensor]:
+        def encode(images: Tensor, surrogate: Surrogate | None = None) -> list[Tensor]:
             if self.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             with self.rounding(), torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 if self.compile is None:
-                    code = phi(images)
+                    code = phi(images, surrogate)
                 else:
-                    shape = tuple(images.shape)
-                    if shape not in compiled:
+                    # The softness is an input, since a constant would be compiled anew in every pass.
+                    inputs = (images, *(() if surrogate is None else (softness_of(surrogate, images),)))
+                    key = (tuple(images.shape), surrogate is None)
+                    if key not in compiled:
                         # Φ stops within its network by an exception, which torch.compile cannot follow; what it does
                         # with one batch is a plain list of operations
-                        graph = make_fx(lambda x: tuple(phi(x)))(images.detach().requires_grad_())
-                        _compare(phi, graph, images)
-                        compiled[shape] = torch.compile(graph, mode=self.compile)
-                    code = compiled[shape](images)
+                        graph = make_fx(partial(_plain, phi))(images.detach().requires_grad_(), *inputs[1:])
+                        _compare(phi, graph, *inputs)
+                        compiled[key] = torch.compile(graph, mode=self.compile)
+                    code = compiled[key](*inputs)
             return [part.to(images.dtype) for part in code]
 
         return encode
 
 
-def _compare(phi: Representation, graph: Callable[[Tensor], Sequence[Tensor]], images: Tensor) -> None:
+def _plain(phi: Representation, images: Tensor, softness: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Return Φ's code as a function of tensors alone."""
+    return tuple(phi(images, None if softness is None else Surrogate(softness)))
+
+
+def _compare(phi: Representation, graph: Callable[..., Sequence[Tensor]], images: Tensor, *softness: Tensor) -> None:
     """Raise InvrepError unless a graph of Φ's operations has Φ's gradient: a graph knows no ``autograd.Function``."""
     x = images.detach().requires_grad_()
 
-    def gradient(encode: Callable[[Tensor], Sequence[Tensor]]) -> Tensor:
-        code = encode(x)
+    def gradient(encode: Callable[..., Sequence[Tensor]]) -> Tensor:
+        code = encode(x, *softness)
         weights = [torch.arange(part.numel(), device=part.device).cos().view_as(part) for part in code]
         return torch.autograd.grad(sum((w * part).sum() for w, part in zip(weights, code, strict=True)), x)[0]
 
-    ours = gradient(phi)
+    ours = gradient(partial(_plain, phi))
     if not (ours - gradient(graph)).norm() <= ALIKE * ours.norm():  # it may be NaN, and a silent layer's is zero
         raise InvrepError(
             f"compute.compile would lose the gradient that {type(phi).__name__} defines; leave compute.compile out."

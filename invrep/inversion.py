@@ -22,6 +22,7 @@ from invrep.objectives import Match, Objective
 from invrep.optimisers import COUPLED, Descent, generator_of
 from invrep.priors import FixedPrior, Prior
 from invrep.representations.base import Representation
+from invrep.representations.surrogate import Surrogate
 from invrep.trainer import make_trainer, quiet
 
 TICK = 0.25  # seconds between two calls of on_tick
@@ -149,8 +150,8 @@ class Inversion(pl.LightningModule):
             offsets = self.offsets[:, self.passes - self.first]
             offsets = offsets if self._rows is None else offsets[self._rows.cpu()]
         objective = self.objective if self._rows is None else self._remaining
-        encode = self._encode if jitter else self.phi
-        value = objective.value(encode(self.pixels.to_rgb(self._cropped(x, offsets))))
+        images = self.pixels.to_rgb(self._cropped(x, offsets))
+        value = objective.value(self._encode(images, self._surrogate) if jitter else self.phi(images))
         terms = {"data": objective.energy(value), **self.prior(x)}
         return {objective.shows: value, "energy": torch.stack(list(terms.values())).sum(0), **terms}
 
@@ -202,7 +203,6 @@ class Inversion(pl.LightningModule):
 
     def _evaluate(self) -> Tensor:
         self.image.grad = None
-        self.phi.softness.fill_(1 - self.passes / self.whole)
         terms = self(jitter=True)
         # the sum's gradient is every image's own; a mean would tie an image to how many stand beside it
         loss = terms["energy"].sum()
@@ -214,6 +214,11 @@ class Inversion(pl.LightningModule):
         self._keep({name: value.detach() for name, value in terms.items()})
         self.passes += 1
         return loss.detach()
+
+    @property
+    def _surrogate(self) -> Surrogate | None:
+        """The gradient of the coming pass: the descent begins soft and ends with the exact one."""
+        return Surrogate(1 - self.passes / self.whole) if self.descent.straight_through else None
 
     def _prior_factor(self) -> float:
         """Return what the priors weigh in the coming pass over what they weigh in the energy."""
@@ -344,7 +349,6 @@ def solve(
     stages = descent.stages(phi)
     inversion: Inversion | None = None
     reached = checkpoint.reached() if checkpoint else 0
-    before = phi.straight_through
     try:
         for number, stage in enumerate(stages):
             if number < reached:
@@ -375,7 +379,6 @@ def solve(
                 before=inversion,
                 whole=descent.plan(phi)[0],
             )
-            phi.straight_through = before or descent.straight_through
             saved = None
             if checkpoint is not None:
                 checkpoint.stage = number
@@ -385,8 +388,6 @@ def solve(
     except SystemExit:  # what Lightning makes of Ctrl-C, with further ones ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
-    finally:
-        phi.straight_through = before
     return inversion
 
 

@@ -110,7 +110,7 @@ class Descent:
             1 over the first half of the passes. The energy that is shown and measured has the weights as they are.
         options: further keyword arguments of the optimiser's class.
         straight_through: whether to descend along the gradient of a smoothed Φ: for HOG's hard binning that of its
-            bilinear binning, for a network's ReLUs that of sigmoids which narrow to steps (:mod:`~.smooth`).
+            bilinear binning, for a network's ReLUs that of sigmoids which narrow to steps (:mod:`~.surrogate`).
     """
 
     name: str = "Adam"

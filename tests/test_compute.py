@@ -18,6 +18,7 @@ from invrep.errors import InvrepError
 from invrep.inversion import Inversion, measure, solve
 from invrep.optimisers import Descent
 from invrep.representations.network import Network
+from invrep.representations.surrogate import Surrogate
 
 
 class Sees(nn.Module):
@@ -92,39 +93,38 @@ def test_bfloat16_is_the_networks_alone(phi: Network, photo: Tensor) -> None:
         ),
     ],
 )
-@pytest.mark.parametrize("straight_through", [False, True])
+@pytest.mark.parametrize("soft", [False, True])
 def test_the_same_energy_and_gradient(
     phi: Network,
     photo: Tensor,
     compute: Compute,
     backend: str | None,
-    straight_through: bool,
+    soft: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    phi.straight_through = straight_through
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda graph, mode: compile_(graph, backend=backend))
     images = torch.stack([photo, photo.flip(2)]).requires_grad_()
     target = [part.detach() * 0.5 for part in phi(images)]
 
-    def energy(encode) -> tuple[Tensor, Tensor]:
-        value = sum((a - b).square().flatten(1).sum(1) for a, b in zip(encode(images), target, strict=True))
+    def energy(encode, surrogate: Surrogate | None) -> tuple[Tensor, Tensor]:
+        code = encode(images, surrogate)
+        value = sum((a - b).square().flatten(1).sum(1) for a, b in zip(code, target, strict=True))
         return value, torch.autograd.grad(value.sum(), images)[0]
 
     encode = compute.encoder(phi)
     for softness in (1, 0.1):  # the second time what has been compiled
-        phi.softness.fill_(softness)
-        wanted = energy(phi)
-        for ours, theirs in zip(energy(encode), wanted, strict=True):
+        surrogate = Surrogate(softness) if soft else None
+        wanted = energy(phi, surrogate)
+        for ours, theirs in zip(energy(encode, surrogate), wanted, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_what_would_lose_its_gradient_is_not_compiled(photo: Tensor) -> None:
     phi = representation("hog")
     images = photo.mean(0)[None, None].requires_grad_()
-    phi.straight_through = True
     with pytest.raises(InvrepError, match=r"compute\.compile would lose the gradient that HOG defines"):
-        Compute(compile="default").encoder(phi)(images)
+        Compute(compile="default").encoder(phi)(images, Surrogate())
 
 
 def test_products_are_exact_unless_asked_and_the_setting_is_given_back() -> None:

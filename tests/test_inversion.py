@@ -13,6 +13,7 @@ from invrep.optimisers import Descent, generator_of
 from invrep.priors import FixedPrior, Prior
 from invrep.representations.base import Representation
 from invrep.representations.network import Network
+from invrep.representations.surrogate import Surrogate
 
 
 def photographs(size: tuple[int, int], color: str) -> torch.Tensor:
@@ -100,7 +101,7 @@ class Fragile(Representation):
 
     schedule = ()
 
-    def encode(self, images: torch.Tensor) -> list[torch.Tensor]:
+    def encode(self, images: torch.Tensor, surrogate: Surrogate | None) -> list[torch.Tensor]:
         bright = images.mean((1, 2, 3), keepdim=True) > 0.55
         return [images * torch.where(bright, float("nan"), 1.0)]
 
@@ -153,9 +154,9 @@ def test_converged_images_cost_no_more_time():
     sizes = []
 
     class Counted(Fragile):
-        def encode(self, images: torch.Tensor) -> list[torch.Tensor]:
+        def encode(self, images: torch.Tensor, surrogate: Surrogate | None) -> list[torch.Tensor]:
             sizes.append(len(images))
-            return super().encode(images)
+            return super().encode(images, surrogate)
 
     targets = flat(0.4, 0.5, 0.3)
     targets[1, 0, 0, 0] = 30  # a long way for one value, with the rest there at once

@@ -297,7 +297,7 @@ def test_memory_of_a_large_photo_is_told_from_a_smaller_one(
     phi = representation("hog")
     exact = invrep.work.memory(phi, (1, *size), torch.float32)
     sizes, encode = [], phi.encode
-    phi.encode = lambda images: sizes.append(list(images.shape[2:])) or encode(images)
+    phi.encode = lambda images, surrogate: sizes.append(list(images.shape[2:])) or encode(images, surrogate)
     monkeypatch.setattr(invrep.work, "MEGAPIXEL", size[0] * size[1] / (size[1] / seen[1]) ** 2)
     told = invrep.work.memory(phi, (1, *size), torch.float32)
     assert sizes == [seen]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from invrep.errors import InvrepError
+from invrep.representations.surrogate import Surrogate
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,6 @@ class Representation(nn.Module):
         schedule: learning rate and number of passes of each stage of the CVPR 2015 descent (paper.md §2).
         weights: of the parts of the code in an objective; None where they count alike.
         weights_id: what changes when trained weights do, for the name of the output folder; None without any.
-        straight_through: whether gradients are those of a smoothed Φ: of hard binning the bilinear one's, of ReLUs a
-            sigmoid's. Values are exact always.
-        softness: buffer (), in [0, 1]: how wide those sigmoids are; the descent lowers it from 1 to 0.
         mean: buffer (C, 1, 1), (1, 1, 1) or (C, H, W) in [0, 1]: the pixel value that the priors take for zero.
     """
 
@@ -86,17 +85,28 @@ class Representation(nn.Module):
     schedule: tuple[tuple[float, int], ...] = ((4e-3, 100), (4e-4, 200), (4e-5, 100))
     weights: tuple[float, ...] | None = None
     weights_id: str | None = None
-    straight_through: bool = False
-    softness: Tensor
     mean: Tensor
 
     def __init__(self, mean: Any = 128 / 255) -> None:
         super().__init__()
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
-        self.register_buffer("softness", torch.ones(()), persistent=False)
 
-    def encode(self, images: Tensor) -> list[Tensor]:
-        """Return the code of images that :meth:`forward` has checked."""
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        try:
+            inspect.signature(cls.encode).bind(None, None, None)
+        except TypeError:
+            raise InvrepError(
+                f"{cls.__name__}.encode does not take a surrogate; expected def encode(self, images, surrogate)."
+            ) from None
+
+    def encode(self, images: Tensor, surrogate: Surrogate | None) -> list[Tensor]:
+        """Return the code of images that :meth:`forward` has checked.
+
+        Args:
+            images: (B, C, H, W) in [0, 1].
+            surrogate: the gradient that the pass takes; a Φ without ReLUs or hard binning has no use for it.
+        """
         raise NotImplementedError
 
     @property
@@ -110,8 +120,12 @@ class Representation(nn.Module):
             return [Geometry((math.inf, math.inf), None)]
         return [Geometry((self.receptive_field,) * 2, (self.stride,) * 2, (self.start,) * 2)]
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor, surrogate: Surrogate | None = None) -> list[Tensor]:
         """Return the code of RGB or grey images.
+
+        Args:
+            images: RGB or grey.
+            surrogate: the gradient that the backward pass takes; None: the exact one.
 
         Shape:
             - images: (B, C, H, W), floating point, in [0, 1] (values outside are taken as they are).
@@ -130,4 +144,4 @@ class Representation(nn.Module):
             raise InvrepError(
                 f"{type(self).__name__} takes floating-point images in [0, 1], not {images.dtype}; divide by 255."
             )
-        return self.encode(images)
+        return self.encode(images, surrogate)

@@ -24,6 +24,7 @@ from invrep.representations.gradients import (
     polar,
     pool,
 )
+from invrep.representations.surrogate import Surrogate
 
 ORIENTATIONS = 8
 SPATIAL_BINS = 4
@@ -69,7 +70,7 @@ class DSIFT(Representation):
         self.receptive_field = 5 * bin + (1 if variant == "vlfeat" else 2)
         self.start = -bin if variant == "vlfeat" else 0
 
-    def encode(self, images: Tensor) -> list[Tensor]:
+    def encode(self, images: Tensor, surrogate: Surrogate | None) -> list[Tensor]:
         """Return [descriptors] of images (B, 1, H, W) in [0, 1]; see the class for shapes and errors."""
         vlfeat = self.variant == "vlfeat"
         self._check_size(images)

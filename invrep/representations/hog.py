@@ -22,6 +22,7 @@ from invrep.representations.gradients import (
     linear_votes,
     pool,
 )
+from invrep.representations.surrogate import Surrogate
 
 
 class HOG(Representation):
@@ -39,7 +40,7 @@ class HOG(Representation):
         orientations: K, number of undirected orientations, at least 2.
         variant: ``"vlfeat"`` or ``"cvpr15"``.
         straight_through: with hard binning, take the bilinear binning's derivative; the value stays the
-            hard-binned one. May be set later as an attribute; without effect on bilinear binning.
+            hard-binned one. A pass with a surrogate takes it in any case.
 
     Shape:
         - images: (B, C, H, W) in [0, 1]; C is 1 or 3 (vlfeat: the channel of largest gradient counts), 1 for cvpr15.
@@ -87,7 +88,7 @@ class HOG(Representation):
         self.receptive_field = 4 * cell - cell % 2 + 2
         self.start = (cell - self.receptive_field) // 2
 
-    def encode(self, images: Tensor) -> list[Tensor]:
+    def encode(self, images: Tensor, surrogate: Surrogate | None) -> list[Tensor]:
         """Return [code] of images (B, C, H, W) in [0, 1]; see the class for shapes and errors."""
         vlfeat = self.variant == "vlfeat"
         self._check_size(images)
@@ -99,7 +100,7 @@ class HOG(Representation):
         weights = _vlfeat_weights if vlfeat else _network_weights
         rows, columns = (constant(weights, (n, self.cell), images.dtype, images.device) for n in images.shape[2:])
         hard = self.binning == "hard"
-        exact = hard and not self.straight_through
+        exact = hard and not self.straight_through and surrogate is None
         split = partial(
             linear_votes, orientations=self.orientations, hard=exact, soften=0.0 if vlfeat else NETWORK_SOFTENING
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from numbers import Integral, Real
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from invrep.errors import InvrepError, UnfitError, nearest, number
 from invrep.representations.base import Geometry, InputSize, Representation
-from invrep.representations.smooth import SoftReLUs
+from invrep.representations.surrogate import Surrogate, smoothed
 from invrep.representations.trace import LayerTrace, Trace, dry_run, evaluating, meta_copy
 from invrep.representations.watch import prefix_tokens, tensors_of, watching
 
@@ -91,7 +90,7 @@ class Network(Representation):
         if self.paths != [""] or skeleton is not None:
             self._declare()
 
-    def encode(self, images: Tensor) -> list[Tensor]:
+    def encode(self, images: Tensor, surrogate: Surrogate | None) -> list[Tensor]:
         """Return the layers' outputs, in the order in which the layers were named.
 
         Raises:
@@ -105,7 +104,7 @@ class Network(Representation):
         mean, std = (constant.to(images) for constant in (self.mean, self.std))
         images = ((images - mean) if self._centred else images) / std
         calls = {"": 1} if self.paths == [""] else self._expected_calls(images)
-        with evaluating(self.module), SoftReLUs(self.softness) if self.straight_through else nullcontext():
+        with evaluating(self.module), smoothed(surrogate, images):
             outputs = self._run_to(images, calls)
         for path in self.paths:
             if not outputs.get(path):

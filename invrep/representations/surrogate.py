@@ -1,13 +1,15 @@
-"""ReLUs with the value of a step and the gradient of a slope.
+"""The gradient that a pass takes instead of Φ's own; the forward pass is exact.
 
 A ReLU that is off passes no gradient on, so that far from the photo, where the wrong units are on, most of what the
 code asks for is lost on its way to the image. Here the backward pass weighs it by a sigmoid of the ReLU's input instead
-of by 0 or 1; the forward pass is exact. The sigmoid narrows to a step in the course of a descent, since with any other
+of by 0 or 1. The sigmoid narrows to a step in the course of a descent, since with any other
 width the descent ends beside the energy's minimum.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +20,38 @@ from torch.overrides import TorchFunctionMode
 WIDTH = 0.4  # of the sigmoid at softness 1, over the root mean square of the ReLU's input
 RELUS = {functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 IN_PLACE = {torch.relu_, Tensor.relu_}
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """Smooths the gradient of one pass through Φ; the pass's values do not depend on it.
+
+    ReLUs take the derivative of sigmoids, and HOG's hard binning takes the derivative of its bilinear binning. What is
+    smooth already keeps its own gradient.
+
+    Attributes:
+        softness: the sigmoids' width, from 0, the ReLU's own derivative, to 1; a number, or a tensor () on the images'
+            device.
+    """
+
+    softness: float | Tensor = 1.0
+
+
+def smoothed(surrogate: Surrogate | None, images: Tensor) -> AbstractContextManager[Any]:
+    """Return the context in which ReLUs have a surrogate's derivative; without a surrogate they have their own.
+
+    Args:
+        surrogate: of the pass.
+        images: the pass's images, for their device and precision.
+    """
+    return nullcontext() if surrogate is None else SoftReLUs(softness_of(surrogate, images))
+
+
+def softness_of(surrogate: Surrogate, images: Tensor) -> Tensor:
+    """Return a surrogate's softness as a tensor () of the images' device and precision."""
+    if isinstance(surrogate.softness, Tensor):
+        return surrogate.softness
+    return torch.full((), surrogate.softness, dtype=images.dtype, device=images.device)
 
 
 @torch.library.custom_op("invrep::soft_relu", mutates_args=())  # an operation, for torch.compile to keep its gradient

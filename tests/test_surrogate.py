@@ -12,11 +12,9 @@ from torch.nn import functional
 from torchvision.models import resnet18
 
 from invrep.config import build, preset
-from invrep.errors import InvrepError
 from invrep.inversion import solve
-from invrep.objectives import Match
 from invrep.representations.network import Network
-from invrep.representations.smooth import SoftReLUs, soft_relu
+from invrep.representations.surrogate import SoftReLUs, Surrogate, soft_relu
 
 
 def values(*shape: int, seed: int = 0) -> Tensor:
@@ -62,7 +60,10 @@ def test_images_do_not_depend_on_each_other() -> None:
         part = part.detach().float().requires_grad_()
         return torch.autograd.grad(soft_relu(part, torch.tensor(0.5)).sum(), part)[0]
 
-    assert torch.equal(gradient(x)[1:2], gradient(x[1:2]))
+    beside_others = torch.stack([values(16, 33, 17, seed=1), x[1], values(16, 33, 17, seed=2)])
+    assert torch.equal(gradient(x)[1], gradient(beside_others)[1])
+    # At another place or batch size torch's sigmoid may round a tensor's last elements otherwise.
+    torch.testing.assert_close(gradient(x)[1:2], gradient(x[1:2]), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -100,26 +101,31 @@ def test_codes_of_a_network_are_the_same_and_their_gradients_are_not(layer: str)
     phi = Network(resnet18().eval(), layer)
     images = torch.rand(2, 3, 64, 64)
 
-    def code_and_gradient() -> tuple[Tensor, Tensor]:
+    def code_and_gradient(surrogate: Surrogate | None = None) -> tuple[Tensor, Tensor]:
         x = images.clone().requires_grad_()
-        (code,) = phi(x)
+        (code,) = phi(x, surrogate)
         return code, torch.autograd.grad(code.square().sum(), x)[0]
 
     exact, gradient = code_and_gradient()
-    phi.straight_through = True
-    code, smooth = code_and_gradient()
+    code, smooth = code_and_gradient(Surrogate())
     assert torch.equal(code, exact)
     cosine = torch.cosine_similarity(smooth.flatten(), gradient.flatten(), dim=0)
     assert 0.3 < cosine < 0.9999
-    phi.softness.zero_()
-    torch.testing.assert_close(code_and_gradient()[1], gradient, rtol=1e-4, atol=1e-4 * float(gradient.abs().max()))
+    torch.testing.assert_close(
+        code_and_gradient(Surrogate(0))[1], gradient, rtol=1e-4, atol=1e-4 * float(gradient.abs().max())
+    )
 
 
 def test_a_descent_begins_soft_and_ends_hard(photo: Tensor) -> None:
     phi = small_network()
-    seen: list[tuple[bool, float]] = []
+    seen: list[float | None] = []
     forward = phi.encode
-    phi.encode = lambda images: seen.append((phi.straight_through, float(phi.softness))) or forward(images)
+
+    def encode(images: Tensor, surrogate: Surrogate | None) -> list[Tensor]:
+        seen.append(surrogate and surrogate.softness)
+        return forward(images, surrogate)
+
+    phi.encode = encode
 
     def run(**more: object) -> Tensor:
         seen.clear()
@@ -132,33 +138,13 @@ def test_a_descent_begins_soft_and_ends_hard(photo: Tensor) -> None:
             segment=4,
             trainer={"accelerator": "cpu"},
         )
-        assert not phi.straight_through
         return found.image.detach()
 
     soft = run()
-    assert [straight for straight, _ in seen] == [False, *[True] * 9]  # Φ0, the passes, the curve's last point
-    assert [softness for _, softness in seen[1:9]] == pytest.approx([1 - k / 8 for k in range(8)])
+    softening = [1 - k / 8 for k in range(8)]
+    assert seen == [None, *softening, None]  # Φ0, the passes, the curve's last point
     run(polish=4)
-    assert [softness for _, softness in seen[1:5] + seen[6:10]] == pytest.approx([1 - k / 8 for k in range(8)])
+    assert seen == [None, *softening[:4], None, *softening[4:], None]
     hard = run(straight_through=False)
-    assert not any(straight for straight, _ in seen)
+    assert seen == [None] * 10
     assert not torch.equal(soft, hard)
-
-
-def test_phi_is_given_back_as_it_was_when_a_descent_fails(photo: Tensor) -> None:
-    phi = small_network()
-
-    def fail(*_: object, **__: object) -> Match:
-        raise InvrepError("no")
-
-    with pytest.raises(InvrepError):
-        solve(
-            photo[None],
-            [(0, "a", 0)],
-            phi=phi,
-            prior=build(preset("prior", "natural")),
-            descent=build({**preset("optim", "adam"), "steps": 2}),
-            objective=fail,
-            trainer={"accelerator": "cpu"},
-        )
-    assert not phi.straight_through
