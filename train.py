@@ -5,9 +5,11 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from invrep.arguments import as_typed
 from invrep.ending import ending
 from invrep.errors import one_sentence
 from invrep.launch import register
+from invrep.terminal import take_any_character
 
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="config")
@@ -21,7 +23,8 @@ def main(config: DictConfig) -> float | None:
 def command() -> None:
     """Do what the command line says, or say in one sentence why not."""
     register()
-    with one_sentence(), ending():
+    take_any_character()
+    with one_sentence(), ending(), as_typed():
         main()
 
 

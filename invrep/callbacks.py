@@ -206,6 +206,9 @@ class Record(pl.Callback):
             settings=wandb.Settings(silent=True, console="off"),
             **offline,
         )
+        asked = getattr(logger, "_wandb_init", {})
+        if asked.get("anonymous", "") is None:  # Lightning passes it unasked, and W&B warns of it
+            del asked["anonymous"]
         run = logger.experiment
         run.define_metric("pass")
         for metric in (*CURVES, "prior/*", "reconstructions"):
@@ -359,4 +362,6 @@ class Record(pl.Callback):
             place, url = Path(run.dir).parent, None if run.offline else run.url
         finally:
             wandb.finish(exit_code=int(failed))
+        if run.disabled:  # WANDB_MODE=disabled: nothing is kept
+            return None
         return url or f"wandb sync {os.path.relpath(place)}"

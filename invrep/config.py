@@ -89,7 +89,7 @@ def check(config: DictConfig) -> None:
     for key in ("data.path", "output", "name") if "path" in config.data else ("output", "name"):
         value = OmegaConf.select(config, key)
         if not isinstance(value, str) or not value:
-            raise InvrepError(f"{key}={value} is not valid: expected text; quote a name that looks like a number.")
+            raise InvrepError(f"{key}={value} is not valid: expected text; give it as \"{key}='NAME'\".")
     if config.layer is not None and "layer" not in config.rep:
         raise InvrepError(f"rep={config.name} is one code and has no layers; leave layer={config.layer} out.")
 

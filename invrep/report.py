@@ -25,6 +25,7 @@ from invrep.compare import Run, compare, find_runs, sweep_runs, words
 from invrep.data import Key
 from invrep.errors import one_sentence
 from invrep.results import Results
+from invrep.terminal import make_console
 from invrep.thumbnails import Pictures, as_base64
 
 log = logging.getLogger(__name__)
@@ -284,7 +285,7 @@ def _short(value: float | None) -> float | None:
 
 def page_of(folder: Path) -> None:
     """Make the page of the sweep in a folder, and say where it is; what goes wrong with it is said, and is all."""
-    console = Console(highlight=False)
+    console = make_console()
     try:
         runs = sweep_runs(folder)
         if any(run.rows for run in runs):
@@ -307,7 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if path.is_dir():
         path = path / NAME
     with one_sentence():
-        console = Console(highlight=False)
+        console = make_console()
         write(find_runs(given.runs), path, console)
         console.print(f"page: {path} ({path.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
 

@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.markup import escape
 
 from invrep.callbacks import Bar, Record, Ticks
@@ -39,6 +38,7 @@ from invrep.representations.network import LISTING, Network
 from invrep.results import Done
 from invrep.sources import Photo
 from invrep.sweep import in_multirun, noted
+from invrep.terminal import make_console
 from invrep.work import memory, room, share, work
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def keep_memory() -> None:
 
 def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
     keep_memory()
-    console = Console(highlight=False)
+    console = make_console()
     config = config.copy()
     check(config)
     film_format(config.video)
@@ -94,7 +94,7 @@ def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
         network = build(config.rep)
         if not isinstance(network, Network):
             raise InvrepError(f"rep={config.name} is one code and has no layers; leave layer out.")
-        wide = console if console.is_terminal else Console(highlight=False, width=160)
+        wide = console if console.is_terminal else make_console(width=160)
         wide.print(layers_table(network))
         return None
     rank = launched()

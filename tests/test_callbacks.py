@@ -84,6 +84,15 @@ def test_wandb_gets_activations_and_spreads(job):
         assert grid.width < 3 * 64  # the two restarts alone
 
 
+def test_wandb_says_nothing_of_its_own_and_no_word_where_it_is_disabled(job, photos):
+    outcome = job("logger=wandb", f"data.path={photos}", "data.limit=1", "optim.steps=1")
+    assert "anonymous" not in outcome.out + outcome.err and "WARNING" not in outcome.err
+    # as WANDB_MODE=disabled, which W&B reads only once in a process
+    off = ("logger=wandb", "+logger.mode=disabled", "output=disabled")
+    outcome = job(*off, f"data.path={photos}", "data.limit=1", "optim.steps=1")
+    assert outcome.status == 0 and "picture:" in outcome.out and "wandb" not in outcome.out + outcome.err
+
+
 @pytest.mark.parametrize("broken", ["_open", "_scalars", "_picture", "_close"])
 def test_a_failing_logger_does_not_fail_the_job(job, photos, monkeypatch, broken):
     def fail(*args, **kwargs):

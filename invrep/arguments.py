@@ -1,0 +1,68 @@
+"""The command line as people and W&B's agents type it, in Hydra's terms."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from invrep.errors import InvrepError
+
+HYDRA = ("help", "hydra-help", "version", "cfg", "resolve", "package", "run", "multirun", "shell-completion")
+HYDRA += ("config-path", "config-name", "config-dir", "experimental-rerun", "info")
+TEXT = ("data.path", "data.root", "output", "name", "rep.weights")  # keys that take a file's or folder's name
+
+
+@contextmanager
+def as_typed() -> Iterator[None]:
+    """Let Hydra find in ``sys.argv`` what :func:`arguments` makes of it, and say at the end what lost its dashes.
+
+    Raises:
+        InvrepError: an argument means nothing.
+    """
+    typed = sys.argv[1:]
+    sys.argv[1:] = given = arguments(typed)
+    yield
+    if bare := [argument for argument, was in zip(given, typed, strict=True) if was == f"--{argument}"]:
+        print(f"taken without their dashes: {' '.join(bare)}", file=sys.stderr)
+
+
+def arguments(typed: Sequence[str]) -> list[str]:
+    """Return a command's arguments as Hydra has to be given them.
+
+    ``--prior.tv.weight=5``, as W&B's agents type it, becomes ``prior.tv.weight=5``; Hydra's own flags stay. A name
+    that Hydra would read as a number, as in ``data.path=2024_01_05``, is quoted.
+
+    Raises:
+        InvrepError: an argument has dashes, but is neither a flag of Hydra nor ``--key=value``.
+    """
+    return [_as_text(_without_dashes(argument)) for argument in typed]
+
+
+def _without_dashes(argument: str) -> str:
+    name, equals, _ = argument.removeprefix("--").partition("=")
+    # argparse takes the beginning of a flag's name, too; no key of the config is one
+    if not argument.startswith("--") or not name or any(flag.startswith(name) for flag in HYDRA):
+        return argument
+    if not equals:
+        raise InvrepError(f"{argument} is no flag of Hydra; a setting is given as {name}=VALUE, without dashes.")
+    return argument.removeprefix("--")
+
+
+def _as_text(argument: str) -> str:
+    key, _, value = argument.partition("=")
+    if key.lstrip("+") not in TEXT or re.search(r"['\"\\()\[\]{}]", value):
+        return argument
+    items = [f"'{item}'" if _is_number(item) else item for item in value.split(",")]
+    return f"{key}={','.join(items)}"
+
+
+def _is_number(item: str) -> bool:
+    try:
+        return isinstance(OverridesParser.create().parse_override(f"key={item}").value(), bool | int | float)
+    except HydraException:
+        return False
