@@ -65,7 +65,9 @@ def matconvnet_network(
             network.weights_id = "random"
             return network
         if Path(path).suffix in (".safetensors", ".pth", ".pt"):
-            _fill(network, read_weights(weights), source=f"The weights in {path!r}")
+            state, needed = network.module.state_dict(), _needed(network)
+            tensors = read_weights(weights, {name: tensor for name, tensor in state.items() if name in needed})
+            _fill(network, tensors, source=f"The weights in {path!r}")
             network.weights_id = file_id(weights)
             return network
     layers, size = (published.layers, published.size) if published else ((), None)
@@ -202,7 +204,7 @@ def _fill(network: Network, tensors: Mapping[str, Tensor], *, source: str) -> No
     """Give the network the weights that its layers need, and take the others away."""
     needed = _needed(network)
     drop_weights(network.module, keep=needed)
-    assign_weights(network.module, {name: tensors[name] for name in needed if name in tensors}, source=source)
+    assign_weights(network.module, tensors, source=source)
 
 
 def _scores(layers: tuple[Layer, ...], size: InputSize) -> str | None:

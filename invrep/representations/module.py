@@ -15,6 +15,7 @@ from torch import nn
 
 from invrep.errors import InvrepError, words
 from invrep.representations.base import InputSize, Representation
+from invrep.representations.checkpoints import lacking
 from invrep.representations.network import LISTING, LayerNames, Network
 from invrep.representations.weights import file_id, read_weights
 
@@ -104,13 +105,15 @@ def module_network(
 
 def _load(module: nn.Module, weights: str | os.PathLike[str], needed: set[str]) -> None:
     """Give a module the weights in a file, of which it has to hold those that are needed."""
-    tensors, wanted = read_weights(weights), module.state_dict()
-    missing = sorted(needed - tensors.keys())
+    source, wanted = f"The weights in {str(weights)!r}", module.state_dict()
+    tensors = read_weights(weights, {name: wanted[name] for name in needed})
+    missing = sorted(name for name in needed - tensors.keys() if not name.endswith("num_batches_tracked"))
+    if missing:
+        raise lacking(source, missing, tensors)
     wrong = [name for name in wanted.keys() & tensors.keys() if tensors[name].shape != wanted[name].shape]
-    for names, verb in ((missing, "lack"), (wrong, "have another shape of")):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise InvrepError(f"The weights in {str(weights)!r} {verb} {', '.join(names[:3])}{more}.")
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise InvrepError(f"{source} have another shape of {', '.join(wrong[:3])}{more}.")
     module.load_state_dict({name: tensors[name] for name in wanted if name in tensors}, strict=False)
 
 

@@ -76,7 +76,7 @@ def timm_network(
         assign_weights(module, _published(model), source=f"timm's weights of {model}")
     else:
         network.weights_id = file_id(weights)
-        tensors = _renamed(read_weights(weights), skeleton, needed)
+        tensors = _renamed(read_weights(weights, module.state_dict()), skeleton, needed)
         assign_weights(module, tensors, source=f"The weights in {str(weights)!r}")
     module.eval()
     if weights != "random" and (classes := _classes(skeleton)):

@@ -82,7 +82,8 @@ def torchvision_network(
         assign_weights(module, download_weights(entry), source=f"torchvision's {entry}")
     else:
         network.weights_id = file_id(weights)
-        assign_weights(module, read_weights(weights), source=f"The weights in {str(weights)!r}")
+        tensors = read_weights(weights, module.state_dict())
+        assign_weights(module, tensors, source=f"The weights in {str(weights)!r}")
     module.eval()
     if weights != "random" and "categories" in published.meta and not _segments(model):
         network.classes = published.meta["categories"]

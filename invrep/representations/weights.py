@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-import re
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -20,11 +19,9 @@ from torchvision import models
 from torchvision.models import WeightsEnum
 
 from invrep.errors import InvrepError, nearest
+from invrep.representations.checkpoints import lacking, plain_weights, weights_for
 
 _CHOICES = "use rep.weights=random or a local file, rep.weights=path/to/file.safetensors (or .pth, .pt)"
-
-# torchvision's DenseNet files were written before its layers got their present names.
-_OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")
 
 
 def published_weights(model: str, weights: str = "default") -> WeightsEnum | None:
@@ -67,7 +64,9 @@ def download_weights(entry: WeightsEnum) -> dict[str, Tensor]:
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
     was_there = cached.is_file()
     try:
-        return _plain(entry.get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True))
+        return plain_weights(
+            entry.get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
+        )
     except Exception as error:
         if was_there:
             raise InvrepError(
@@ -80,13 +79,16 @@ def download_weights(entry: WeightsEnum) -> dict[str, Tensor]:
         ) from error
 
 
-def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def read_weights(path: str | os.PathLike[str], wanted: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Return the tensors of a .safetensors, .pth or .pt file by name, on the CPU; no code in it is run.
 
-    Tensors under a key ``state_dict`` or ``model`` and the prefix ``module.`` of DataParallel are found as well.
+    Args:
+        path: the file.
+        wanted: what a module wants of it, which says under which keys and behind which prefix its tensors lie, see
+            :func:`invrep.representations.checkpoints.weights_for`; None for ``state_dict``, ``model``, ``module.``.
 
     Raises:
-        InvrepError: there is no such file, it is no weights file, or it holds code.
+        InvrepError: there is no such file, it is no weights file, it holds code, or different tensors fit.
     """
     file = existing(path)
     try:
@@ -99,7 +101,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
                 # Mapped, a checkpoint of which a layer needs a tenth is not read whole; old files cannot be.
                 found = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(file) or _first_byte(file) == b"\x80":  # a pickle, old or new
+        if _kind(file) is None and (zipfile.is_zipfile(file) or _head(file)[:1] == b"\x80"):  # a pickle, old or new
             raise InvrepError(
                 f"The weights file {str(path)!r} holds Python objects, which could run any code, and is not opened; "
                 "save module.state_dict() alone."
@@ -109,9 +111,13 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise InvrepError(f"The weights file {str(path)!r} cannot be read ({_reason(error)}).") from error
     except (SafetensorError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise _no_weights(path) from error
-    tensors = _plain(found)
+    source = f"The weights in {str(path)!r}"
+    tensors = plain_weights(found) if wanted is None else weights_for(found, wanted, source)
     if not tensors:
-        raise _no_weights(path)
+        keys = f": its keys are {', '.join(map(str, list(found)[:5]))}" if isinstance(found, Mapping) else ""
+        raise InvrepError(
+            f"{str(path)!r} is no weights file: it holds a {type(found).__name__} without named tensors{keys}."
+        )
     return tensors
 
 
@@ -143,25 +149,8 @@ def assign_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: 
     except RuntimeError as error:
         raise InvrepError(f"{source} do not fit: {str(error).strip().splitlines()[-1].strip()}") from error
     if missing:
-        raise InvrepError(
-            f"{source} lack {', '.join(missing[:3])}"
-            + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-            + ", which the layers up to the one asked for need."
-        )
+        raise lacking(source, missing, tensors)
     module.requires_grad_(False)
-
-
-def _plain(found: Any) -> dict[str, Tensor]:
-    """Return the named tensors of a checkpoint, under the names that torchvision's modules have."""
-    for key in ("state_dict", "model"):
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping):
-        return {}
-    tensors = {name: value for name, value in found.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    return {_OLD_DENSENET.sub(r"\1\2", name): value for name, value in tensors.items()}
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
@@ -182,15 +171,39 @@ def existing(path: str | os.PathLike[str]) -> Path:
 
 
 def _no_weights(path: str | os.PathLike[str]) -> InvrepError:
-    return InvrepError(
-        f"{str(path)!r} is no weights file: it is damaged, or no .safetensors, .pth or .pt with tensors."
-    )
+    kind = _kind(existing(path))
+    what = f"it is {kind}" if kind else "it is damaged, or no .safetensors, .pth or .pt with tensors"
+    return InvrepError(f"{str(path)!r} is no weights file: {what}.")
+
+
+def _kind(file: Path) -> str | None:
+    """Return what a file is that people take for a weights file, and what to do about it; None for any other."""
+    head = _head(file)
+    text = head.lstrip().lower()
+    if text.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer to it; fetch it with git lfs pull"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a web page, which a download without access leaves; download it again"
+    if text.startswith(b"{") and b'"weight_map"' in text:
+        return "the index of weights in several files; save them as one .safetensors file"
+    if head.startswith(b"\x89HDF"):
+        return "an HDF5 file, as Keras writes; save a module's state_dict() with torch.save"
+    if file.suffix.lower() == ".onnx" or (head[:1] == b"\x08" and (b"pytorch" in text or b"onnx" in text)):
+        return "an ONNX graph; save module.state_dict() of the PyTorch module that it was made from"
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+        if any(name.endswith("/constants.pkl") for name in names):
+            return "a TorchScript archive; save torch.jit.load(FILE).state_dict() with torch.save"
+        if any(name.endswith(".npy") for name in names):
+            return "a NumPy archive; save it as .safetensors"
+    return None
 
 
 def _reason(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-def _first_byte(file: Path) -> bytes:
+def _head(file: Path) -> bytes:
     with file.open("rb") as opened:
-        return opened.read(1)
+        return opened.read(4096)
