@@ -76,6 +76,7 @@ def check(config: DictConfig) -> None:
     if "path" in config.data:  # data=none has none
         if config.data.limit is not None:
             number("data.limit", config.data.limit, minimum=1, whole=True, word="null")
+        check_range(config.data.get("range"))
         choice("data.resize", config.data.resize or "none", ("model", "squash", "none"))
     build(config.compute)
     if config.dtype != "float32" and config.compute.precision != "float32":
@@ -92,6 +93,20 @@ def check(config: DictConfig) -> None:
             raise InvrepError(f"{key}={value} is not valid: expected text; give it as \"{key}='NAME'\".")
     if config.layer is not None and "layer" not in config.rep:
         raise InvrepError(f"rep={config.name} is one code and has no layers; leave layer={config.layer} out.")
+
+
+def check_range(given: Any) -> None:
+    """Check ``data.range``.
+
+    Raises:
+        InvrepError: it is neither null nor two numbers, the lower first.
+    """
+    good = given is None or ((OmegaConf.is_list(given) or isinstance(given, list | tuple)) and len(given) == 2)
+    if good and given is not None:
+        low, high = (number("data.range", value) for value in given)
+        good = low < high
+    if not good:
+        raise InvrepError(f"data.range={given} is not valid: expected [LOW,HIGH], the values of black and white.")
 
 
 def result_name(config: DictConfig, weights: str | None, codes: Sequence[str] = ()) -> str:
@@ -112,6 +127,8 @@ def result_name(config: DictConfig, weights: str | None, codes: Sequence[str] = 
     }
     data = OmegaConf.to_container(config.data, resolve=True)
     content["data"] = {key: data[key] for key in ("path", "root", "split", "resize", "size", "color") if key in data}
+    if data.get("range") is not None:
+        content["data"]["range"] = [float(value) for value in data["range"]]
     if config.compute.precision != "float32":
         content["precision"] = config.compute.precision
     if weights is not None:

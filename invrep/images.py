@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
+from invrep.depth import Depth, depth_of, scaled
 from invrep.errors import InvrepError, nearest
 from invrep.representations.base import InputSize
 
@@ -106,8 +106,8 @@ def _opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
         yield image
 
 
-def _open(file: Path | BinaryIO, name: str) -> Image.Image:
-    """Open and decode a still photo, upright, or say in one sentence why that fails."""
+def _open(file: Path | BinaryIO, name: str) -> tuple[Image.Image, Depth | None]:
+    """Open and decode a still photo, upright, or say in one sentence why that fails; say what its values are."""
     with _opened(file, name) as image:
         # the further frames of an MPO are a phone's depth or gain map, or the other eye's
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
@@ -116,15 +116,15 @@ def _open(file: Path | BinaryIO, name: str) -> Image.Image:
                 f"PNG."
             )
         image.load()
-        return ImageOps.exif_transpose(image)
+        return ImageOps.exif_transpose(image), depth_of(image)
 
 
-def _decode(image: Image.Image) -> Image.Image | Tensor:
-    """Return an 8-bit RGB image, or for more than 8 bits a float tensor (3, H, W) in [0, 1]."""
-    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        values = np.asarray(image).astype(np.float64)
-        peak = 65535.0 if image.mode != "F" or values.max() > 1 else 1.0
-        return torch.from_numpy(values / peak).float().expand(3, -1, -1).contiguous()
+def _decode(
+    image: Image.Image, depth: Depth | None, given: tuple[float, float] | None, name: str
+) -> Image.Image | Tensor:
+    """Return an 8-bit RGB image, or for more than 8 bits a float tensor (3, H, W), black at 0 and white at 1."""
+    if depth is not None:
+        return torch.from_numpy(scaled(image, depth, given, name)).float().expand(3, -1, -1).contiguous()
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -150,6 +150,7 @@ def read(
     color: str = "rgb",
     resize: str = "none",
     input_size: InputSize | None = None,
+    values: tuple[float, float] | None = None,
     name: str | None = None,
 ) -> Tensor:
     """Read a photo.
@@ -162,15 +163,19 @@ def read(
         resize: ``model`` (the model's published resize and centre crop), ``squash`` (to the model's input without a
             crop, as the paper does) or ``none``.
         input_size: the model's published input; where it is None the photo keeps its size.
+        values: those of black and white in a photo of more than 8 bits, which are cut there; None for as its type
+            says.
         name: what a message calls it; by default its path.
 
     Returns:
         (C, H, W) float32 in [0, 1].
 
     Raises:
-        InvrepError: the file is missing, damaged, animated, not an image, or larger than Pillow's limit.
+        InvrepError: the file is missing, damaged, animated, not an image, or larger than Pillow's limit; or its type
+            does not say which of its values are black and white.
     """
-    image = _decode(_open(file, str(file) if name is None else name))
+    name = str(file) if name is None else name
+    image = _decode(*_open(file, name), values, name)
     if input_size is not None and resize != "none":
         mode = InterpolationMode(input_size.interpolation)
         if resize == "squash":

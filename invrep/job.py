@@ -105,6 +105,7 @@ class Job:
                 color=data.color,
                 resize=data.resize,
                 input_size=self.phi.input_size,
+                values=data.get("range") and tuple(data.range),
                 name=photo.name,
             )
         except InvrepError as error:

@@ -1,10 +1,12 @@
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tifffile import imwrite
 
 from invrep.data import batches
 from invrep.errors import InvrepError
@@ -51,6 +53,93 @@ def test_sixteen_bits_are_kept(tmp_path):
     values = np.arange(600, dtype=np.uint16).reshape(20, 30) * 100
     found = read(save(tmp_path / "a.png", Image.fromarray(values)))
     np.testing.assert_allclose(found[1], values / 65535, atol=1e-6)
+
+
+RAMP = np.linspace(0, 1, 600).reshape(20, 30)
+DEEP = {
+    "uint16": (RAMP * 65535).astype("uint16"),
+    "big-endian uint16": (RAMP * 65535).astype(">u2"),
+    "float32 in [0, 1]": RAMP.astype("float32"),
+    "big-endian float32 in [0, 1]": RAMP.astype(">f4"),
+}
+UNCLEAR = {  # values, and black and white
+    "float32 up to 255": ((RAMP * 255).astype("float32"), (0, 255)),
+    "float32 from -1": ((RAMP * 2 - 1).astype("float32"), (-1, 1)),
+    "int8": ((RAMP * 255 - 128).astype("int8"), (-128, 127)),
+    "int16": ((RAMP * 4000 - 1000).astype("int16"), (-1000, 3000)),
+    "big-endian int16": ((RAMP * 4000 - 1000).astype(">i2"), (-1000, 3000)),
+    "int32": ((RAMP * 2e9 - 1e9).astype("int32"), (-1e9, 1e9)),
+    "uint32": ((RAMP * 4e9).astype("uint32"), (0, 4e9)),
+    "counts": ((RAMP * 3000).astype("uint32"), (0, 3000)),
+}
+
+
+def tiff(path: Path, values: np.ndarray, **options) -> Path:
+    imwrite(path, values, byteorder=">" if values.dtype.byteorder == ">" else "<", **options)
+    return path
+
+
+@pytest.mark.parametrize("values", DEEP.values(), ids=DEEP)
+def test_a_type_that_says_what_white_is(tmp_path, values):
+    found = read(tiff(tmp_path / "a.tif", values))
+    assert found.shape == (3, 20, 30)
+    np.testing.assert_allclose(found[1], RAMP, atol=2e-5)
+    if values.dtype.str != ">u2":  # which Pillow does not read inverted
+        inverted = read(tiff(tmp_path / "b.tif", values, photometric="miniswhite"))
+        np.testing.assert_allclose(inverted[0], 1 - RAMP, atol=2e-5)
+
+
+def test_twelve_bits_have_their_own_white(tmp_path):
+    values = np.round(RAMP * 4095).astype(int)
+    packed = np.array([[a >> 4, (a & 15) << 4 | b >> 8, b & 255] for a, b in values.reshape(-1, 2)], "uint8").tobytes()
+    tags = {256: 30, 257: 20, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 20, 279: len(packed)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    head = b"II*\0" + struct.pack("<I", 8 + len(packed))
+    (tmp_path / "a.tif").write_bytes(head + packed + struct.pack("<H", len(tags)) + entries + bytes(4))
+    np.testing.assert_allclose(read(tmp_path / "a.tif")[0], RAMP, atol=2e-4)
+
+
+@pytest.mark.parametrize(("values", "ends"), UNCLEAR.values(), ids=UNCLEAR)
+def test_a_type_that_does_not_say_it_is_asked_for(tmp_path, values, ends):
+    path = tiff(tmp_path / "a.tif", values)
+    with pytest.raises(
+        InvrepError, match=r"a\.tif holds .* from .* to .*; give data.range=\[LOW,HIGH\], such as"
+    ) as said:
+        read(path)
+    assert ("signed" in str(said.value)) == (values.dtype.kind == "i")
+    np.testing.assert_allclose(read(path, values=ends)[2], RAMP, atol=8e-3 if values.itemsize == 1 else 5e-4)
+    middle = sum(ends) / 2
+    cut = read(path, values=(ends[0], middle))[0]  # a window, as for a CT scan
+    np.testing.assert_allclose(cut, np.minimum(RAMP * 2, 1), atol=2e-2 if values.itemsize == 1 else 1e-3)
+    with pytest.raises(InvrepError, match=r"none of them within data\.range"):
+        read(path, values=(ends[1] + 1, ends[1] + 2))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_no_number(tmp_path, bad):
+    values = RAMP.astype("float32")
+    values[2:4, 5] = bad
+    with pytest.raises(InvrepError, match=r"a\.tif holds 2 pixels that are NaN or infinite; fill them in"):
+        read(tiff(tmp_path / "a.tif", values), values=(0, 1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
+def test_colours_that_pillow_cannot_read(tmp_path, dtype):
+    imwrite(tmp_path / "a.tif", np.ones((20, 30, 3), dtype), photometric="rgb")
+    with pytest.raises(InvrepError, match="not an image that Pillow can read; convert it"):
+        read(tmp_path / "a.tif")
+
+
+def test_a_jobs_range(job, tmp_path):
+    tiff(tmp_path / "a.tif", UNCLEAR["int16"][0])
+    assert "such as data.range=[-1000,3000]" in job("data.path=a.tif").err
+    assert job("data.path=a.tif", "data.range=[-1000,3000]", "display=clip").status == 0
+    assert job("data.path=a.tif", "data.range=[0,1000]", "display=clip").status == 0  # another job
+    shown = [np.asarray(Image.open(path)) for path in tmp_path.glob("out/*/photos/a.tif.png")]
+    assert len(shown) == 2 and not np.array_equal(*shown)
+    for wrong in ("[1,1]", "[3,2]", "5", "[0]", "[0,a]"):
+        outcome = job("data.path=a.tif", f"data.range={wrong}")
+        assert outcome.status == 1 and "data.range=" in outcome.err and "is not valid" in outcome.err
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
