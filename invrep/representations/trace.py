@@ -20,24 +20,10 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from invrep.representations.base import Geometry
+from invrep.representations.fields import BLIND, WHOLE, after
 from invrep.representations.watch import TOKENS, Watcher, numbered_call, prefix_tokens, tensors_of, watching
 
 aten = torch.ops.aten
-
-# Positions stay where they are; everything that is neither here, nor pointwise, nor a convolution or a pooling may
-# look anywhere in the image.
-_IN_PLACE = {
-    aten.native_batch_norm,
-    aten._native_batch_norm_legit,
-    aten._native_batch_norm_legit_no_training,
-    aten.cudnn_batch_norm,
-    aten.batch_norm,
-    aten.hardswish_,
-    aten.dropout,
-    aten.detach,
-    aten.contiguous,
-}
-_PADDINGS = {aten.constant_pad_nd, aten.reflection_pad2d, aten.replication_pad2d}
 
 
 @dataclass(frozen=True)
@@ -236,20 +222,17 @@ class _Recorder(TorchDispatchMode):
             raise RuntimeError("a convolution's kernel is larger than its input")  # torch 2.11's meta device takes it
         if func.overloadpacket is aten.convolution and self.watcher is not None and output.ndim == 4:
             self.watcher.patches = output.shape[2] * output.shape[3]
-        if seen:
+        if seen and func.overloadpacket not in BLIND:
             before = _union(seen)
-            after = _Seen(_after(func, args, before.geometry), before.products)
+            seen_now = _Seen(after(func, args, kwargs, output, before.geometry), before.products)
             for tensor in tensors_of(output):
-                self._seen[tensor] = after
+                self._seen[tensor] = seen_now
         return output
 
     def seen(self, tensors: list[Tensor]) -> _Seen:
         """Return what a value of these tensors comes from."""
         seen = [self._seen[tensor] for tensor in tensors if tensor in self._seen]
-        return _union(seen) if seen else _Seen(_WHOLE, 0)
-
-
-_WHOLE = Geometry((math.inf, math.inf), None)
+        return _union(seen) if seen else _Seen(WHOLE, 0)
 
 
 def _union(seen: list[_Seen]) -> _Seen:
@@ -266,47 +249,3 @@ def _union(seen: list[_Seen]) -> _Seen:
         for pick, column in ((max, [g.stride for g in placed]), (min, [g.start for g in placed]))
     )
     return _Seen(Geometry(field, stride, start), products)
-
-
-def _after(func: Any, args: Any, before: Geometry) -> Geometry:
-    """What the output of an operation sees."""
-    operation = func.overloadpacket
-    if torch.Tag.pointwise in func.tags or operation in _IN_PLACE:
-        return before
-    if operation is aten.cat:
-        return before if (args[1] if len(args) > 1 else 0) == 1 else _WHOLE
-    if before.stride is None:
-        return _WHOLE
-    if operation in _PADDINGS:
-        left, _, top, *_ = (*args[1], 0, 0, 0)
-        return before._replace(start=_moved(before, (top, left)))
-    window = _window(operation, args)
-    if window is None:
-        return _WHOLE
-    size, step, padding, dilation = window
-    return Geometry(
-        tuple(f + (k - 1) * d * s for f, k, d, s in zip(before.field, size, dilation, before.stride, strict=True)),
-        tuple(s * t for s, t in zip(before.stride, step, strict=True)),
-        _moved(before, padding),
-    )
-
-
-def _moved(before: Geometry, padding: tuple[int, int]) -> tuple[int, int]:
-    return tuple(begin - pad * step for begin, pad, step in zip(before.start, padding, before.stride, strict=True))
-
-
-def _window(operation: Any, args: Any) -> tuple[tuple[int, int], ...] | None:
-    """Return kernel size, stride, padding and dilation of a 2D convolution or pooling; None of anything else."""
-
-    def pair(values: Any) -> tuple[int, int]:
-        return (values[0], values[-1]) if isinstance(values, (list, tuple)) else (values, values)
-
-    if operation is aten.convolution and args[1].ndim == 4 and not args[6]:
-        return tuple(args[1].shape[2:]), pair(args[3]), pair(args[4]), pair(args[5])
-    if operation in (aten.max_pool2d_with_indices, aten.avg_pool2d):
-        kernel = pair(args[1])
-        step = pair(args[2]) if len(args) > 2 and args[2] else kernel
-        padding = pair(args[3]) if len(args) > 3 else (0, 0)
-        dilated = operation is aten.max_pool2d_with_indices and len(args) > 4
-        return kernel, step, padding, pair(args[4]) if dilated else (1, 1)
-    return None
