@@ -5,11 +5,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from invrep.arguments import as_typed
-from invrep.ending import ending
 from invrep.errors import one_sentence
-from invrep.launch import register
-from invrep.terminal import take_any_character
 
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="config")
@@ -22,10 +18,17 @@ def main(config: DictConfig) -> float | None:
 
 def command() -> None:
     """Do what the command line says, or say in one sentence why not."""
-    register()
-    take_any_character()
-    with one_sentence(), ending(), as_typed():
-        main()
+    with one_sentence():
+        # these imports take seconds, in which Ctrl-C is a sentence too
+        from invrep.arguments import as_typed
+        from invrep.ending import ending
+        from invrep.launch import register
+        from invrep.terminal import take_any_character
+
+        register()
+        take_any_character()
+        with ending(), as_typed():
+            main()
 
 
 if __name__ == "__main__":

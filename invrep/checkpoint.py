@@ -1,7 +1,8 @@
-"""A long inversion's state on disk, to go on from after its process has been killed."""
+"""A long inversion's state on disk, to resume from after its process has ended."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 class Checkpoint(pl.Callback):
     """Writes a Lightning checkpoint of an inversion after every so many passes, at the end of the segment.
+
+    Where a signal ends the process it writes the state of the last segment's end.
 
     There is one file for each stage of the recipe, whole or not at all. Its name is made from the rows, so that other
     photos or restarts never go on from it; the folder is that of one job's results, which is named by the rest of what
@@ -44,6 +47,7 @@ class Checkpoint(pl.Callback):
         self.folder, self.every = folder, every
         self.stage = 0
         self._last = 0
+        self._state: tuple[dict[str, Any], ...] | None = None  # the latest that is not in a file
 
     @property
     def path(self) -> Path:
@@ -70,11 +74,40 @@ class Checkpoint(pl.Callback):
             self.folder.rmdir()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Count from where the stage begins or goes on."""
+        """Count from where the stage begins or resumes."""
         self._last = pl_module.passes
+        self._state = _state(trainer, pl_module) if self.stage and not self.path.exists() else None
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        """Write the state where it is time to."""
-        if pl_module.passes - self._last >= self.every and pl_module.passes < pl_module.steps:
-            self._last = pl_module.passes
+        """Write the state where it is time to, else remember it."""
+        if pl_module.passes >= pl_module.steps:
+            return
+        if pl_module.passes - self._last >= self.every:
+            self._last, self._state = pl_module.passes, None
             atomic(self.path, trainer.save_checkpoint)
+        else:
+            self._state = _state(trainer, pl_module)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Write the last segment's state where a signal ends the process, in the middle of a pass."""
+        if self._state is None or not isinstance(exception, KeyboardInterrupt | SystemExit):
+            return
+        module, optimiser, kept = self._state
+        pl_module.load_state_dict(module)
+        trainer.optimizers[0].load_state_dict(optimiser)
+        pl_module.on_load_checkpoint({"inversion": kept})
+        atomic(self.path, trainer.save_checkpoint)
+
+
+def _state(trainer: pl.Trainer, inversion: Any) -> tuple[dict[str, Any], ...]:
+    """Return a copy of what a checkpoint holds of the module and its optimiser."""
+    checkpoint: dict[str, Any] = {"loops": None}
+    inversion.on_save_checkpoint(checkpoint)
+    return (
+        copy.deepcopy(inversion.state_dict()),
+        copy.deepcopy(trainer.optimizers[0].state_dict()),
+        {  # a curve grows, but its points do not change
+            name: list(value) if isinstance(value, list) else copy.deepcopy(value)
+            for name, value in checkpoint["inversion"].items()
+        },
+    )

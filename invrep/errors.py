@@ -6,12 +6,15 @@ import difflib
 import math
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
+
+from invrep.signals import STOPS, Stop, stopped_by
 
 LAUNCHERS = ("submitit", "ray", "joblib")
 
@@ -116,15 +119,19 @@ def printable(text: str) -> str:
 def one_sentence() -> Iterator[None]:
     """Turn a user's mistake, ours or Hydra's, into one sentence on stderr and exit status 1.
 
+    A signal that ends the command is a sentence too, with the status that shells give it: 130 for Ctrl-C.
     With ``HYDRA_FULL_ERROR=1`` in the environment everything comes with its traceback instead.
     """
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
-        yield
+        with stopped_by(*STOPS):
+            yield
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback and exits before we see the exception
     details: Sequence[str] = ()
+    status = 1
     try:
-        yield
+        with stopped_by(*STOPS):
+            yield
     except InvrepError as error:
         message, details = str(error), error.details
     except (HydraException, OmegaConfBaseException) as error:
@@ -137,15 +144,16 @@ def one_sentence() -> Iterator[None]:
         if (launcher := _launcher_of(error)) is None:
             raise
         message = f"{launcher} could not start the jobs of the sweep: {' '.join(str(error).split())}"
-    except KeyboardInterrupt:
-        message = "Interrupted; what is finished is kept, and the same command goes on from it."
+    except KeyboardInterrupt as error:
+        stop = error if isinstance(error, Stop) else Stop(signal.SIGINT)
+        message, status = str(stop), stop.status
     else:
         return
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
     for line in (f"error: {message}", *details):
         print(printable(line), file=sys.stderr)
-    raise SystemExit(1)
+    raise SystemExit(status)
 
 
 def _launcher_of(error: Exception) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -385,9 +386,13 @@ def solve(
                 saved = checkpoint.path if checkpoint.path.exists() else None
             with quiet(), rounding("ieee"):
                 runner.fit(inversion, ckpt_path=saved, weights_only=True)
-    except SystemExit:  # what Lightning makes of Ctrl-C, with further ones ignored
+    except SIGTERMException:  # what Lightning makes of SIGTERM where nobody else heeds it
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except SystemExit as error:  # what Lightning makes of Ctrl-C, with further ones ignored
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        raise KeyboardInterrupt from None
+        raise error.__context__ from None
     return inversion
 
 

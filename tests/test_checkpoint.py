@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,12 +18,13 @@ from invrep.api import representation
 from invrep.checkpoint import Checkpoint
 from invrep.config import build, preset
 from invrep.inversion import Inversion, solve
+from invrep.signals import Stop, stopped_by
 
 ROWS = [(0, "a", 0), (0, "a", 1), (1, "b", 0)]
 
 
 class Breaks(pl.Callback):
-    """Breaks the process off at a pass, as often as it is asked to."""
+    """Breaks the process off at a segment's end, as often as it is asked to."""
 
     def __init__(self, *passes: int) -> None:
         self.passes = list(passes)
@@ -91,6 +94,49 @@ def test_a_broken_inversion_ends_as_an_unbroken_one(small: Tensor, tmp_path: Pat
     assert not tmp_path.exists()
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_signal_in_the_middle_of_a_pass_loses_no_segment(
+    small: Tensor, tmp_path: Path, recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prior, optim, options = RECIPES[recipe]
+    phi = small_network() if recipe == "soft ReLUs" else representation("hogb")
+    small = small.expand(-1, phi.channels[-1], -1, -1)
+    backward, done, stop_at = Tensor.backward, [], [14, 26]
+
+    def stopping(loss: Tensor) -> None:
+        backward(loss)
+        done.append(loss)
+        if stop_at and len(done) == stop_at[0]:
+            stop_at.pop(0)
+            done.append(loss)  # this pass is done again
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def run(checkpoint: Checkpoint | None) -> Inversion:
+        return solve(
+            small,
+            ROWS,
+            phi=phi,
+            prior=build(preset("prior", prior)),
+            descent=build(OmegaConf.merge(preset("optim", optim), options)),
+            segment=3,
+            trainer={"accelerator": "cpu"},
+            checkpoint=checkpoint,
+        )
+
+    whole = run(None)
+    monkeypatch.setattr(Tensor, "backward", stopping)
+    for _ in range(2):
+        with pytest.raises(Stop, match=r"Ended by SIGTERM"), stopped_by(signal.SIGTERM):
+            run(Checkpoint(tmp_path, 1000, ROWS, small, 3))
+        assert {p.suffix for p in tmp_path.iterdir()} == {".ckpt"}
+    begun = len(done)
+    broken = run(Checkpoint(tmp_path, 1000, ROWS, small, 3))
+    assert broken.passes - (len(done) - begun) >= 21  # of the segments of two and more that were done
+    assert torch.equal(broken.image, whole.image) and [at for at, _ in broken.curve] == [at for at, _ in whole.curve]
+    for (_, ours), (_, theirs) in zip(broken.curve, whole.curve, strict=True):
+        assert all(torch.equal(ours[name].nan_to_num(), theirs[name].nan_to_num()) for name in theirs)
+
+
 @pytest.mark.parametrize("damage", [lambda old: old[: len(old) // 2], lambda old: b"", lambda old: b"{}" * 40])
 def test_a_damaged_checkpoint_counts_for_nothing(
     small: Tensor, tmp_path: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
@@ -133,7 +179,7 @@ def test_the_same_command_goes_on_from_the_checkpoint(job, photos: Path, monkeyp
 
     monkeypatch.setattr(Inversion, "_evaluate", counted)
     outcome = job(*base)
-    assert outcome.status == 1 and "Interrupted; what is finished is kept" in outcome.err
+    assert outcome.status == 130 and "Interrupted; what is finished is kept" in outcome.err
     (kept,) = (outcome.folder / "checkpoints").iterdir()
     # another batch, other restarts, other points of the curve: none of theirs
     passes.clear()
@@ -149,6 +195,33 @@ def test_the_same_command_goes_on_from_the_checkpoint(job, photos: Path, monkeyp
     (folder,) = (whole.output.parent / "whole").iterdir()
     for name in ("reconstructions.safetensors", "curves.csv"):
         assert (folder / name).read_bytes() == (outcome.folder / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(signal.SIGINT, "Interrupted"), (signal.SIGTERM, "Ended by SIGTERM"), (signal.SIGUSR1, "Ended by SIGUSR1")],
+)
+def test_a_signal_is_one_sentence_and_keeps_the_state_of_a_lone_photo(
+    job, photos: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    base = ("rep=hogb", f"data.path={photos}", "data.limit=1", "optim.steps=12", "checkpoint.every=1000")
+    evaluate, passes = Inversion._evaluate, []
+
+    def counted(self: Inversion) -> Tensor:
+        passes.append(self.passes)
+        if len(passes) == 10:
+            os.kill(os.getpid(), number)
+        return evaluate(self)
+
+    monkeypatch.setattr(Inversion, "_evaluate", counted)
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
+    try:
+        outcome = job(*base)
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    assert outcome.status == 128 + number and f"error: {said}" in outcome.err and "Traceback" not in outcome.err
+    passes.clear()
+    assert job(*base).status == 0 and passes == [8, 9, 10, 11]
 
 
 @pytest.mark.parametrize("every", ["0", "often", "true", "1.5"])

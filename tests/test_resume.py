@@ -146,7 +146,7 @@ def test_a_second_process_on_the_same_folder_is_refused(seven: Path, tmp_path: P
     assert status == 1 and "Another process is at work in" in err
     first.send_signal(signal.SIGINT)
     status, _, err = done(first)
-    assert status == 1 and "Interrupted; what is finished is kept" in err
+    assert status == 130 and "Interrupted; what is finished is kept" in err
 
 
 def test_torchrun_ends_all_ranks_when_one_dies_and_the_same_command_completes_it(
@@ -182,7 +182,7 @@ def test_torchrun_ends_all_ranks_when_one_dies_and_the_same_command_completes_it
     second = start(server, tmp_path, *OPTIONS, "output=out", **TORCHRUN, RANK="0", LOCAL_RANK="0")
     assert ended(second) == 1  # beside a rank 0 that is at work
     os.kill(ranks[0].pid, signal.SIGTERM)  # as torchrun does
-    assert ended(ranks[0]) == -signal.SIGTERM
+    assert ended(ranks[0]) == 128 + signal.SIGTERM
     out = folder(tmp_path / "out")
     assert not (out / "metrics.csv").exists()
     ranks = both(ends_at=0)

@@ -1,0 +1,44 @@
+"""Signals that end a command: the first counts, and handlers are left as they were."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from invrep.signals import Stop, stopped_by
+
+
+def test_the_first_of_several_signals_counts() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stop) as caught, stopped_by(signal.SIGUSR1, signal.SIGTERM):
+        try:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # while the program ends
+    assert caught.value.status == 138 and "SIGUSR1" in str(caught.value)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_that_the_process_was_started_to_ignore_is_ignored() -> None:
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        with stopped_by(signal.SIGUSR1):
+            os.kill(os.getpid(), signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_thread_takes_no_handlers() -> None:
+    entered = []
+
+    def enter() -> None:
+        with stopped_by(signal.SIGTERM):
+            entered.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert entered == [signal.getsignal(signal.SIGTERM)]
