@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import math
+import os
 import platform
 import shlex
 import shutil
@@ -26,11 +27,13 @@ from rich.markup import escape
 from invrep.callbacks import Bar, Record, Ticks
 from invrep.config import build, check
 from invrep.data import Batch, Keys, ahead, batches
-from invrep.errors import InvrepError, choice
+from invrep.errors import InvrepError, choice, printable
 from invrep.film import film_format
 from invrep.finish import Found, finish, summary
+from invrep.folders import some_of
 from invrep.job import Job, assemble
 from invrep.launch import register, share_machine
+from invrep.lists import write_list
 from invrep.ranks import check_launch, gather, gpus, launched, leave_word, local_devices, spread
 from invrep.representations.base import Geometry
 from invrep.representations.listing import layers_table
@@ -87,6 +90,8 @@ def keep_memory() -> None:
 def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
     keep_memory()
     console = make_console()
+    if HydraConfig.initialized() and (began := HydraConfig.get().runtime.cwd) != os.getcwd():
+        console.print(f"hydra.job.chdir=true: relative paths begin in {os.getcwd()}, not in {began}", soft_wrap=True)
     config = config.copy()
     check(config)
     film_format(config.video)
@@ -132,6 +137,7 @@ def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
             leave_word(results.ranks, rank, job.failures)
             return None
     with results.held():
+        write_list(results.folder / "left_out.txt", job.photos.left_out)
         results.save_config(_provenance(job, job.photos[places[0]]))
         record = Record(
             config.logger,
@@ -249,6 +255,10 @@ def _show_plan(job: Job, planned: Sequence[Batch], todo: Sequence[Batch], ranks:
         f"[bold]{what}[/]: {_count(images, 'image')} × {_count(config.restarts, 'restart')}, {size} px, "
         f"{'RGB' if job.channels == 3 else 'grey'}, {job.descent.plan(job.phi)[0]} passes each"
     )
+    if left_out := job.photos.left_out:
+        where = "" if config.dry_run else f"; all are in {job.results.folder / 'left_out.txt'}"
+        what = f"{_count(len(left_out), 'file is', 'files are')} left out: {some_of(left_out)}{where}"
+        console.print(printable(what), soft_wrap=True, markup=False)
     if wanted > rows and images:
         console.print(f"{wanted - rows} of {wanted} are finished in {folder} and are skipped")
         if config.video:
@@ -286,12 +296,15 @@ def _fail(job: Job, *, done: int) -> None:
     Raises:
         InvrepError: some did.
     """
-    if not job.failures:
+    failures, path = dict(sorted(job.failures.items())), job.results.folder / "failed.txt"
+    listed = list(failures.values())
+    if not job.config.dry_run and (path.parent.is_dir() or len(listed) > 10):
+        write_list(path, failures)
+    if not listed:
         return
-    listed = list(job.failures.values())
     if len(listed) == 1 and not done:
         raise InvrepError(listed[0])
-    rest = f" … and {len(listed) - 10} more" if len(listed) > 10 else ""
+    rest = f" … and {len(listed) - 10} more{f', see {path}' if path.is_file() else ''}" if len(listed) > 10 else ""
     others = "all others are done" if done else "and there is no other"
     raise InvrepError(f"{_count(len(listed), 'photo')} could not be inverted, {others}: {' '.join(listed[:10])}{rest}")
 

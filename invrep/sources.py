@@ -7,11 +7,10 @@ import glob
 import hashlib
 import inspect
 import io
-import itertools
 import os
 import tarfile
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,10 +21,10 @@ from torch.utils.data import Dataset
 from torchvision import datasets
 
 from invrep.errors import InvrepError, nearest
-from invrep.images import SUFFIXES, bundled, in_a_sentence
+from invrep.folders import COMPRESSED, contents, hidden, is_photo, is_tar, matches, some_of, unread
+from invrep.images import bundled, in_a_sentence
 
 BUNDLED, DATASET = "bundled:", "torchvision:"
-COMPRESSED = (".tgz", ".tbz", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 @dataclass(frozen=True)
@@ -71,10 +70,14 @@ class Photos(Sequence[Photo]):
     Args:
         ids: of all, each once.
         photo: the photo of a place and its id.
+        left_out: file → why it is left out, of what looks like a photo beside them.
     """
 
-    def __init__(self, ids: Sequence[str], photo: Callable[[int, str], Photo]) -> None:
+    def __init__(
+        self, ids: Sequence[str], photo: Callable[[int, str], Photo], left_out: Mapping[str, str] | None = None
+    ) -> None:
         self.ids = ids
+        self.left_out = left_out or {}
         self._photo = photo
 
     def __len__(self) -> int:
@@ -115,39 +118,45 @@ def find(path: str, limit: int | None = None, *, root: str | None = None, split:
     if path.startswith(DATASET):
         return _dataset_photos(path.removeprefix(DATASET), root, split, limit)
     where = Path(path).expanduser()
-    if where.is_file() and where.suffix.lower() in (".txt", ".csv"):
+    _check_access(where, path)
+    if os.path.isfile(where) and where.suffix.lower() in (".txt", ".csv"):
         return _listed(where, limit)
-    if where.is_file() and _is_tar(where.name):
+    if os.path.isfile(where) and is_tar(where.name):
         return _members([where.name], where.parent, limit)
-    if where.is_file():
+    if os.path.isfile(where):
         return alone(_file(where.name, where))
-    if where.is_dir():
-        place, names = where, _below(where)
+    if os.path.isdir(where):
+        place, found = where, contents(where)
+        what = f"is in the folder data.path={path}"
     elif glob.has_magic(path):
-        plain = list(itertools.takewhile(lambda part: not glob.has_magic(part), where.parts))
-        place = Path(*plain)
-        found = place.glob(str(Path(*where.parts[len(plain) :])))
-        names = (p.relative_to(place).as_posix() for p in found)
+        place, found = matches(where)
+        what = f"matches data.path={path}"
     else:
         raise InvrepError(f"There is no file or folder data.path={path}; give a photo or a folder of photos.")
-    tars = []
-    ids = []
-    for name in names:
-        if not os.path.basename(name).startswith(".") and (place / name).is_file():
-            if os.path.splitext(name)[1].lower() in SUFFIXES:
-                ids.append(name)
-            elif _is_tar(name):
-                tars.append(name)
-    if where.is_dir() and tars and not ids:
+    ids, tars = found.photos, found.tars
+    if os.path.isdir(where) and tars and not ids:
         raise InvrepError(f"No photo but tars are in the folder data.path={path}; give data.path='{path}/*.tar'.")
-    if tars and ids and not where.is_dir():
+    if tars and ids and not os.path.isdir(where):
         raise InvrepError(f"data.path={path} means photos and tars, such as {ids[0]} and {tars[0]}; expected one kind.")
-    if tars and not where.is_dir():
+    if tars and not os.path.isdir(where):
         return _members(sorted(tars), place, limit)
     if not ids:
-        raise InvrepError(f"No photo is in the folder data.path={path}; expected files such as .jpg, .png or .tif.")
+        left_out = f"; left out: {some_of(found.left_out)}" if found.left_out else ""
+        brackets = "; a [ that stands for itself is typed [[]" if "[" in path and not os.path.isdir(where) else ""
+        raise InvrepError(f"No photo {what}; expected files such as .jpg, .png or .tif{left_out}{brackets}.")
     ids.sort()
-    return Photos(ids[:limit], partial(_file_below, place))
+    return Photos(ids[:limit], partial(_file_below, place), dict(sorted(found.left_out.items())))
+
+
+def _check_access(where: Path, path: str) -> None:
+    """Refuse what the system does not let us look at; what is missing may be a pattern."""
+    try:
+        where.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        if not glob.has_magic(path):
+            raise InvrepError(f"data.path={path} cannot be read ({error.strerror}).") from None
 
 
 def _file(name: str, path: Path) -> Photo:
@@ -164,25 +173,20 @@ def _file_below(folder: Path, place: int, name: str) -> Photo:
     return _file(name, folder / name)
 
 
-def _below(folder: Path) -> Iterator[str]:
-    """Yield the paths of all files below a folder, relative to it."""
-    for place, _, names in os.walk(folder):
-        for name in names:
-            yield Path(os.path.relpath(os.path.join(place, name), folder)).as_posix()
-
-
 def _listed(path: Path, limit: int | None) -> Photos:
     """Return the photos of a list of paths (.txt) or a table of paths and ids (.csv)."""
     ids, paths = [], []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             if path.suffix.lower() == ".txt":
-                for line in file:
-                    if line.strip():
-                        paths.append(line.rstrip("\r\n"))
-                        ids.append(paths[-1].lstrip("/"))
+                for line in (line.rstrip("\r\n") for line in file):
+                    if line.strip() and not (line.startswith("#") and not (path.parent / line).exists()):  # a comment
+                        paths.append(line)
+                        ids.append(line.lstrip("/"))
             else:
-                for row in csv.DictReader(file):
+                heading = file.readline().rstrip("\r\n")
+                mark = next((mark for mark in ",;\t" if "path" in _cells(heading, mark)), ",")
+                for row in csv.DictReader(file, _cells(heading, mark), delimiter=mark):
                     if "path" not in row:
                         raise InvrepError(f"data.path={path} has no column path; expected path and perhaps id.")
                     ids.append((row.get("id") or row["path"]).lstrip("/"))
@@ -196,6 +200,10 @@ def _listed(path: Path, limit: int | None) -> Photos:
     return Photos(ids[:limit], partial(_listed_file, path.parent, paths[:limit]))
 
 
+def _cells(line: str, mark: str) -> list[str]:
+    return next(csv.reader([line], delimiter=mark), [])
+
+
 def _listed_file(folder: Path, paths: Sequence[str], place: int, name: str) -> Photo:
     return _file(name, folder / Path(paths[place]).expanduser())
 
@@ -205,13 +213,10 @@ def _twice(ids: Iterable[str]) -> str | None:
     return next((name for name in ids if name in seen or seen.add(name)), None)
 
 
-def _is_tar(name: str) -> bool:
-    return name.lower().endswith((".tar", *COMPRESSED))
-
-
 def _members(tars: Sequence[str], folder: Path, limit: int | None) -> Photos:
     """Return the photos in tars: members with the suffix of an image, by where their bytes lie."""
     ids: list[str] = []
+    left_out: dict[str, str] = {}
     where = array("L"), array("Q"), array("Q")  # which tar, the first byte, how many
     for number, tar in enumerate(tars):
         if tar.lower().endswith(COMPRESSED):
@@ -222,18 +227,23 @@ def _members(tars: Sequence[str], folder: Path, limit: int | None) -> Photos:
             with tarfile.open(folder / tar, "r:") as opened:
                 while (member := opened.next()) is not None and len(ids) != limit:
                     opened.members.clear()  # else it keeps a kilobyte of each
-                    base = os.path.basename(member.name)
-                    if member.isreg() and base[:1] != "." and os.path.splitext(base)[1].lower() in SUFFIXES:
-                        ids.append(f"{tar}/{member.name}")
+                    name = f"{tar}/{member.name}"
+                    if hidden(member.name) or member.isdir():
+                        continue
+                    if (why := unread(name)) or (is_photo(name) and not member.isreg()):
+                        left_out[name] = why or "a link or no regular file"
+                    elif is_photo(name):
+                        ids.append(name)
                         for column, value in zip(where, (number, member.offset_data, member.size), strict=True):
                             column.append(value)
         except (tarfile.TarError, EOFError, OSError) as error:
             raise InvrepError(f"{folder / tar} cannot be read as a tar ({error}); replace it by a whole one.") from None
     if not ids:
-        raise InvrepError(f"No photo is in {folder / tars[0]}; expected members such as .jpg, .png or .tif.")
+        also = f"; left out: {some_of(left_out)}" if left_out else ""
+        raise InvrepError(f"No photo is in {folder / tars[0]}; expected members such as .jpg, .png or .tif{also}.")
     if (twice := _twice(ids)) is not None:
         raise InvrepError(f"{twice} is there twice; give each photo in a tar a name of its own.")
-    return Photos(ids, partial(_member, folder, tars, where))
+    return Photos(ids, partial(_member, folder, tars, where), left_out)
 
 
 def _member(folder: Path, tars: Sequence[str], where: Sequence[Sequence[int]], place: int, name: str) -> Photo:

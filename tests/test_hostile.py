@@ -241,7 +241,7 @@ NAMES = [
     "100%.png",
     "%2E%2E.png",
     "a%20b.png",
-    ".hidden/a.png",
+    "hidden./a.png",
     "sub/a.png",
     "sub2/a.png",
     "Case.png",
