@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -47,6 +49,19 @@ def load_code(path: str | os.PathLike[str]) -> tuple[list[Tensor], str | None]:
             f"The code file {str(path)!r} cannot be read ({str(error).splitlines()[0]}); expected a .safetensors file "
             f"as save_codes=true writes it."
         ) from None
+
+
+def code_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Return height and width in pixels of a code's image where the file says so.
+
+    Raises:
+        InvrepError: there is no such file.
+    """
+    with suppress(SafetensorError, OSError, ValueError), safe_open(_existing(path), "pt") as file:
+        height, width = json.loads((file.metadata() or {}).get("size", "[]"))
+        if min(int(height), int(width)) > 0:
+            return int(height), int(width)
+    return None
 
 
 def code_id(path: str | os.PathLike[str]) -> str:

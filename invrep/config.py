@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
+import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +36,7 @@ def preset(group: str, name: str) -> DictConfig:
     own = OmegaConf.load(path)
     merged = OmegaConf.create({})
     for parent in own.pop("defaults", []):
-        if parent != "_self_":
+        if isinstance(parent, str) and parent != "_self_":  # what is overridden in another group is no part of it
             merged = OmegaConf.merge(merged, preset(group, parent))
     return OmegaConf.merge(merged, own)
 
@@ -41,9 +44,14 @@ def preset(group: str, name: str) -> DictConfig:
 def build(config: DictConfig | Mapping[str, Any], **kwargs: Any) -> Any:
     """Instantiate a config node by its ``_target_``; a user's mistake inside comes out as it is.
 
+    A ``_target_`` may be a class in a file of the working folder. An installed package of the same name comes first.
+
     Raises:
         InvrepError: an argument is wrong or unknown.
     """
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)
+        importlib.invalidate_caches()
     try:
         return instantiate(config, _convert_="object", **kwargs)
     except InstantiationException as error:
@@ -109,6 +117,23 @@ def check_range(given: Any) -> None:
         raise InvrepError(f"data.range={given} is not valid: expected [LOW,HIGH], the values of black and white.")
 
 
+NAMED_BY = {"torchvision": "model", "timm": "model", "module": "target", "matconvnet": "weights"}
+
+
+def name_of(config: DictConfig) -> str:
+    """Return what a job is called, in its folder's name and above its pictures.
+
+    That is ``name``, by default the preset of ``rep``; of a preset that stands for many networks, the network.
+    """
+    key = NAMED_BY.get(config.name)
+    network = key and config.rep.get(key)
+    if not isinstance(network, str):
+        return config.name
+    if config.name == "matconvnet":
+        return Path(network).stem
+    return network.rpartition("." if config.name == "module" else "/")[2]
+
+
 def result_name(config: DictConfig, weights: str | None, codes: Sequence[str] = ()) -> str:
     """Return the name of the job's folder, ``<rep>-<layer>-<hash>``.
 
@@ -120,6 +145,15 @@ def result_name(config: DictConfig, weights: str | None, codes: Sequence[str] = 
         weights: what identifies the weights; None for a representation without.
         codes: what identifies the files in ``objective.path``.
     """
+
+    def plain(value: Any) -> Any:
+        """Return a value with each whole number as an int, so that 2 and 2.0 are one job."""
+        if isinstance(value, Mapping):
+            return {key: plain(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(inner) for inner in value]
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
     keys = ("rep", "layer", "objective", "prior", "optim", "seed", "dtype")
     content = {
         key: OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
@@ -128,13 +162,13 @@ def result_name(config: DictConfig, weights: str | None, codes: Sequence[str] = 
     data = OmegaConf.to_container(config.data, resolve=True)
     content["data"] = {key: data[key] for key in ("path", "root", "split", "resize", "size", "color") if key in data}
     if data.get("range") is not None:
-        content["data"]["range"] = [float(value) for value in data["range"]]
+        content["data"]["range"] = data["range"]
     if config.compute.precision != "float32":
         content["precision"] = config.compute.precision
     if weights is not None:
         content["rep"]["weights"] = weights
     if codes:
         content["objective"]["path"] = list(codes)
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode(errors="surrogateescape")).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps(plain(content), sort_keys=True).encode(errors="surrogateescape")).hexdigest()[:8]
     parts = [config.name, *([str(config.layer)] if config.layer is not None else []), digest]
     return "-".join(re.sub(r"[^\w.+]+", "_", part)[:60] for part in parts)

@@ -178,8 +178,9 @@ def _hydra_sentence(error: Exception) -> str:
     key = re.search(r"Could not (?:override|append to config|find) '([^']+)'|Key '([^']+)' is not in struct", text)
     if key:
         full = getattr(error.__cause__, "full_key", None)  # of a key within the one that Hydra names
-        name = (full or key.group(1) or key.group(2)).partition("@")[0]
-        return f"There is no config key {name!r}; {nearest(name, _keys())}."
+        named = key.group(1) or key.group(2)
+        name = (named if full is None or named.startswith(full) else full).partition("@")[0]
+        return _no_key(name)
     missing = re.search(r"Missing mandatory value: (\S+)", text)
     if missing:
         return f"{missing.group(1)} is missing; give it as {missing.group(1)}=VALUE."
@@ -191,13 +192,13 @@ def _hydra_sentence(error: Exception) -> str:
     return text
 
 
-def _keys() -> list[str]:
-    """Return the config's keys: groups and, with dots, what stands in them."""
+def _no_key(name: str) -> str:
+    """Say that there is no such key, and which choice of its group has it, or which keys are near."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import DictConfig, OmegaConf
 
-    from invrep.config import FOLDER
+    from invrep.config import FOLDER, preset
 
     def walk(node: DictConfig, prefix: str) -> Iterator[str]:
         for name in node:
@@ -207,4 +208,13 @@ def _keys() -> list[str]:
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(FOLDER.resolve()), version_base="1.3"):
-        return [key for key in walk(compose("config"), "") if "_target_" not in key and "_partial_" not in key]
+        keys = [key for key in walk(compose("config"), "") if "_target_" not in key and "_partial_" not in key]
+    group, dot, _ = name.partition(".")
+    others: dict[str, set[str]] = {}
+    for path in sorted((FOLDER / group).glob("*.yaml")) if dot else ():
+        others[path.stem] = set(walk(preset(group, path.stem), f"{group}."))
+    having = [f"{group}={choice}" for choice, its in others.items() if name in its]
+    if having:
+        more = ", …" if len(having) > 6 else ""
+        return f"The chosen {group} has no key {name!r}, which is one of {', '.join(having[:6])}{more}."
+    return f"There is no config key {name!r}; {nearest(name, [*keys, *sorted(set().union(*others.values()))])}."

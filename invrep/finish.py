@@ -270,6 +270,9 @@ def summary(job: Job, found: Found, seen: str | None) -> None:
         spread = "" if math.isnan(error.deviation) else f" ± {100 * error.deviation:.2f}"
         root = f" (root {100 * math.sqrt(error.mean):.1f} %)" if found.count == 1 and error.mean else ""
         console.print(f"error ‖Φ−Φ0‖²/‖Φ0‖²: {100 * error.mean:.2f}{spread} %{root}")
+        layers = {name.removeprefix("error/"): one.mean for name, one in columns.items() if name.startswith("error/")}
+        if layers:
+            console.print(f"of each layer: {', '.join(f'{name} {100 * mean:.2f} %' for name, mean in layers.items())}")
     else:
         value = columns["activation"]
         some = f", {value.least:.4g} to {value.most:.4g}" if value.count > 1 else ""

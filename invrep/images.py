@@ -22,9 +22,8 @@ from torchvision.transforms import functional as F
 
 from invrep.depth import Depth, depth_of, scaled
 from invrep.errors import InvrepError, nearest
-from invrep.representations.base import InputSize
+from invrep.representations.base import LUMA, InputSize
 
-LUMA = (0.2989, 0.5870, 0.1140)  # MATLAB's rgb2gray, which the authors used
 # of what Pillow reads; its other parsers are old and rare, and that of EPS runs Ghostscript
 PHOTOS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 SUFFIXES = tuple(sorted(s for s, f in Image.registered_extensions().items() if f in PHOTOS))

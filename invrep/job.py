@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from invrep.classes import Classifier
-from invrep.codes import code_id
+from invrep.codes import code_id, code_size
 from invrep.config import build, result_name
 from invrep.data import Size, ahead
 from invrep.errors import InvrepError, number
@@ -147,7 +147,9 @@ def assemble(config: DictConfig, console: Console, photos: Photos | None = None)
         raise InvrepError(f"The objective {kind.__name__} needs a photo; leave data=none out, or give data.path.")
     else:
         photos = alone(NO_PHOTO)
-    codes = _code_files(config)
+    codes = config.objective.get("path") or []
+    codes = [codes] if isinstance(codes, str) else list(codes)
+    ids = [code_id(path) for path in codes]
     phi = build(config.rep).to(dtype=getattr(torch, config.dtype))
     with open_dict(config):
         data.color = data.color or phi.color
@@ -155,23 +157,24 @@ def assemble(config: DictConfig, console: Console, photos: Photos | None = None)
         if "path" in data:
             data.resize = data.resize or ("model" if phi.input_size else "none")
         else:
-            data.size = _size(data.size, phi, config.name)
+            data.size = _size(data.size, codes, phi, config.name)
     if (3 if data.color == "rgb" else 1) not in phi.channels:
         wanted = "gray" if phi.channels == (1,) else "rgb"
         raise InvrepError(f"data.color={data.color} does not fit rep={config.name}: expected {wanted}.")
-    results = Results(Path(config.output) / result_name(config, phi.weights_id, codes))
+    results = Results(Path(config.output) / result_name(config, phi.weights_id, ids))
     parts = (photos, phi, objective, build(config.prior), build(config.optim), results, console, Classifier(phi))
     return Job(config, *parts)
 
 
-def _code_files(config: DictConfig) -> list[str]:
-    """Return what identifies the code files that the objective reads."""
-    paths = config.objective.get("path")
-    return [code_id(path) for path in ([paths] if isinstance(paths, str) else paths or [])]
-
-
-def _size(given: Sequence[int] | None, phi: Representation, name: str) -> list[int]:
-    """Return height and width of images where there is no photo."""
+def _size(given: Sequence[int] | None, codes: Sequence[str], phi: Representation, name: str) -> list[int]:
+    """Return height and width of images where there is no photo: as given, as the codes' images, or as published."""
+    sizes = {code_size(path) for path in codes}
+    if given is None and len(sizes) > 1:
+        named = ", ".join("unknown" if size is None else f"[{size[0]},{size[1]}]" for size in sorted(sizes, key=str))
+        raise InvrepError(
+            f"The codes in objective.path are of images of several sizes, {named}; give data.size=[HEIGHT,WIDTH]."
+        )
+    given = next(iter(sizes), None) if given is None else given
     if given is None and phi.input_size is None:
         raise InvrepError(f"data.size is missing: rep={name} takes images of any size; give data.size=[HEIGHT,WIDTH].")
     given = phi.input_size.crop if given is None else given

@@ -48,6 +48,8 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.axes = channel_axes(code, phi)
+        names = None if phi is None else phi.part_names
+        self.names = list(names) if names and len(names) == len(code) else [f"part{k}" for k in range(len(code))]
         weights = [1.0] * len(code) if phi is None or phi.weights is None else list(phi.weights)
         self.weights = [w / sum(weights) for w in weights]
 
@@ -144,14 +146,22 @@ class Match(Objective):
         return self._weighted([d / getattr(self, f"norm{k}") for k, d in enumerate(self.distances(code, other))])
 
     def measures(self, code: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return the error, its root, and ‖M⊙(Φ − Φ0)‖² and ‖M⊙Φ0‖² over all parts without weights, (B,) each."""
-        error = self.value(code)
+        """Return the error, its root, and ‖M⊙(Φ − Φ0)‖² and ‖M⊙Φ0‖² over all parts without weights, (B,) each.
+
+        Of several parts ``error/NAME`` is that of each by itself.
+        """
+        error, distances = self.value(code), self.distances(code)
+        each = {
+            f"error/{name}": d / getattr(self, f"norm{k}")
+            for k, (name, d) in enumerate(zip(self.names, distances, strict=True))
+        }
         norms = [target.flatten(1).square().sum(1) for target in self.target]
         return {
             "error": error,
             "root_error": error.sqrt(),
-            "distance": torch.stack(self.distances(code)).sum(0),
+            "distance": torch.stack(distances).sum(0),
             "code_norm": torch.stack(norms).sum(0),
+            **(each if self.parts > 1 else {}),
         }
 
 

@@ -119,7 +119,8 @@ def _facts(runs: Sequence[Run], data: Mapping[str, Any]) -> list[tuple[str, str]
 
 def _table(runs: Sequence[Run], swept: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     """Return headings and rows of the table; a cell is its text and the number by which it is sorted."""
-    names = [name for name in HEADINGS if any(name in run.means for run in runs)]
+    layers = dict.fromkeys(name for run in runs for name in run.means if name.startswith("error/"))
+    names = [name for name in (*HEADINGS, *layers) if any(name in run.means for run in runs)]
     # the same in all jobs, and said elsewhere
     names = [n for n in names if n != "passes" or len({run.means[n] for run in runs if n in run.means}) > 1]
     lambdas = ["tv_weight"] if len({run.used.get("tv_weight") for run in runs}) > 1 else []
@@ -127,7 +128,7 @@ def _table(runs: Sequence[Run], swept: Mapping[str, Sequence[Any]]) -> dict[str,
     has_field = any(run.used.get("receptive_field") for run in runs)
     headings = [(key, SYMBOLS.get(key, key), False) for key in swept] or [("rep", "job", False)]
     headings += [("field", "field, px", True)] * has_field + [(key, "λ_V used", True) for key in lambdas]
-    headings += [("n", "n", True), *((name, HEADINGS[name], True) for name in names)]
+    headings += [("n", "n", True), *((name, HEADINGS.get(name, name.replace("/", " of ")), True) for name in names)]
     rows = []
     for run in runs:
         if not swept:
@@ -147,7 +148,7 @@ def _table(runs: Sequence[Run], swept: Mapping[str, Sequence[Any]]) -> dict[str,
 
 def _mean(name: str, mean: float, std: float) -> str:
     """Return ``mean ± std`` with two digits of the std; errors in percent."""
-    factor, unit = (100, " %") if name in PERCENT else (1, "")
+    factor, unit = (100, " %") if name.partition("/")[0] in PERCENT else (1, "")
     mean, std = factor * mean, factor * std
     if name == "passes":
         return f"{mean:g}"

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
 from invrep.callbacks import Bar, Record, Ticks
-from invrep.config import build, check
+from invrep.config import build, check, name_of
 from invrep.data import Batch, Keys, ahead, batches
 from invrep.errors import InvrepError, choice, printable
 from invrep.film import film_format
@@ -94,6 +94,7 @@ def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
         console.print(f"hydra.job.chdir=true: relative paths begin in {os.getcwd()}, not in {began}", soft_wrap=True)
     config = config.copy()
     check(config)
+    config.name = name_of(config)
     film_format(config.video)
     if config.layer in LISTING:
         network = build(config.rep)

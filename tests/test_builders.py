@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 
@@ -245,6 +246,10 @@ def test_several_layers_with_weights_regions_and_channels(job, layer: str) -> No
     )
     assert outcome.status == 0, outcome.err
     assert 0 < outcome.value < 2 and (outcome.folder / "grid.png").exists()
+    (row,) = csv.DictReader((outcome.folder / "metrics.csv").open())
+    each = {name: float(value) for name, value in row.items() if name.startswith("error/")}
+    assert list(each) == ([] if layer == "features.4" else ["error/relu1", "error/relu2"])
+    assert ("of each layer: relu1 " in outcome.out) == bool(each)
 
 
 def test_weights_of_layers_reach_the_objective() -> None:
@@ -256,6 +261,7 @@ def test_weights_of_layers_reach_the_objective() -> None:
         for code, target in zip(found.codes, found.targets, strict=True)
     ]
     assert float(found.metrics["error"]) == pytest.approx((errors[0] + 0.5 * errors[1]) / 1.5, rel=1e-4)
+    assert [float(found.metrics[f"error/{name}"]) for name in ("relu1", "relu2")] == pytest.approx(errors, rel=1e-4)
     with pytest.raises(InvrepError, match=r"layer\.relu2=-1 is not valid"):
         invrep.representation("alexnet", layer={"relu1": 1, "relu2": -1}, weights="random")
 

@@ -7,9 +7,11 @@ dear (sweeps, many devices, most networks) the parts are built and the plan is m
 import contextlib
 import importlib
 import io
+import os
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 import tarfile
 import textwrap
@@ -173,7 +175,6 @@ def test_settings_named_in_a_sentence_exist(known, page, text):
 def place(tmp_path, monkeypatch) -> Path:
     """A working folder that holds what the commands name, small."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
-    monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     for name in ("photos/a.jpg", "photos/b.jpg", "photo.jpg", "imagenet/val/a.jpg", "datasets/bird/a.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -207,12 +208,7 @@ def place(tmp_path, monkeypatch) -> Path:
 def _miniature(words: list[str], place: Path) -> list[str]:
     """Return the overrides of a command with what makes it small."""
     given = dict(word.lstrip("+").split("=", 1) for word in words if "=" in word and not word.startswith("-"))
-    small = []
-    for k, word in enumerate(words):
-        if word == "--config-dir":  # as an override, which may stand anywhere
-            small.append(f"hydra.searchpath=[file://{place / words[k + 1]}]")
-        elif not (k and words[k - 1] == "--config-dir"):
-            small.append(word)
+    small = [*words]
     rep, layer = given.get("rep", "hog"), given.get("layer", "")
     network = "layer" in given and rep not in ("module",)
     if layer == "list":
@@ -262,6 +258,18 @@ def test_a_command_runs_in_miniature(job, place, page, line):
         assert group not in PLUGINS or (FOLDER / group / f"{name}.yaml").is_file(), f"{page}: {word}"
     outcome = job(*_miniature(words, place))
     assert outcome.status == 0, f"{page}: {line}\n{outcome.err[-1500:]}"
+
+
+@pytest.mark.parametrize("line", [line for _, line in _lines("train") if "--config-dir mine rep=alexnet" in line][:1])
+def test_parts_of_ones_own_are_found_in_the_working_folder(place, line):
+    """In a process of its own, whose path of modules is a reader's."""
+    words = [str(ROOT / "train.py") if word == "train.py" else word for word in shlex.split(line)[1:]]
+    small = ("rep.weights=random", "data.resize=none", "optim.steps=1", "logger=none", "trainer.accelerator=cpu")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, *words, *small], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0 and (place / "outputs").is_dir(), done.stderr
 
 
 @pytest.mark.parametrize(
@@ -326,6 +334,7 @@ PYTHON = [block for block in BLOCKS if block.kind == "python" and block.caption 
 
 @pytest.mark.parametrize("block", PYTHON, ids=lambda block: f"{block.page}-{block.text.splitlines()[-1][:40]}")
 def test_a_python_block_runs(place, monkeypatch, block):
+    monkeypatch.syspath_prepend(str(place))  # as of a notebook or a script in that folder
     representation, invert = invrep.representation, invrep.invert
     monkeypatch.setattr(
         invrep,

@@ -147,6 +147,6 @@ def test_too_small_an_image_names_the_smallest(options: dict, least: int) -> Non
         DSIFT(**options)(photo(least - 1, 50))
 
 
-def test_grey_only() -> None:
-    with pytest.raises(InvrepError, match="batch, 1,"):
-        DSIFT()(torch.rand(1, 3, 40, 40))
+def test_grey_or_rgb_only() -> None:
+    with pytest.raises(InvrepError, match="batch, 1 or 3,"):
+        DSIFT()(torch.rand(1, 2, 40, 40))

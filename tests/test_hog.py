@@ -243,5 +243,5 @@ def test_too_small_an_image_names_the_smallest(options: dict, least: int) -> Non
 
 
 def test_wrong_channels() -> None:
-    with pytest.raises(InvrepError, match="batch, 1,"):
-        HOG(variant="cvpr15")(photo(3, 40, 40))
+    with pytest.raises(InvrepError, match="batch, 1 or 3,"):
+        HOG(variant="cvpr15")(photo(2, 40, 40))

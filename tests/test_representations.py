@@ -23,7 +23,9 @@ CASES = [
     ("hogb", {}, 3, (37, 53)),
     ("hog", {"variant": "cvpr15"}, 1, (37, 53)),
     ("hogb", {"variant": "cvpr15"}, 1, (53, 37)),
+    ("hog", {"variant": "cvpr15"}, 3, (37, 53)),
     ("dsift", {}, 1, (37, 53)),
+    ("dsift", {}, 3, (53, 37)),
     ("dsift", {"variant": "cvpr15"}, 1, (37, 53)),
     ("alexnet", {"layer": "conv2"}, 3, (67, 83)),
     ("alexnet", {"layer": "pool2"}, 3, (67, 83)),
@@ -185,3 +187,10 @@ def test_a_class_whose_encode_takes_no_surrogate_is_refused_where_it_is_written(
         class Old(Representation):
             def encode(self, images: Tensor) -> list[Tensor]:
                 return [images]
+
+
+@pytest.mark.parametrize("rep", [("dsift", "vlfeat"), ("dsift", "cvpr15"), ("hog", "cvpr15")])
+def test_a_code_that_keeps_no_colour_is_that_of_the_grey_photo(rep):
+    phi = representation(rep[0], variant=rep[1])
+    colour, grey = (read(bundled("chelsea"), color=color)[None, :, 90:140, 60:130] for color in ("rgb", "gray"))
+    torch.testing.assert_close(phi(colour.double())[0], phi(grey.double())[0], rtol=1e-4, atol=1e-6)

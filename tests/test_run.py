@@ -17,6 +17,7 @@ import invrep.merge
 import invrep.run
 import invrep.work
 from invrep.api import representation
+from invrep.config import name_of
 from invrep.images import read
 from invrep.results import Results
 
@@ -254,6 +255,11 @@ def test_what_changes_a_result_changes_the_folder(job, photos):
     same = set()
     for more in (
         (),
+        ("prior.tv.beta=2",),
+        ("prior.tv.beta=2.0",),
+        ("objective.weight=1",),
+        ("rep.cell=8",),
+        ("optim.lr=3e-2",),
         ("restarts=3",),
         ("data.batch_size=2",),
         ("log_every=5",),
@@ -262,6 +268,39 @@ def test_what_changes_a_result_changes_the_folder(job, photos):
     ):
         same.add(job(*base, *more).out.split("results in ")[1].split()[0])
     assert len(same) == 1
+
+
+@pytest.mark.parametrize(
+    ("rep", "name"),
+    [
+        ({"name": "hog", "rep": {"cell": 8}}, "hog"),
+        ({"name": "resnet50", "rep": {"model": "resnet50"}}, "resnet50"),
+        ({"name": "mine", "rep": {"model": "densenet121"}}, "mine"),
+        ({"name": "torchvision", "rep": {"model": "densenet121"}}, "densenet121"),
+        (
+            {"name": "timm", "rep": {"model": "hf-hub:timm/vit_small_patch14_dinov2.lvd142m"}},
+            "vit_small_patch14_dinov2.lvd142m",
+        ),
+        ({"name": "module", "rep": {"target": "mypackage.models.encoder"}}, "encoder"),
+        ({"name": "matconvnet", "rep": {"model": None, "weights": "nets/imagenet-vgg-f.mat"}}, "imagenet-vgg-f"),
+    ],
+)
+def test_a_job_is_named_by_its_network(rep, name):
+    assert name_of(OmegaConf.create(rep)) == name
+
+
+def test_folder_and_picture_name_network_and_layer(job, photos):
+    network = (
+        "rep=torchvision",
+        "rep.model=squeezenet1_1",
+        "rep.weights=random",
+        "layer=features.0",
+        "data.resize=none",
+    )
+    outcome = job(*network, f"data.path={photos}", "data.limit=1", "optim.steps=1")
+    assert outcome.folder.name.startswith("squeezenet1_1-features.0-")
+    assert "squeezenet1_1 features.0: 1 image" in outcome.out
+    assert OmegaConf.load(outcome.folder / "config.yaml").used.rep == "squeezenet1_1"
 
 
 def test_names_that_are_hard_on_file_systems_stay_apart(job, photos):
@@ -425,7 +464,6 @@ def test_an_edited_code_without_a_photo(job, photos):
     outcome = job(
         "rep=hogb",
         "data=none",
-        "data.size=[48,64]",
         "objective=code",
         f"objective.path={paths}",
         "objective.zero_channels=[0,9:27]",

@@ -13,6 +13,16 @@ from torch import Tensor, nn
 from invrep.errors import InvrepError
 from invrep.representations.surrogate import Surrogate
 
+LUMA = (0.2989, 0.5870, 0.1140)  # MATLAB's rgb2gray, which the authors used
+
+
+def as_gray(images: Tensor) -> Tensor:
+    """Return grey images, (B, 1, H, W), of grey or RGB ones."""
+    if images.shape[1] == 1:
+        return images
+    red, green, blue = (weight * images[:, k : k + 1] for k, weight in enumerate(LUMA))
+    return red + green + blue
+
 
 @dataclass(frozen=True)
 class InputSize:
@@ -70,6 +80,7 @@ class Representation(nn.Module):
             (B, C, H, W) and the last of (B, tokens, C).
         schedule: learning rate and number of passes of each stage of the CVPR 2015 descent (paper.md §2).
         weights: of the parts of the code in an objective; None where they count alike.
+        part_names: of the parts of the code; None where there is one, or they have none.
         weights_id: what changes when trained weights do, for the name of the output folder; None without any.
         mean: buffer (C, 1, 1), (1, 1, 1) or (C, H, W) in [0, 1]: the pixel value that the priors take for zero.
     """
@@ -84,6 +95,7 @@ class Representation(nn.Module):
     channel_axes: tuple[int, ...] | None = None
     schedule: tuple[tuple[float, int], ...] = ((4e-3, 100), (4e-4, 200), (4e-5, 100))
     weights: tuple[float, ...] | None = None
+    part_names: tuple[str, ...] | None = None
     weights_id: str | None = None
     mean: Tensor
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from invrep.errors import InvrepError
-from invrep.representations.base import Representation
+from invrep.representations.base import Representation, as_gray
 from invrep.representations.gradients import (
     NETWORK_SOFTENING,
     SCHEDULE,
@@ -47,7 +47,7 @@ class DSIFT(Representation):
         variant: ``"vlfeat"`` or ``"cvpr15"``.
 
     Shape:
-        - images: (B, 1, H, W) in [0, 1].
+        - images: (B, 1, H, W) or (B, 3, H, W) in [0, 1]; of RGB images the code is their grey versions'.
         - code: [(B, 128, rows, columns)]; channels ordered by bin row, bin column, orientation, as VLFeat's. The
           centre of the vlfeat descriptor (i, j) is the pixel (i·step + 1.5·bin, j·step + 1.5·bin).
 
@@ -55,7 +55,7 @@ class DSIFT(Representation):
         InvrepError: an argument has the wrong type or is out of range, or the image is too small for one descriptor.
     """
 
-    channels = (1,)
+    channels = (1, 3)
     color = "gray"
     schedule = SCHEDULE
 
@@ -71,9 +71,10 @@ class DSIFT(Representation):
         self.start = -bin if variant == "vlfeat" else 0
 
     def encode(self, images: Tensor, surrogate: Surrogate | None) -> list[Tensor]:
-        """Return [descriptors] of images (B, 1, H, W) in [0, 1]; see the class for shapes and errors."""
+        """Return [descriptors] of images (B, C, H, W) in [0, 1]; see the class for shapes and errors."""
         vlfeat = self.variant == "vlfeat"
         self._check_size(images)
+        images = as_gray(images)
         if vlfeat:
             # Central differences inside, one-sided ones in the outermost rows and columns.
             gy, gx = torch.gradient(images[:, 0], dim=(1, 2))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invrep.errors import InvrepError
-from invrep.representations.base import Representation
+from invrep.representations.base import Representation, as_gray
 from invrep.representations.gradients import (
     NETWORK_SOFTENING,
     SCHEDULE,
@@ -43,7 +43,8 @@ class HOG(Representation):
             hard-binned one. A pass with a surrogate takes it in any case.
 
     Shape:
-        - images: (B, C, H, W) in [0, 1]; C is 1 or 3 (vlfeat: the channel of largest gradient counts), 1 for cvpr15.
+        - images: (B, C, H, W) in [0, 1]; C is 1 or 3. Of RGB images the channel of largest gradient counts (vlfeat),
+          or their grey versions do (cvpr15).
         - code: [(B, 3K + 4, ⌊(H + cell/2)/cell⌋, ⌊(W + cell/2)/cell⌋)] for vlfeat: 2K directed, K undirected
           orientations, 4 texture energies, as vl_hog orders them; [(B, 3K, ⌊H/cell⌋, ⌊W/cell⌋)] for cvpr15.
 
@@ -81,7 +82,7 @@ class HOG(Representation):
         super().__init__()
         self.binning, self.variant, self.straight_through = binning, variant, straight_through
         self.cell, self.orientations = cell, orientations
-        self.channels = (1, 3) if variant == "vlfeat" else (1,)
+        self.channels = (1, 3)
         self.color = "gray"  # as the paper inverts it: the code keeps no colour
         self.stride = cell
         # Two pixels of derivative, a triangle over one cell, and the neighbouring cells of the four blocks.
@@ -96,7 +97,7 @@ class HOG(Representation):
             gx, gy = Differences.apply(images)
         else:
             # hog_net sees the centred image inside a frame of zeros.
-            gx, gy = Differences.apply(F.pad(255 * images - 128, (1, 1, 1, 1)) / 2)
+            gx, gy = Differences.apply(F.pad(255 * as_gray(images) - 128, (1, 1, 1, 1)) / 2)
         weights = _vlfeat_weights if vlfeat else _network_weights
         rows, columns = (constant(weights, (n, self.cell), images.dtype, images.device) for n in images.shape[2:])
         hard = self.binning == "hard"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -56,28 +55,23 @@ def module_network(
     """
     if not isinstance(target, str) or "." not in target:
         raise InvrepError(f"rep.target={target} is not valid: expected package.module.factory.")
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            try:
-                factory = get_object(target)
-            except Exception as error:
-                reason = str(error.__cause__ or error).splitlines()[0].rstrip(".")
-                raise InvrepError(
-                    f"rep.target={target} cannot be imported ({reason}); expected package.module.factory."
-                ) from error
-            torch.manual_seed(seed)  # after the import, which happens once
-            try:
-                made = factory if isinstance(factory, nn.Module) else factory(**(args or {}))
-            except TypeError as error:
-                raise InvrepError(f"rep.target={target} does not take rep.args={dict(args or {})}: {error}.") from error
-            except InvrepError:
-                raise
-            except Exception as error:
-                raise InvrepError(f"rep.target={target} failed while it was called: {words(error)}") from error
-    finally:
-        sys.path.remove(here)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            factory = get_object(target)
+        except Exception as error:
+            reason = str(error.__cause__ or error).splitlines()[0].rstrip(".")
+            raise InvrepError(
+                f"rep.target={target} cannot be imported ({reason}); expected package.module.factory."
+            ) from error
+        torch.manual_seed(seed)  # after the import, which happens once
+        try:
+            made = factory if isinstance(factory, nn.Module) else factory(**(args or {}))
+        except TypeError as error:
+            raise InvrepError(f"rep.target={target} does not take rep.args={dict(args or {})}: {error}.") from error
+        except InvrepError:
+            raise
+        except Exception as error:
+            raise InvrepError(f"rep.target={target} failed while it was called: {words(error)}") from error
     if not isinstance(made, nn.Module):
         raise InvrepError(f"rep.target={target} made a {type(made).__name__}, expected an nn.Module.")
     if isinstance(made, Representation):

@@ -86,6 +86,7 @@ class Network(Representation):
         self._prefix = prefix_tokens(module)
         if isinstance(layer, Mapping):
             self.weights = tuple(number(f"layer.{name}", weight, above=0) for name, weight in layer.items())
+        self._names = ["output"]
         self.paths = self._resolve(layer)
         if self.paths != [""] or skeleton is not None:
             self._declare()
@@ -165,6 +166,7 @@ class Network(Representation):
         names = [layer] if isinstance(layer, (str, Real)) or not isinstance(layer, Iterable) else list(layer)
         if not names:
             raise InvrepError(f"The list of layers of {self.name} is empty; name at least one layer.")
+        self._names = [str(name) for name in names]
         return [self._resolve_one(name) for name in names]
 
     def _resolve_one(self, name: object) -> str:
@@ -255,6 +257,13 @@ class Network(Representation):
         )
         if len(layers) == 1:
             self.receptive_field, self.stride = layers[0].receptive_field, layers[0].stride
+        parts = [(k, layer, part) for k, layer in enumerate(layers) for part in range(len(layer.shapes))]
+        if len(parts) > 1:
+            self.part_names = tuple(
+                f"{self._names[k]}.{part}" if len(layer.shapes) > 1 else self._names[k] for k, layer, part in parts
+            )
+        if self.weights is not None:
+            self.weights = tuple(self.weights[k] for k, _, _ in parts)
         self.channel_axes = tuple(_channel_axis(layer, shape) for layer in layers for shape in layer.shapes)
 
     def geometry(self, height: int, width: int) -> list[Geometry]:
