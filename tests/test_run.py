@@ -126,7 +126,7 @@ def test_a_broken_job_goes_on_to_what_an_unbroken_one_gives(job, photos, monkeyp
 
     monkeypatch.setattr(invrep.work, "solve", break_down)
     broken = job(f"data.path={photos}", "data.batch_size=1")
-    assert broken.status == 1 and "what is finished is kept" in broken.err
+    assert broken.status == 130 and "what is finished is kept" in broken.err
     assert len(list((broken.folder / "parts").iterdir())) == 1
     rest = job(f"data.path={photos}", "data.batch_size=1")
     assert "1 of 3 are finished" in rest.out and len(calls) == 4

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from invrep.errors import InvrepError, nearest
 from invrep.representations.base import InputSize
 from invrep.representations.network import LISTING, LayerNames, Network
+from invrep.representations.reach import cached_only, unreachable
 from invrep.representations.skeleton import drop_weights, initial_weights, skeleton_of
 from invrep.representations.weights import assign_weights, file_id, read_weights
 
@@ -100,11 +102,16 @@ def _known(model: object) -> None:
 def _published(model: str) -> Mapping[str, Tensor]:
     """Return timm's published weights, from the Hugging Face cache or the network."""
     import timm
+    from huggingface_hub import constants
 
+    published = timm.get_pretrained_cfg(model)
+    hub = published is None or published.hf_hub_id
+    why = None if constants.HF_HUB_OFFLINE else unreachable(constants.ENDPOINT if hub else published.url)
     try:
-        return timm.create_model(model, pretrained=True).state_dict()
+        with cached_only() if why else nullcontext():
+            return timm.create_model(model, pretrained=True).state_dict()
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = why or (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise InvrepError(
             f"timm's weights of {model} are not in the Hugging Face cache and cannot be downloaded ({reason}); use "
             "rep.weights=random or a local file, rep.weights=path/to/file.safetensors (or .pth, .pt)."

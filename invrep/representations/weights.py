@@ -20,6 +20,7 @@ from torchvision.models import WeightsEnum
 
 from invrep.errors import InvrepError, nearest
 from invrep.representations.checkpoints import lacking, plain_weights, weights_for
+from invrep.representations.reach import unreachable
 
 _CHOICES = "use rep.weights=random or a local file, rep.weights=path/to/file.safetensors (or .pth, .pt)"
 
@@ -64,6 +65,8 @@ def download_weights(entry: WeightsEnum) -> dict[str, Tensor]:
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
     was_there = cached.is_file()
     try:
+        if not was_there and (why := unreachable(entry.url)):
+            raise OSError(why)
         return plain_weights(
             entry.get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
         )
