@@ -48,7 +48,7 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.axes = channel_axes(code, phi)
-        names = None if phi is None else phi.part_names
+        names = getattr(phi, "part_names", None)
         self.names = list(names) if names and len(names) == len(code) else [f"part{k}" for k in range(len(code))]
         weights = [1.0] * len(code) if phi is None or phi.weights is None else list(phi.weights)
         self.weights = [w / sum(weights) for w in weights]
