@@ -17,6 +17,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from invrep.callbacks import Bar
+from invrep.compute import exact
 from invrep.config import build, preset
 from invrep.errors import InvrepError, nearest, number
 from invrep.given import as_images, as_representation, is_shape
@@ -75,6 +76,7 @@ class Inverted:
     converged: Tensor
 
 
+@exact()
 def invert(
     images: Tensor | np.ndarray | Image | Sequence[Any],
     phi: nn.Module | Callable[[Tensor], Any],
@@ -161,8 +163,8 @@ def invert(
 
     with torch.no_grad():
         pixels = inversion.reconstruction()
-        codes = phi(pixels)
-        targets = [] if imagined else phi(images.to(pixels.device))
+        codes = inversion.phi(pixels)
+        targets = [] if imagined else inversion.phi(images.to(pixels.device))
     return Inverted(
         reconstructions=grouped(pixels),
         codes=[grouped(code) for code in codes],

@@ -60,8 +60,8 @@ class Classifier:
             return None
         try:
             if self._network is None:
-                self._network = self._make()
-            network = self._network.to(images.device, images.dtype)
+                self._network = self._make().private()
+            network = self._network.private(images.device, images.dtype)
             return torch.cat([network(image[None])[0].flatten(1) for image in images])
         except InvrepError:
             self._make = self._network = None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from invrep.errors import InvrepError, choice
 from invrep.representations.base import Representation
-from invrep.representations.surrogate import Surrogate, softness_of
+from invrep.representations.surrogate import Surrogate, backward, softness_of
 
 PRECISIONS = ("float32", "tf32", "bf16")
 ALIKE = 0.1  # part of a gradient by which rounding may change it at most
@@ -22,22 +24,68 @@ MODES = ("default", "reduce-overhead", "max-autotune")
 
 
 @contextmanager
-def rounding(precision: str) -> Iterator[None]:
-    """Let a GPU's float32 convolutions and matrix products be exact inside, or round their factors.
+def exact() -> Iterator[None]:
+    """Let nothing be rounded inside but to its own type: the context of all that is measured.
 
-    torch itself rounds those of convolutions to TF32 unless told not to.
+    Φ0, final errors, spreads, classes and codes are computed in it, whatever the caller has set: TF32, autocast, or
+    inference mode, of which no gradient could be taken. A descent's passes may round within it (:class:`Compute`).
+    """
+    accelerator = torch.accelerator.current_accelerator()
+    kinds = {"cpu"} if accelerator is None else {"cpu", accelerator.type}
+    with ExitStack() as stack:
+        stack.enter_context(rounding("ieee"))
+        for kind in filter(torch.amp.is_autocast_available, kinds):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        yield
+
+
+@contextmanager
+def rounding(precision: str) -> Iterator[None]:
+    """Let float32 convolutions and matrix products be exact inside, or let a GPU round their factors.
+
+    torch itself rounds those of convolutions to TF32 unless told not to. Its setting is the process's: of threads that
+    ask for different ones all are exact meanwhile, and the last to leave gives back what the first has found.
 
     Args:
         precision: ``ieee`` or ``tf32``.
     """
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
-    before = [backend.fp32_precision for backend in backends]
+    thread = threading.get_ident()
+    with _setting:
+        if not _asked:
+            _found[:] = [backend.fp32_precision for backend in _backends()]
+        _asked.setdefault(thread, []).append(precision)
+        _set()
     try:
-        for backend in backends:
-            backend.fp32_precision = precision
         yield
     finally:
-        for backend, precision in zip(backends, before, strict=True):
+        with _setting:
+            _asked[thread].pop()
+            if not _asked[thread]:
+                del _asked[thread]
+            _set()
+
+
+_setting = threading.Lock()
+_asked: dict[int, list[str]] = {}  # by thread, the innermost last
+_found: list[str] = []
+
+
+def _backends() -> list[Any]:
+    """Return what has a setting of its own: a GPU's first, a processor's last."""
+    cuda, cudnn, cpu = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
+    return [cuda.matmul, cudnn.conv, cudnn.rnn, cpu.matmul, cpu.conv, cpu.rnn]
+
+
+def _set() -> None:
+    """Set every backend to what the threads ask for."""
+    precisions = _found
+    if _asked:
+        inexact = all(asked[-1] == "tf32" for asked in _asked.values())
+        precisions = ["tf32" if inexact else "ieee"] * 3 + ["ieee"] * 3
+    for backend, precision in zip(_backends(), precisions, strict=True):
+        if backend.fp32_precision != precision:
             backend.fp32_precision = precision
 
 
@@ -49,12 +97,16 @@ class Compute:
         precision: ``float32``; ``tf32``, float32 whose products a GPU takes of factors with 10 bits; ``bf16``, torch's
             automatic bfloat16, in which activations have 8.
         channels_last: whether images and weights lie in memory with their channels last.
-        compile: a mode of ``torch.compile``, of which ``reduce-overhead`` uses CUDA graphs; None: not compiled.
+        compile: a mode of ``torch.compile``, of which ``reduce-overhead`` uses CUDA graphs; None: not compiled. One
+            Compute compiles a private Φ once for each shape of its images.
     """
 
     precision: str = "float32"
     channels_last: bool = False
     compile: str | None = None
+    _compiled: WeakKeyDictionary[Representation, dict[tuple[Any, ...], Callable[..., tuple[Tensor, ...]]]] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         choice("compute.precision", self.precision, PRECISIONS)
@@ -71,14 +123,15 @@ class Compute:
         """Return Φ so computed: images (B, C, H, W) and a surrogate → a list of (B, …) in the images' precision.
 
         Args:
-            phi: on its device; with ``channels_last`` its weights are laid out anew.
+            phi: on its device; with ``channels_last`` the weights of a private one are laid out anew.
 
         Raises:
             InvrepError: when it is called: compiling would lose the gradient that Φ itself defines.
         """
+        phi = phi.private()
         if self.channels_last:
             phi.to(memory_format=torch.channels_last)
-        compiled: dict[tuple[Any, ...], Callable[..., tuple[Tensor, ...]]] = {}
+        compiled = self._compiled.setdefault(phi, {})
 
         def encode(images: Tensor, surrogate: Surrogate | None = None) -> list[Tensor]:
             if self.channels_last:
@@ -89,7 +142,7 @@ class Compute:
                 else:
                     # The softness is an input, since a constant would be compiled anew in every pass.
                     inputs = (images, *(() if surrogate is None else (softness_of(surrogate, images),)))
-                    key = (tuple(images.shape), surrogate is None)
+                    key = (tuple(images.shape), images.dtype, images.device, surrogate is None)
                     if key not in compiled:
                         # Φ stops within its network by an exception, which torch.compile cannot follow; what it does
                         # with one batch is a plain list of operations
@@ -110,11 +163,15 @@ def _plain(phi: Representation, images: Tensor, softness: Tensor | None = None) 
 def _compare(phi: Representation, graph: Callable[..., Sequence[Tensor]], images: Tensor, *softness: Tensor) -> None:
     """Raise InvrepError unless a graph of Φ's operations has Φ's gradient: a graph knows no ``autograd.Function``."""
     x = images.detach().requires_grad_()
+    surrogate = Surrogate(*softness) if softness else None
 
     def gradient(encode: Callable[..., Sequence[Tensor]]) -> Tensor:
         code = encode(x, *softness)
         weights = [torch.arange(part.numel(), device=part.device).cos().view_as(part) for part in code]
-        return torch.autograd.grad(sum((w * part).sum() for w, part in zip(weights, code, strict=True)), x)[0]
+        x.grad = None
+        # Not torch.autograd.grad, which a module that checkpoints its activations may refuse.
+        backward(sum((w * part).sum() for w, part in zip(weights, code, strict=True)), surrogate)
+        return x.grad
 
     ours = gradient(partial(_plain, phi))
     if not (ours - gradient(graph)).norm() <= ALIKE * ours.norm():  # it may be NaN, and a silent layer's is zero

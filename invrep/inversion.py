@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from invrep.checkpoint import Checkpoint
-from invrep.compute import Compute, rounding
+from invrep.compute import Compute, exact
 from invrep.errors import InvrepError, UnfitError
 from invrep.images import Pixels
 from invrep.metrics import psnr, ssim
@@ -23,7 +23,7 @@ from invrep.objectives import Match, Objective
 from invrep.optimisers import COUPLED, Descent, generator_of
 from invrep.priors import FixedPrior, Prior
 from invrep.representations.base import Representation
-from invrep.representations.surrogate import Surrogate
+from invrep.representations.surrogate import Surrogate, backward
 from invrep.trainer import make_trainer, quiet
 
 TICK = 0.25  # seconds between two calls of on_tick
@@ -160,7 +160,7 @@ class Inversion(pl.LightningModule):
         """Bring what is not registered to the Trainer's device and the precision of the image tensor."""
         self.to(self.trainer.strategy.root_device)  # Lightning itself does so only after this
         device, dtype = self.device, self.image.dtype
-        self._unregistered = tuple(part.to(device, dtype) for part in self._unregistered)
+        self._unregistered = (self.phi.private(device, dtype), self.objective.to(device, dtype))
         self._encode = self.compute.encoder(self.phi)
         self.pixels, self.basis = self.pixels.to(device, dtype), self.basis.to(device, dtype)
         self.active, self.done = self.active.to(device), self.done.to(device)
@@ -200,7 +200,8 @@ class Inversion(pl.LightningModule):
     def train_dataloader(self) -> DataLoader:
         """Return the lengths of the segments: the loop's data are its own passes."""
         whole, rest = divmod(self.steps - self.passes, self.segment)
-        return DataLoader([self.segment] * whole + [rest] * (rest > 0), batch_size=None)
+        # With a generator of its own, for it draws a number whatever it loads.
+        return DataLoader([self.segment] * whole + [rest] * (rest > 0), batch_size=None, generator=torch.Generator())
 
     def _evaluate(self) -> Tensor:
         self.image.grad = None
@@ -211,7 +212,7 @@ class Inversion(pl.LightningModule):
         if extra and self.prior.terms:
             loss = loss + extra * torch.stack([terms[name] for name in self.prior.terms]).sum()
         with self.compute.rounding():
-            loss.backward()
+            backward(loss, self._surrogate)
         self._keep({name: value.detach() for name, value in terms.items()})
         self.passes += 1
         return loss.detach()
@@ -311,6 +312,7 @@ def _some(objective: Match, rows: Tensor) -> Match:
     return some
 
 
+@exact()
 def solve(
     photos: Tensor,
     rows: Sequence[tuple[int, str, int]],
@@ -350,6 +352,7 @@ def solve(
     stages = descent.stages(phi)
     inversion: Inversion | None = None
     reached = checkpoint.reached() if checkpoint else 0
+    phi = phi.private()
     try:
         for number, stage in enumerate(stages):
             if number < reached:
@@ -384,7 +387,7 @@ def solve(
             if checkpoint is not None:
                 checkpoint.stage = number
                 saved = checkpoint.path if checkpoint.path.exists() else None
-            with quiet(), rounding("ieee"):
+            with quiet():
                 runner.fit(inversion, ckpt_path=saved, weights_only=True)
     except SIGTERMException:  # what Lightning makes of SIGTERM where nobody else heeds it
         raise SystemExit(128 + signal.SIGTERM) from None
@@ -400,10 +403,9 @@ def _asked(
     phi: Representation, photos: Tensor, owner: Tensor, device: torch.device, objective: Callable[..., Objective]
 ) -> Objective:
     """Return the objective for the photos' own codes, of which every row has a copy."""
-    phi.to(device, photos.dtype)
     try:
-        with torch.no_grad(), rounding("ieee"):
-            code = phi(photos.to(device))
+        with torch.no_grad():
+            code = phi.private(device, photos.dtype)(photos.to(device))
     except InvrepError as error:
         raise UnfitError(str(error)) from None
     return objective([part[owner.to(device)] for part in code], phi=phi, shape=tuple(photos.shape[1:]))
@@ -437,6 +439,7 @@ def _offsets(rows: Sequence[tuple[int, str, int]], seed: int, margin: int, passe
     return torch.stack(draws)
 
 
+@exact()
 @torch.no_grad()
 def measure(inversion: Inversion, photos: Tensor | None) -> dict[str, Tensor]:
     """Return what is known of the final pre-images, each (B,) on the CPU.
@@ -450,8 +453,7 @@ def measure(inversion: Inversion, photos: Tensor | None) -> dict[str, Tensor]:
         photos: (B, C, H, W) in [0, 1], the photo of every row; None where there is none.
     """
     images = inversion.reconstruction()
-    with rounding("ieee"):
-        found = inversion.objective.measures(inversion.phi(images)) | inversion()
+    found = inversion.objective.measures(inversion.phi(images)) | inversion()
     if photos is not None:
         photos = photos.to(images)
         found |= {"psnr": psnr(images, photos), "ssim": ssim(images, photos)}

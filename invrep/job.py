@@ -15,6 +15,7 @@ from torch import Tensor
 
 from invrep.classes import Classifier
 from invrep.codes import code_id, code_size
+from invrep.compute import Compute
 from invrep.config import build, result_name
 from invrep.data import Size, ahead
 from invrep.errors import InvrepError, number
@@ -48,13 +49,14 @@ class Job:
     Attributes:
         config: the composed config, with automatic values of ``data`` filled in.
         photos: of the job, by their place.
-        phi: the representation.
+        phi: the representation, the job's own.
         objective: the class of the objective with its settings; takes a code, ``phi`` and ``shape``.
         prior: the preset of priors.
         descent: the recipe of descent.
         results: the job's folder.
         console: where the user is told.
         classifier: tells what the network takes a pre-image for.
+        compute: how passes compute Φ; of all batches, so that each shape is compiled once.
         failures: photo's id → a sentence that says what is wrong with it.
     """
 
@@ -67,6 +69,7 @@ class Job:
     results: Results
     console: Console
     classifier: Classifier
+    compute: Compute
     failures: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -150,7 +153,7 @@ def assemble(config: DictConfig, console: Console, photos: Photos | None = None)
     codes = config.objective.get("path") or []
     codes = [codes] if isinstance(codes, str) else list(codes)
     ids = [code_id(path) for path in codes]
-    phi = build(config.rep).to(dtype=getattr(torch, config.dtype))
+    phi = build(config.rep).private(dtype=getattr(torch, config.dtype))
     with open_dict(config):
         data.color = data.color or phi.color
         config.optim.basis = config.basis or config.optim.basis
@@ -163,7 +166,7 @@ def assemble(config: DictConfig, console: Console, photos: Photos | None = None)
         raise InvrepError(f"data.color={data.color} does not fit rep={config.name}: expected {wanted}.")
     results = Results(Path(config.output) / result_name(config, phi.weights_id, ids))
     parts = (photos, phi, objective, build(config.prior), build(config.optim), results, console, Classifier(phi))
-    return Job(config, *parts)
+    return Job(config, *parts, build(config.compute))
 
 
 def _size(given: Sequence[int] | None, codes: Sequence[str], phi: Representation, name: str) -> list[int]:

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
 from invrep.callbacks import Bar, Record, Ticks
+from invrep.compute import exact
 from invrep.config import build, check, name_of
 from invrep.data import Batch, Keys, ahead, batches
 from invrep.errors import InvrepError, choice, printable
@@ -87,6 +88,7 @@ def keep_memory() -> None:
     mallopt(trim_threshold, 2**30)
 
 
+@exact()
 def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
     keep_memory()
     console = make_console()

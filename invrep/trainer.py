@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,30 @@ from invrep.errors import InvrepError
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Lightning's remarks for people who train networks (workers, tips, devices) from every batch of photos."""
+    """Keep Lightning's remarks for people who train networks (workers, tips, devices) from every batch of photos.
+
+    The settings are the process's: the first thread that comes sets them, and the last one gives back what was found.
+    """
+    with _setting:
+        if not _inside:
+            _inside.append(_silence())
+            _inside[0].__enter__()
+        _inside.append(None)
+    try:
+        yield
+    finally:
+        with _setting:
+            _inside.pop()
+            if len(_inside) == 1:
+                _inside.pop().__exit__(None, None, None)
+
+
+_setting = threading.Lock()
+_inside: list[Any] = []  # the settings' context, and one entry for each that is within
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
     logger = logging.getLogger("pytorch_lightning")
     level = logger.level
     logger.setLevel(logging.ERROR)

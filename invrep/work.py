@@ -21,7 +21,7 @@ from torch import Tensor
 
 from invrep.callbacks import Bar, Record, Report, Ticks
 from invrep.checkpoint import Checkpoint
-from invrep.config import build
+from invrep.compute import exact
 from invrep.data import Batch
 from invrep.errors import UnfitError
 from invrep.film import Film, film_format
@@ -62,6 +62,7 @@ class Writer:
             future.result()
 
 
+@exact()
 def share(
     config: dict[str, Any], photos: Photos, device: int, todo: Sequence[Batch], report: Callable[[Report], None]
 ) -> dict[str, str]:
@@ -155,7 +156,7 @@ def invert(
             trainer=config.trainer,
             callbacks=[part for part in (record, callback, film) if part is not None],
             checkpoint=checkpoint,
-            compute=build(config.compute),
+            compute=job.compute,
         )
     except UnfitError as error:
         job.failures |= {p.id: f"{p.name}: {error}" if p.open else str(error) for p in photos.values()}
@@ -263,7 +264,7 @@ def memory(phi: Representation, shape: tuple[int, int, int], dtype: torch.dtype)
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    phi.to(dtype=dtype)
+    phi = phi.private(dtype=dtype)
     image = torch.rand(1, shape[0], *sides, dtype=dtype, device=phi.mean.device, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         code = phi(image)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from invrep.errors import InvrepError
 from invrep.representations.surrogate import Surrogate
+from invrep.representations.twin import turn_of, twin
 
 LUMA = (0.2989, 0.5870, 0.1140)  # MATLAB's rgb2gray, which the authors used
 
@@ -98,6 +99,7 @@ class Representation(nn.Module):
     part_names: tuple[str, ...] | None = None
     weights_id: str | None = None
     mean: Tensor
+    _private = False
 
     def __init__(self, mean: Any = 128 / 255) -> None:
         super().__init__()
@@ -156,4 +158,24 @@ class Representation(nn.Module):
             raise InvrepError(
                 f"{type(self).__name__} takes floating-point images in [0, 1], not {images.dtype}; divide by 255."
             )
-        return self.encode(images, surrogate)
+        phi = self if self._private else self.private()
+        with phi._turn:  # what is shared beside the weights, such as a list that a hook fills, is one pass's at a time
+            return phi.encode(images, surrogate)
+
+    def private(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Return Φ for a job's own use: in evaluation mode, frozen, and free to be moved, cast and laid out anew.
+
+        None of that reaches the representation itself, nor a module in it. The weights share memory with its own where
+        device and dtype are the same. Of one that is private already it is the same one, moved.
+        """
+        phi = self
+        if not self._private:
+            with torch.inference_mode(False):  # of what is made within, no gradient can be taken
+                phi = twin(self)
+            phi._private, phi._turn = True, turn_of(self._shared)
+        return phi if device is None and dtype is None else phi.to(device, dtype)
+
+    @property
+    def _shared(self) -> nn.Module:
+        """The module whose passes take turns, by whichever representation and thread they are made."""
+        return self

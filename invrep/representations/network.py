@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from invrep.errors import InvrepError, UnfitError, nearest, number
 from invrep.representations.base import Geometry, InputSize, Representation
 from invrep.representations.surrogate import Surrogate, smoothed
-from invrep.representations.trace import LayerTrace, Trace, dry_run, evaluating, meta_copy
+from invrep.representations.trace import LayerTrace, Trace, dry_run, meta_copy
 from invrep.representations.watch import prefix_tokens, tensors_of, watching
 
 LISTING = ("list", "?")  # instead of a layer: show which there are
@@ -25,9 +26,9 @@ class Network(Representation):
 
     A layer is a submodule, or a value in between by the names of :mod:`invrep.representations.watch`. Its code is what
     a plain forward hook on the untouched module would have copied: of a layer that is called several times the last
-    call, of a layer that an in-place operation follows the value before it. The module runs in evaluation mode and
-    without weight gradients, and keeps its hooks, its ``training`` and its ``requires_grad`` flags outside the call.
-    :meth:`train` and :meth:`eval` do not reach it.
+    call, of a layer that an in-place operation follows the value before it. What runs is a twin of the module
+    (:func:`~.twin.twin`), in evaluation mode and without weight gradients, with the module's own hooks and ours; the
+    module itself stays as it is. :meth:`train` and :meth:`eval` do not reach it.
 
     Args:
         module: the network; takes (B, C, H, W).
@@ -80,7 +81,7 @@ class Network(Representation):
         self.module = module
         self.aliases = dict(aliases or {})
         self.numbers = tuple(numbers)
-        self._skeleton = (skeleton,)  # a tuple, for it is no submodule
+        self._skeleton = _Skeleton(skeleton)
         self._calls: dict[tuple[int, ...], dict[str, int]] = {}
         self._traces: dict[tuple[int, int, int], Trace] = {}
         self._prefix = prefix_tokens(module)
@@ -105,7 +106,7 @@ class Network(Representation):
         mean, std = (constant.to(images) for constant in (self.mean, self.std))
         images = ((images - mean) if self._centred else images) / std
         calls = {"": 1} if self.paths == [""] else self._expected_calls(images)
-        with evaluating(self.module), smoothed(surrogate, images):
+        with smoothed(surrogate, images):
             outputs = self._run_to(images, calls)
         for path in self.paths:
             if not outputs.get(path):
@@ -129,14 +130,18 @@ class Network(Representation):
         """
         size = (channels or self.channels[0], height, width)
         if size not in self._traces:
-            if self._skeleton[0] is None:
-                self._skeleton = (meta_copy(self.module),)
-            skeleton = self._skeleton[0]
+            if self._skeleton.module is None:
+                self._skeleton.module = meta_copy(self.module)
+            skeleton = self._skeleton.module
             dtype = next((p.dtype for p in skeleton.parameters() if p.is_floating_point()), None)
             while len(self._traces) >= KEPT_TRACES:
                 self._traces.pop(next(iter(self._traces)))
             self._traces[size] = dry_run(skeleton, torch.empty(1, *size, dtype=dtype, device="meta"))
         return self._traces[size]
+
+    @property
+    def _shared(self) -> nn.Module:
+        return self.module
 
     def train(self, mode: bool = True) -> Network:
         """Set this module's own flag; the network within runs in evaluation mode whatever its flags say."""
@@ -334,6 +339,13 @@ class Network(Representation):
             f"The layer {layers} of {self.name} does not take images of {height}×{width} pixels; "
             f"the network was published for {self.published_size[0]}×{self.published_size[1]}."
         )
+
+
+@dataclass
+class _Skeleton:
+    """Holds the module's copy on the meta device, which is no submodule and which Φ's private twin needs as it is."""
+
+    module: nn.Module | None
 
 
 class _Stop(BaseException):

@@ -8,12 +8,14 @@ width the descent ends beside the energy's minimum.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import _engine_run_backward
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -52,6 +54,22 @@ def softness_of(surrogate: Surrogate, images: Tensor) -> Tensor:
     if isinstance(surrogate.softness, Tensor):
         return surrogate.softness
     return torch.full((), surrogate.softness, dtype=images.dtype, device=images.device)
+
+
+def backward(loss: Tensor, surrogate: Surrogate | None) -> None:
+    """Take the backward pass from a number that forward passes with this surrogate have come to.
+
+    A module that checkpoints its activations runs again within it, with the same ReLUs as in the forward pass.
+    """
+    with smoothed(surrogate, loss):
+        _run_backward([loss], [torch.ones_like(loss)])
+
+
+def _run_backward(tensors: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    # What torch.autograd.backward does; that one would be handed to the context, and run while the context is off.
+    _engine_run_backward(
+        tuple(tensors), tuple(gradients), False, False, (), allow_unreachable=True, accumulate_grad=True
+    )
 
 
 @torch.library.custom_op("invrep::soft_relu", mutates_args=())  # an operation, for torch.compile to keep its gradient
@@ -99,6 +117,9 @@ class SoftReLUs(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is torch.autograd.backward and not kwargs.get("inputs"):  # of a checkpoint within another
+            with self:
+                return _run_backward(args[0], kwargs["grad_tensors"])
         if func not in RELUS or not torch.is_grad_enabled():
             return func(*args, **kwargs)
         x = args[0] if args else kwargs["input"]
