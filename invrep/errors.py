@@ -38,6 +38,10 @@ class UnfitError(InvrepError):
     """Images that the representation cannot take, for example too small ones; others of the job may well fit."""
 
 
+class LayerError(InvrepError):
+    """A layer that a network lacks; the network may well have those of other jobs of the sweep."""
+
+
 def nearest(name: str, options: Iterable[str], count: int = 3) -> str:
     """Return the ``count`` valid names closest to ``name``, for the end of an error message.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from invrep.config import build
-from invrep.errors import InvrepError
+from invrep.errors import InvrepError, LayerError
 from invrep.layouts import Cell
 from invrep.ranks import launched
 from invrep.sources import NO_PHOTO, find
@@ -44,7 +45,8 @@ class Experiment(Callback):
                     # what is given on the command line comes after it
                     config.hydra.sweeper.params = {**(config.hydra.sweeper.params or {}), **small}
             else:
-                build(config.rep)
+                with suppress(LayerError):  # the other jobs' layers may well be there
+                    build(config.rep)
             _images(config, {})
         except InvrepError as error:
             Multirun.config = None  # nothing has run: what an earlier sweep has left is not laid out anew
@@ -84,7 +86,8 @@ def _cell(config: DictConfig, job: SweptJob) -> Cell:
     # a group is what was chosen of it
     known = {**flat, **config.hydra.runtime.choices, **values}
     restarts = known["restarts"]
-    return Cell(known, job.results, job.status, _images(config, values), restarts)
+    status = job.reason if job.status == "failed" else job.status
+    return Cell(known, job.results, status, _images(config, values), restarts)
 
 
 def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:

@@ -17,6 +17,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from invrep.errors import LayerError
 from invrep.files import atomic
 from invrep.ranks import launched
 from invrep.results import Results
@@ -34,6 +35,7 @@ class SweptJob:
         results: its folder; None where it failed before it had one.
         status: ``running``, ``done`` or ``failed``.
         message: why it failed, else nothing.
+        reason: the same in a word or three, for a table's cell.
     """
 
     number: int
@@ -41,6 +43,7 @@ class SweptJob:
     results: Results | None
     status: str
     message: str
+    reason: str = "failed"
 
     @property
     def values(self) -> dict[str, Any]:
@@ -82,7 +85,8 @@ def swept(folder: Path) -> list[SweptJob]:
     for path in sorted((folder / JOBS).glob("*.yaml"), key=lambda path: int(path.stem)):
         note = OmegaConf.load(path)
         results = None if note.folder is None else Results(Path(os.path.normpath(folder / note.folder)))
-        jobs.append(SweptJob(int(path.stem), tuple(note.overrides), results, note.status, note.message or ""))
+        known = (int(path.stem), tuple(note.overrides), results, note.status, note.message or "")
+        jobs.append(SweptJob(*known, note.get("reason") or "failed"))
     return jobs
 
 
@@ -118,6 +122,7 @@ def noted() -> Iterator[Callable[[Path], None]]:
     try:
         yield tell
     except BaseException as error:
-        write(status="failed", message=str(error) or type(error).__name__)
+        reason = "no such layer" if isinstance(error, LayerError) else "failed"
+        write(status="failed", message=str(error) or type(error).__name__, reason=reason)
         raise
     write(status="done")

@@ -129,6 +129,20 @@ def test_what_failed_is_marked_and_the_same_command_goes_on(sweep, photos):
     assert "3 of 3 are finished" in again.out and _tables_and_figures(folder) == before
 
 
+def test_a_layer_that_a_network_lacks_is_said_in_its_cell_and_the_rest_is_done(job, photos):
+    network = ("rep=alexnet", "rep.weights=random", "data.resize=none", "optim.steps=1", "prior.tv.weight=5")
+    base = ("experiment=cvpr15/table3", *network, "logger=none", "output=out", f"data.path={photos}", "data.limit=1")
+    outcome = job(*base, "layer=relu1,norm1,relu2", defaults=False)
+    folder = outcome.output / "experiments/cvpr15/table3"
+    assert outcome.status == 1 and "alexnet has no layer 'norm1'" in outcome.err and "1 of 3 jobs" in outcome.err
+    (line,) = [line for line in (folder / "table.md").read_text().splitlines() if "its root" in line]
+    cells = [cell.strip() for cell in line.split("|")[2:5]]
+    assert cells[1] == "no such layer" and all(float(cells[k]) > 0 for k in (0, 2))
+    # of a network that lacks the experiment's own first layer too
+    other = job(*base, "rep=resnet18", "layer=layer1,norm1", defaults=False)
+    assert other.status == 1 and "1 of 2 jobs" in other.err and "no such layer" in (folder / "table.tex").read_text()
+
+
 def test_the_command_line_has_the_last_word(job, photos):
     given = ("prior=natural", "optim=adam", "optim.steps=3", "prior.tv.weight=7", f"data.path={photos}")
     outcome = job("experiment=cvpr15/fig4", "quick=true", *given, "logger=none", "output=out", defaults=False)

@@ -31,7 +31,7 @@ class Cell:
     Attributes:
         values: config key → what it is in this job.
         results: None where the job failed before it had a folder.
-        status: ``done``, ``failed`` or ``running``, which is left behind by a job that was killed.
+        status: ``done``, why the job failed, or ``running``, which is left behind by a job that was killed.
         images: the ids of its photos.
         restarts: how many pre-images each has.
     """
@@ -75,7 +75,9 @@ def status_of(cells: Iterable[Cell], some: bool) -> str:
     ends = {cell.status for cell in cells}
     if ends == {"done"}:
         return "done" if some else "no value"
-    return "failed" if "failed" in ends else "unfinished"
+    if "failed" in ends or "running" in ends:
+        return "failed" if "failed" in ends else "unfinished"
+    return min(ends - {"done"})
 
 
 def spread_of(numbers: Sequence[float], kind: str) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invrep.errors import InvrepError, UnfitError, nearest, number
+from invrep.errors import InvrepError, LayerError, UnfitError, nearest, number
 from invrep.representations.base import Geometry, InputSize, Representation
 from invrep.representations.surrogate import Surrogate, smoothed
 from invrep.representations.trace import LayerTrace, Trace, dry_run, meta_copy
@@ -179,7 +179,7 @@ class Network(Representation):
             if 1 <= name <= len(self.numbers):
                 return self.numbers[name - 1]
             if self.numbers:
-                raise InvrepError(f"{self.name} has the layers 1 to {len(self.numbers)}, not {name}.")
+                raise LayerError(f"{self.name} has the layers 1 to {len(self.numbers)}, not {name}.")
             raise InvrepError(
                 f"The layer of {self.name} is the number {name}, but layer numbers exist only for the paper's networks "
                 "(MatConvNet files); give its name, and quote one that reads as a number (1_2 is read as 12): "
@@ -210,7 +210,7 @@ class Network(Representation):
     def _unknown(self, name: str, trace: Trace) -> InvrepError:
         modules = [path for path, _ in self.module.named_modules(remove_duplicate=False)]
         options = filter(None, dict.fromkeys([*self.aliases, *modules, *trace.layers]))
-        return InvrepError(f"{self.name} has no layer {name!r}; {nearest(name, options)}.")
+        return LayerError(f"{self.name} has no layer {name!r}; {nearest(name, options)}.")
 
     def _run_to(self, images: Tensor, calls: Mapping[str, int]) -> dict[str, list[Tensor]]:
         """Return each layer's value of its last call, having run the module no further than that."""
