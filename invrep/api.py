@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from invrep.callbacks import Bar
 from invrep.compute import exact
 from invrep.config import build, preset
-from invrep.errors import InvrepError, nearest, number
+from invrep.errors import InvrepError, UnfitError, nearest, number
 from invrep.given import as_images, as_representation, is_shape
 from invrep.inversion import measure, solve
 from invrep.objectives import Objective
@@ -65,6 +66,8 @@ class Inverted:
         metrics: name → (n, R): of a match ``error`` ‖Φ−Φ0‖²/‖Φ0‖², ``root_error``, ``distance`` and ``code_norm``,
             otherwise ``activation``; ``psnr`` and ``ssim`` where there are images; ``energy`` and its terms.
         curve: (pass, {name: (n, R)}) of the error or the activation, the energy and its terms.
+        remarks: why an image has no relative error, one text for each of the n; blank for one that has. Its ``error``
+            is NaN, and a mean should leave it out (``nanmean``).
         converged: (n, R) bool; False where the descent diverged and the last finite state is given.
     """
 
@@ -74,6 +77,7 @@ class Inverted:
     metrics: dict[str, Tensor]
     curve: list[tuple[int, dict[str, Tensor]]]
     converged: Tensor
+    remarks: list[str]
 
 
 @exact()
@@ -119,7 +123,8 @@ def invert(
         progress: whether to draw a bar.
 
     Raises:
-        InvrepError: the images or an argument do not fit.
+        InvrepError: the images or an argument do not fit, or Φ cannot be inverted: it is random, its code is not
+            finite, or no gradient reaches the images.
 
     Example:
         >>> found = invrep.invert(images, invrep.representation("hogb"), restarts=5, prior="cvpr15", optim="cvpr15")
@@ -144,18 +149,26 @@ def invert(
     bar = Bar(len(rows) * descent.plan(phi)[0], Console(quiet=not progress))
     callbacks: list[Callback] = [bar]
     with bar:
-        inversion = solve(
-            images,
-            rows,
-            phi=phi,
-            prior=_part("prior", prior, {}),
-            descent=descent,
-            objective=make,
-            seed=seed,
-            segment=log_every,
-            trainer={"accelerator": accelerator},
-            callbacks=callbacks,
-        )
+        try:
+            inversion = solve(
+                images,
+                rows,
+                phi=phi,
+                prior=_part("prior", prior, {}),
+                descent=descent,
+                objective=make,
+                seed=seed,
+                segment=log_every,
+                trainer={"accelerator": accelerator},
+                callbacks=callbacks,
+            )
+        except UnfitError as error:
+            whose = sorted({rows[place][0] for place in error.rows})
+            raise UnfitError(f"{', '.join(f'images[{k}]' for k in whose)}: {error}" if whose else str(error)) from error
+    remarks = [next(filter(None, some), "") for some in zip(*[iter(inversion.remarks)] * restarts, strict=True)]
+    for remark in filter(None, dict.fromkeys(remarks)):
+        some = ", ".join(f"images[{k}]" for k, said in enumerate(remarks) if said == remark)
+        warnings.warn(f"No relative error has {some}: {remark}.", stacklevel=3)  # past its decorator
     photos = None if imagined else images.repeat_interleave(restarts, 0)
 
     def grouped(values: Tensor) -> Tensor:
@@ -170,8 +183,9 @@ def invert(
         codes=[grouped(code) for code in codes],
         targets=[target.cpu() for target in targets],
         metrics={name: grouped(value) for name, value in measure(inversion, photos).items()},
-        curve=[(at, {name: grouped(value) for name, value in terms.items()}) for at, terms in inversion.curve],
+        curve=[(at, {name: grouped(value) for name, value in terms.items()}) for at, terms in inversion.points()],
         converged=grouped(inversion.active),
+        remarks=remarks,
     )
 
 

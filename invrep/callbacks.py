@@ -92,7 +92,7 @@ class Bar(pl.Callback):
     def _show(self, inversion: Inversion) -> None:
         completed = self.done + min(inversion.passes, inversion.steps) * len(inversion.active)
         shows = inversion.objective.shows
-        value = inversion.latest[shows][inversion.active]
+        value = inversion.latest[shows][inversion.counted]
         state = f"pass {inversion.passes}/{inversion.steps}"
         if len(value):
             state += f"  {shows} {worded(shows, float(value.mean()))}"
@@ -137,7 +137,7 @@ class Ticks(pl.Callback):
     def _tell(self, inversion: Inversion) -> None:
         passes = min(inversion.passes, inversion.steps)
         shows = inversion.objective.shows
-        value = inversion.latest[shows][inversion.active].mean()
+        value = inversion.latest[shows][inversion.counted].mean()
         self.report((self.done + passes * len(inversion.active), float(value), shows))
 
 
@@ -260,11 +260,11 @@ class Record(pl.Callback):
             self.recorded = len(inversion.curve)
             return
         for passes, terms in inversion.curve[self.recorded :]:
-            active = inversion.active
+            counted = inversion.counted
             values = {
-                name if name in CURVES else f"prior/{name}": float(value[active].mean())
+                name if name in CURVES else f"prior/{name}": float(value[counted].mean())
                 for name, value in terms.items()
-                if bool(active.any())
+                if bool(counted.any())
             }
             self._guard(lambda values=values, at=self.offset + passes: self._scalars(values, at))
         self.recorded = len(inversion.curve)

@@ -43,6 +43,9 @@ def load_code(path: str | os.PathLike[str]) -> tuple[list[Tensor], str | None]:
                     f"tensors part0, part1, …, as save_codes=true writes them."
                 )
             parts = [file.get_tensor(f"part{k}") for k in range(len(names))]
+            for k, part in enumerate(parts):
+                if not bool(part.isfinite().all()):
+                    raise InvrepError(f"part{k} of the code file {str(path)!r} holds NaN or infinity; write it anew.")
             return parts, (file.metadata() or {}).get("size")
     except (SafetensorError, OSError) as error:
         raise InvrepError(

@@ -89,9 +89,10 @@ class Run:
     def means(self) -> dict[str, tuple[float, float]]:
         """Mean and standard deviation of each measure over photos and restarts; NaN for that of a single one."""
         found = {}
-        layers = dict.fromkeys(name for row in self.rows.values() for name in row if name.startswith("error/"))
+        rows = [row for row in self.rows.values() if not row.get("remark")]
+        layers = dict.fromkeys(name for row in rows for name in row if name.startswith("error/"))
         for name in (*MEASURES, *layers):
-            values = [row[name] for row in self.rows.values() if not math.isnan(row.get(name, math.nan))]
+            values = [row[name] for row in rows if not math.isnan(row.get(name, math.nan))]
             if values:
                 std = statistics.stdev(values) if len(values) > 1 else math.nan
                 found[name] = (statistics.fmean(values), std)

@@ -19,6 +19,13 @@ from invrep.signals import STOPS, Stop, stopped_by
 LAUNCHERS = ("submitit", "ray", "joblib")
 
 
+NO_MEMORY = (  # what torch, CUDA, cuBLAS, cuDNN, oneDNN, C++ and the system say
+    r"out of memory|(can't|cannot|could not|failed to|unable to) allocate|not enough memory|insufficient memory|"
+    r"ALLOC_FAILED|bad[ _]alloc|fail at alloc_cpu|could not (create|execute) a (primitive|memory)|"
+    r"can't start new thread"
+)
+
+
 class InvrepError(ValueError):
     """A mistake that the user can mend: the message names the thing, what was expected and what to do.
 
@@ -35,7 +42,24 @@ class InvrepError(ValueError):
 
 
 class UnfitError(InvrepError):
-    """Images that the representation cannot take, for example too small ones; others of the job may well fit."""
+    """Images that the representation cannot take, for example too small ones; others of the job may well fit.
+
+    Args:
+        message: the sentence.
+        rows: places in the batch of the images concerned; empty for all.
+    """
+
+    def __init__(self, message: str, rows: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.rows = tuple(rows)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory has run out, whichever library raised it."""
+    from pytorch_lightning.utilities.memory import is_oom_error  # imports torch
+
+    words = " ".join(map(str, error.args))
+    return isinstance(error, MemoryError) or is_oom_error(error) or re.search(NO_MEMORY, words, re.I) is not None
 
 
 class LayerError(InvrepError):

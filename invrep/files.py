@@ -25,7 +25,7 @@ def _whole(text: str) -> int:
     return int(float(text))  # earlier versions wrote passes as 20.0
 
 
-TEXT = ("image", "content", "class", "boxes")
+TEXT = ("image", "content", "class", "boxes", "remark")
 NUMBERS = {"restart": int, "restarts": int, "passes": int, "pass": _whole, **dict.fromkeys(TEXT, str)}
 LONGEST_NAME = 200  # bytes, of the 255 that file systems take; ours has a restart and a suffix as well
 LONGEST_PATH = 1000  # bytes, of the 4096 that Linux takes

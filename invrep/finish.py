@@ -27,6 +27,7 @@ from invrep.sources import Photo
 from invrep.spread import code_spread, lpips_at_hand, pixel_spread
 
 TABLE_ROWS = 1000  # of the table in a logger; all are in metrics.csv
+MOST_NAMED = 5  # photos in a line
 AHEAD = 8  # photos that are read while the last one's code is computed
 
 
@@ -69,13 +70,17 @@ class Found:
         count: how many pre-images.
         images: of how many photos.
         table: the first rows of ``metrics.csv``.
-        columns: of its numbers, and of those of ``spread.csv``, what is told.
+        columns: of its numbers, and of those of ``spread.csv``, what is told; rows with a remark are left out.
+        remarked: remark → the photos that bear it; their numbers say nothing about Φ.
+        bare: how many pre-images bear one.
     """
 
     count: int = 0
     images: int = 0
     table: list[dict[str, Any]] = field(default_factory=list)
     columns: dict[str, Summed] = field(default_factory=dict)
+    remarked: dict[str, dict[str, None]] = field(default_factory=dict)
+    bare: int = 0
 
     @property
     def means(self) -> dict[str, float]:
@@ -83,7 +88,11 @@ class Found:
         return {name: column.mean for name, column in self.columns.items() if column.count}
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Take the numbers of a row."""
+        """Take the numbers of a row, or its remark."""
+        if remark := row.get("remark"):
+            self.bare += 1
+            self.remarked.setdefault(remark, {})[row["image"]] = None
+            return
         for name, value in row.items():
             if isinstance(value, int | float):
                 self.columns.setdefault(name, Summed()).add(value)
@@ -213,6 +222,8 @@ def _spreads(job: Job, places: Sequence[int], found: Found) -> None:
             row = plan.row
             if row is None:
                 spread = _spread(job, plan.photo, plan.keys, lpips)
+                if any(plan.photo.id in images for images in found.remarked.values()):
+                    spread["spread_code"] = math.nan
                 row = {"image": plan.photo.id, "restarts": len(plan.keys), **spread, "content": plan.content}
             if plan.photo is not None:
                 found.add({name: row[name] for name in SPREADS})
@@ -245,7 +256,7 @@ def _draw(job: Job, places: Sequence[int]) -> None:
     drawn, shows = [], job.kind.shows
     for photo, read in _read(job, places):
         some = [key for key in rows if key[0] == photo.id]
-        captions = [f"{shows} {_short(shows, rows[key][shows])}" for key in some]
+        captions = [rows[key].get("remark") or f"{shows} {_short(shows, rows[key][shows])}" for key in some]
         shown = read.pixels if photo.open else None
         drawn.append(GridRow(shown, [pixels[key] for key in some], captions, boxes_in(rows[some[0]])))
     title = f"{job.config.name} {job.config.layer}" if job.config.layer is not None else job.config.name
@@ -260,12 +271,24 @@ def _short(shows: str, value: float) -> str:
     return f"{100 * value:.2g} %" if shows == "error" else f"{value:.3g}"
 
 
+def _remarks(found: Found) -> Iterator[str]:
+    """Yield a line for each remark, with the photos that bear it."""
+    for remark, images in found.remarked.items():
+        some = f"{len(images)} photo{'s have' if len(images) > 1 else ' has'} no relative error, since {remark}"
+        names = ", ".join(list(images)[:MOST_NAMED]) + (", …" if len(images) > MOST_NAMED else "")
+        yield f"{some}: {names}; the numbers leave {'them' if len(images) > 1 else 'it'} out"
+
+
 def summary(job: Job, found: Found, seen: str | None) -> None:
     """Say where the picture is, how good it is, and how to look closer."""
     console, columns = job.console, found.columns
     if not found.count:
         return
-    if job.kind.shows == "error":
+    for line in _remarks(found):
+        console.print(line, soft_wrap=True, markup=False)
+    if found.bare == found.count:
+        pass  # there is no number to tell
+    elif job.kind.shows == "error":
         error = columns["error"]
         spread = "" if math.isnan(error.deviation) else f" ± {100 * error.deviation:.2f}"
         root = f" (root {100 * math.sqrt(error.mean):.1f} %)" if found.count == 1 and error.mean else ""

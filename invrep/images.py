@@ -188,7 +188,7 @@ def read(
 
 def from_pillow(image: Image.Image, color: str) -> Tensor:
     """Return a Pillow image, (C, H, W) float32 in [0, 1], as :func:`read` returns its file."""
-    return _coloured(_decode(ImageOps.exif_transpose(image)), color)
+    return _coloured(_decode(ImageOps.exif_transpose(image), depth_of(image), None, "The Pillow image"), color)
 
 
 def _coloured(image: Image.Image | Tensor, color: str) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from invrep.priors import FixedPrior, Prior
 from invrep.representations.base import Representation
 from invrep.representations.surrogate import Surrogate, backward
 from invrep.trainer import make_trainer, quiet
+from invrep.trial import NEARLY_ZERO_CODE, ROUNDING, ZERO_CODE, Trial, empty, finite
 
 TICK = 0.25  # seconds between two calls of on_tick
 SLOWER = 0.1  # what the steps of an image that diverges are multiplied by
@@ -67,6 +69,7 @@ class Inversion(pl.LightningModule):
         done: (B,) bool; True for an image that has converged (``descent.tolerance``).
         pace: (B,), what the steps of each image are multiplied by; below 1 after it has diverged.
         latest: {name: (B,)} of the last pass.
+        empty: (B,) bool, on the CPU; True for an image whose objective has nothing to compare with.
         on_tick: called with this module a few times a second, from inside a segment.
     """
 
@@ -105,6 +108,7 @@ class Inversion(pl.LightningModule):
         self.active = before.active.clone() if before else torch.ones(len(start), dtype=torch.bool)
         self.done = torch.zeros(len(start), dtype=torch.bool)
         self.pace = torch.ones(len(start))
+        self.empty = empty(objective, start).cpu()
         self.on_tick: Callable[[Inversion], None] | None = None
         self.latest: dict[str, Tensor] = {}
         self._rows: Tensor | None = None  # those that still cost time, where they are not all
@@ -124,6 +128,33 @@ class Inversion(pl.LightningModule):
     def objective(self) -> Objective:
         """The objective, which holds what is asked of every row's code."""
         return self._unregistered[1]
+
+    @property
+    def bare(self) -> Tensor:
+        """Which images have no relative error, (B,) bool: their code is zero, or zero but for rounding.
+
+        Rounding it is where the start's relative error, of an ordinary code beside this one, is beyond float32's
+        precision.
+        """
+        empty = self.empty.to(self.active.device)
+        if not self.curve or self.objective.shows != "error":
+            return empty
+        return empty | (self.curve[0][1]["error"] > 1 / ROUNDING)
+
+    @property
+    def remarks(self) -> list[str]:
+        """Why an image has no relative error; blank for one that has."""
+        pairs = zip(self.empty.tolist(), self.bare.tolist(), strict=True)
+        return [ZERO_CODE if empty else NEARLY_ZERO_CODE if bare else "" for empty, bare in pairs]
+
+    @property
+    def counted(self) -> Tensor:
+        """Which images a mean is taken of, (B,) bool: those that have not failed and bear no remark."""
+        return self.active & ~self.bare
+
+    def points(self) -> list[tuple[int, dict[str, Tensor]]]:
+        """Return the curve, with NaN for the error of an image that has none."""
+        return [(at, _bared(terms, self.bare)) for at, terms in self.curve]
 
     def reconstruction(self) -> Tensor:
         """Return the pre-images in [0, 1] (unclipped), (B, C, H, W), without the jitter's margin."""
@@ -152,7 +183,7 @@ class Inversion(pl.LightningModule):
             offsets = offsets if self._rows is None else offsets[self._rows.cpu()]
         objective = self.objective if self._rows is None else self._remaining
         images = self.pixels.to_rgb(self._cropped(x, offsets))
-        value = objective.value(self._encode(images, self._surrogate) if jitter else self.phi(images))
+        value = objective.value(self._encode(images, self.surrogate) if jitter else self.phi(images))
         terms = {"data": objective.energy(value), **self.prior(x)}
         return {objective.shows: value, "energy": torch.stack(list(terms.values())).sum(0), **terms}
 
@@ -212,13 +243,13 @@ class Inversion(pl.LightningModule):
         if extra and self.prior.terms:
             loss = loss + extra * torch.stack([terms[name] for name in self.prior.terms]).sum()
         with self.compute.rounding():
-            backward(loss, self._surrogate)
+            backward(loss, self.surrogate)
         self._keep({name: value.detach() for name, value in terms.items()})
         self.passes += 1
         return loss.detach()
 
     @property
-    def _surrogate(self) -> Surrogate | None:
+    def surrogate(self) -> Surrogate | None:
         """The gradient of the coming pass: the descent begins soft and ends with the exact one."""
         return Surrogate(1 - self.passes / self.whole) if self.descent.straight_through else None
 
@@ -327,6 +358,7 @@ def solve(
     callbacks: Sequence[pl.Callback] = (),
     checkpoint: Checkpoint | None = None,
     compute: Compute | None = None,
+    trial: Trial | None = None,
 ) -> Inversion:
     """Invert a batch of photos, some of them several times, and return the fitted :class:`Inversion`.
 
@@ -343,9 +375,10 @@ def solve(
         callbacks: Lightning callbacks.
         compute: how the passes compute Φ; everything else is exact.
         checkpoint: goes on from its file, where there is one, and writes it; None: no checkpoints.
+        trial: of the job, which has tried Φ on other photos; None: of these alone.
 
     Raises:
-        UnfitError: the representation does not take these photos.
+        UnfitError: the representation does not take these photos, or some rows have no gradient.
         InvrepError: the optimiser or the Trainer does not take its arguments.
     """
     owner = torch.tensor([index for index, _, _ in rows])
@@ -383,6 +416,10 @@ def solve(
                 before=inversion,
                 whole=descent.plan(phi)[0],
             )
+            if number == 0:
+                trial = trial or Trial()
+                begun = inversion.reconstruction().detach().to(device)
+                trial(phi, asked, begun, inversion.surrogate)
             saved = None
             if checkpoint is not None:
                 checkpoint.stage = number
@@ -408,7 +445,9 @@ def _asked(
             code = phi.private(device, photos.dtype)(photos.to(device))
     except InvrepError as error:
         raise UnfitError(str(error)) from None
-    return objective([part[owner.to(device)] for part in code], phi=phi, shape=tuple(photos.shape[1:]))
+    code = [part[owner.to(device)] for part in code]
+    finite(phi, code)
+    return objective(code, phi=phi, shape=tuple(photos.shape[1:]))
 
 
 def _start(
@@ -428,6 +467,12 @@ def _start(
     x = Pixels(phi.mean.to(photos), prior.scale).from_rgb(photos)
     extra = shape[1] - photos.shape[2]
     return nn.functional.pad(x, (extra // 2, extra - extra // 2) * 2, mode="replicate")
+
+
+def _bared(terms: Mapping[str, Tensor], bare: Tensor) -> dict[str, Tensor]:
+    """Return values with NaN for the relative errors of images that have none."""
+    relative = [name for name in terms if name == "root_error" or name.partition("/")[0] == "error"]
+    return {**terms, **{name: terms[name].masked_fill(bare, math.nan) for name in relative}}
 
 
 def _offsets(rows: Sequence[tuple[int, str, int]], seed: int, margin: int, passes: int) -> Tensor:
@@ -453,7 +498,7 @@ def measure(inversion: Inversion, photos: Tensor | None) -> dict[str, Tensor]:
         photos: (B, C, H, W) in [0, 1], the photo of every row; None where there is none.
     """
     images = inversion.reconstruction()
-    found = inversion.objective.measures(inversion.phi(images)) | inversion()
+    found = _bared(inversion.objective.measures(inversion.phi(images)) | inversion(), inversion.bare)
     if photos is not None:
         photos = photos.to(images)
         found |= {"psnr": psnr(images, photos), "ssim": ssim(images, photos)}

@@ -26,6 +26,7 @@ from invrep.priors import Prior
 from invrep.representations.base import Representation
 from invrep.results import Results
 from invrep.sources import NO_PHOTO, Photo, Photos, alone, content_of, find
+from invrep.trial import Trial
 
 GREY = 128 / 255
 
@@ -58,6 +59,7 @@ class Job:
         classifier: tells what the network takes a pre-image for.
         compute: how passes compute Φ; of all batches, so that each shape is compiled once.
         failures: photo's id → a sentence that says what is wrong with it.
+        trial: what has been found out about Φ.
     """
 
     config: DictConfig
@@ -71,6 +73,7 @@ class Job:
     classifier: Classifier
     compute: Compute
     failures: dict[str, str] = field(default_factory=dict)
+    trial: Trial = field(default_factory=Trial)
 
     @property
     def kind(self) -> type[Objective]:

@@ -19,7 +19,7 @@ from invrep.results import Results, curve_of, name_of, row_of
 MOST_BYTES = 256 * 2**20  # of a file of reconstructions
 MOST_TENSORS = 10_000  # in it; its header has to be held in memory
 FIRST = ("image", "restart", "error", "root_error", "pairwise_error", "psnr", "ssim", "energy")
-LAST = ("passes", "seconds", "distance", "code_norm", "content")
+LAST = ("passes", "seconds", "distance", "code_norm", "remark", "content")
 
 
 def merge(results: Results, pairwise: float, images: Container[str]) -> None:

@@ -36,12 +36,14 @@ class Objective(nn.Module):
         needs_photo: whether it asks for something that only a photo has.
         starts_from_photo: whether the descent begins at the photo instead of noise.
         weight: a factor of the energy.
+        empty: rows that have nothing to compare with, (B,) bool, such as those of a code that is zero; None: no row.
     """
 
     shows: str
     needs_photo = True
     starts_from_photo = False
     weight: float = 1.0
+    empty: Tensor | None = None
 
     def __init__(
         self, code: Sequence[Tensor], *, phi: Representation | None = None, shape: tuple[int, int, int] | None = None
@@ -127,6 +129,11 @@ class Match(Objective):
     def target(self) -> list[Tensor]:
         """The code to match, with zeros for what is not matched."""
         return [getattr(self, f"target{k}") for k in range(self.parts)]
+
+    @property
+    def empty(self) -> Tensor:
+        """Rows whose Φ0 is zero in one of its parts, (B,) bool: they have no relative error."""
+        return torch.stack([target.flatten(1).square().sum(1) == 0 for target in self.target]).any(0)
 
     def matched(self, code: Sequence[Tensor]) -> list[Tensor]:
         """Return the code with zeros for what is not matched."""

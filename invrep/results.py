@@ -176,10 +176,11 @@ class Results:
         return found | dict(self.walk_curves(found))
 
     def mean_curves(self, keys: Container[Key] | None = None) -> list[tuple[int, dict[str, float]]]:
-        """Return the means over some pre-images, or all, of each recorded pass's values."""
+        """Return the means over some pre-images, or all, of each recorded values; without those with a remark."""
         sums: dict[int, dict[str, list[float]]] = {}
-        for _, points in self.walk_curves(keys):
-            for point in points:
+        bare = {key for key, row in self.walk(keys) if row.get("remark")}
+        for key, points in self.walk_curves(keys):
+            for point in points if key not in bare else ():
                 for name, value in point.items():
                     if name != "pass" and not math.isnan(value):
                         total = sums.setdefault(point["pass"], {}).setdefault(name, [0.0, 0])

@@ -172,6 +172,11 @@ def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
             seen = record.close(found.table, results.grid, not whole, found.means)
     summary(job, found, seen)
     _fail(job, done=found.images)
+    if found.count and found.bare == found.count:
+        raise InvrepError(
+            f"No photo has a relative error, since {' or '.join(found.remarked)}; choose another layer, region or "
+            f"channels."
+        )
     return found.columns[metric].mean
 
 

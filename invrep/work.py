@@ -157,9 +157,14 @@ def invert(
             callbacks=[part for part in (record, callback, film) if part is not None],
             checkpoint=checkpoint,
             compute=job.compute,
+            trial=job.trial,
         )
     except UnfitError as error:
-        job.failures |= {p.id: f"{p.name}: {error}" if p.open else str(error) for p in photos.values()}
+        unfit = [rows[k] for k in error.rows] or rows
+        for photo in (photos[place] for place, _ in unfit):
+            job.failures[photo.id] = f"{photo.name}: {error}" if photo.open else str(error)
+        if error.rows:
+            invert(job, [row for row in rows if row not in unfit], found, write, callback, record)
         return
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
@@ -227,14 +232,14 @@ def finished_rows(inversion: Inversion, photos: Tensor | None, rows: Sequence[tu
         rows: the photo's index, its id and the restart of each.
     """
     measures = {name: value.tolist() for name, value in measure(inversion, photos).items()}
-    curve = [(at, {name: value.tolist() for name, value in terms.items()}) for at, terms in inversion.curve]
+    curve = [(at, {name: value.tolist() for name, value in terms.items()}) for at, terms in inversion.points()]
     pixels = inversion.reconstruction().detach().float().cpu()
-    active = inversion.active.tolist()
+    active, remarks = inversion.active.tolist(), inversion.remarks
     found = []
     for k, (_, image, restart) in enumerate(rows):
         row = {"image": image, "restart": restart, "pairwise_error": math.nan, "passes": inversion.passes}
         row |= {name: values[k] for name, values in measures.items()}
-        row["failed"] = not active[k]
+        row |= {"remark": remarks[k], "failed": not active[k]}
         points = [(at, {name: values[k] for name, values in terms.items()}) for at, terms in curve]
         found.append(Finished(row, points, pixels[k].clone()))
     return found

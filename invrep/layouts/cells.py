@@ -59,11 +59,11 @@ class Cell:
             spreads = self.results.spreads() if self.results is not None else {}
             found = [spreads[image][name] for image in self.images if image in spreads]
         elif name == "restart_std":
-            rows = self.rows().items()
+            rows = [item for item in self.rows().items() if not item[1].get("remark")]
             groups = [[row["root_error"] for _, row in some] for _, some in groupby(rows, lambda item: item[0][0])]
             found = [stdev(group) for group in groups if len(group) > 1]
         else:
-            rows = list(self.rows().values())
+            rows = [row for row in self.rows().values() if not row.get("remark")]
             plain = name.removeprefix("root_")
             squared = bool(rows) and name not in rows[0] and plain in rows[0]
             found = [math.sqrt(row[plain]) if squared else row.get(name, math.nan) for row in rows]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from invrep.errors import InvrepError
+from invrep.errors import InvrepError, UnfitError, out_of_memory, words
 from invrep.representations.surrogate import Surrogate
 from invrep.representations.twin import turn_of, twin
 
@@ -83,6 +83,7 @@ class Representation(nn.Module):
         weights: of the parts of the code in an objective; None where they count alike.
         part_names: of the parts of the code; None where there is one, or they have none.
         weights_id: what changes when trained weights do, for the name of the output folder; None without any.
+        weights_file: that the weights were read from; None where they come from no file of the user's.
         mean: buffer (C, 1, 1), (1, 1, 1) or (C, H, W) in [0, 1]: the pixel value that the priors take for zero.
     """
 
@@ -98,6 +99,7 @@ class Representation(nn.Module):
     weights: tuple[float, ...] | None = None
     part_names: tuple[str, ...] | None = None
     weights_id: str | None = None
+    weights_file: str | None = None
     mean: Tensor
     _private = False
 
@@ -147,6 +149,7 @@ class Representation(nn.Module):
 
         Raises:
             InvrepError: the tensor has another number of dimensions or channels, or is not floating point.
+            UnfitError: the pass itself fails.
         """
         if images.ndim != 4 or images.shape[1] not in self.channels:
             wanted = " or ".join(map(str, self.channels))
@@ -160,7 +163,12 @@ class Representation(nn.Module):
             )
         phi = self if self._private else self.private()
         with phi._turn:  # what is shared beside the weights, such as a list that a hook fills, is one pass's at a time
-            return phi.encode(images, surrogate)
+            try:
+                return phi.encode(images, surrogate)
+            except Exception as error:
+                if isinstance(error, InvrepError) or out_of_memory(error):
+                    raise
+                raise UnfitError(self._refusal(images, error)) from error
 
     def private(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """Return Φ for a job's own use: in evaluation mode, frozen, and free to be moved, cast and laid out anew.
@@ -179,3 +187,8 @@ class Representation(nn.Module):
     def _shared(self) -> nn.Module:
         """The module whose passes take turns, by whichever representation and thread they are made."""
         return self
+
+    def _refusal(self, images: Tensor, error: Exception) -> str:
+        """Return what is said of images that Φ cannot take, with the exception's own words."""
+        name = getattr(self, "name", type(self).__name__)
+        return f"{name} cannot take images of shape (batch, {', '.join(map(str, images.shape[1:]))}): {words(error)}"

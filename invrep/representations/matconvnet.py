@@ -68,7 +68,7 @@ def matconvnet_network(
             state, needed = network.module.state_dict(), _needed(network)
             tensors = read_weights(weights, {name: tensor for name, tensor in state.items() if name in needed})
             _fill(network, tensors, source=f"The weights in {path!r}")
-            network.weights_id = file_id(weights)
+            network.weights_id, network.weights_file = file_id(weights), str(weights)
             return network
     layers, size = (published.layers, published.size) if published else ((), None)
     wanted = f"{published.file} of {_PAGE}" if published else f"a .mat file of a simple network, as those of {_PAGE}"
@@ -79,7 +79,7 @@ def matconvnet_network(
     if layer in LISTING:
         return network
     _fill(network, found.tensors, source=f"The weights in {path!r}")
-    network.weights_id, network.classes = file_id(weights), found.classes
+    network.weights_id, network.weights_file, network.classes = file_id(weights), path, found.classes
     scores = _scores(found.layers, found.size)
     if scores is not None and (published is None or scores == published.layers[-2].name):
         network.classifier = functools.partial(matconvnet_network, model, layer=scores, weights=weights, seed=seed)

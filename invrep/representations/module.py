@@ -94,6 +94,7 @@ def module_network(
             needed &= network.published_trace.weights_up_to(network.paths)
         _load(made, weights, needed)
     network.weights_id = _digest(made) if weights is None else file_id(weights)
+    network.weights_file = None if weights is None else str(weights)
     return network
 
 

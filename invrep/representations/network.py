@@ -122,6 +122,12 @@ class Network(Representation):
                     )
         return [tensor for path in self.paths for tensor in outputs[path]]
 
+    def _refusal(self, images: Tensor, error: Exception) -> str:
+        said = super()._refusal(images, error)
+        if isinstance(error, TypeError) and "argument" in str(error):
+            return f"{said}; wrap it in a module whose forward takes the images alone."
+        return f"{said}; where it takes another size or number of channels, give rep.size or rep.channels."
+
     def trace(self, height: int, width: int, *, channels: int | None = None) -> Trace:
         """Return what the whole module does with one image of this size in pixels, without computing it.
 

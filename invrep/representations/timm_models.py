@@ -77,7 +77,7 @@ def timm_network(
         network.weights_id = f"timm-{model}-{(skeleton.pretrained_cfg or {}).get('tag', '')}"
         assign_weights(module, _published(model), source=f"timm's weights of {model}")
     else:
-        network.weights_id = file_id(weights)
+        network.weights_id, network.weights_file = file_id(weights), str(weights)
         tensors = _renamed(read_weights(weights, module.state_dict()), skeleton, needed)
         assign_weights(module, tensors, source=f"The weights in {str(weights)!r}")
     module.eval()

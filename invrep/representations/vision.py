@@ -81,7 +81,7 @@ def torchvision_network(
         network.weights_id = f"{entry}-{entry.url.rpartition('-')[2].partition('.')[0]}"
         assign_weights(module, download_weights(entry), source=f"torchvision's {entry}")
     else:
-        network.weights_id = file_id(weights)
+        network.weights_id, network.weights_file = file_id(weights), str(weights)
         tensors = read_weights(weights, module.state_dict())
         assign_weights(module, tensors, source=f"The weights in {str(weights)!r}")
     module.eval()
