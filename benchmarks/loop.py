@@ -68,7 +68,7 @@ def main() -> None:
     for batch in (1, 8):
         photos = photo.repeat(batch, 1, 1, 1)
         rows = [(k, str(k), 0) for k in range(batch)]
-        fixed = prior.for_shape((3, *photo.shape[1:]), phi)
+        fixed = prior.for_shape((3, *photo.shape[1:]), phi, scale=descent.scale)
         start = torch.stack([descent.draw(photo.shape, 0, str(k), 0, fixed) for k in range(batch)]).float()
         loops, jobs = [], []
         for pair in range(options.pairs + 1):

@@ -68,7 +68,8 @@ class Inverted:
         curve: (pass, {name: (n, R)}) of the error or the activation, the energy and its terms.
         remarks: why an image has no relative error, one text for each of the n; blank for one that has. Its ``error``
             is NaN, and a mean should leave it out (``nanmean``).
-        converged: (n, R) bool; False where the descent diverged and the last finite state is given.
+        converged: (n, R) bool; False where the descent diverged, and its last good state is given, or ended with no
+            lower energy than it began with.
     """
 
     reconstructions: Tensor

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -101,6 +102,25 @@ def check(config: DictConfig) -> None:
             raise InvrepError(f"{key}={value} is not valid: expected text; give it as \"{key}='NAME'\".")
     if config.layer is not None and "layer" not in config.rep:
         raise InvrepError(f"rep={config.name} is one code and has no layers; leave layer={config.layer} out.")
+    _check_rate(config.optim)
+
+
+def _check_rate(optim: DictConfig) -> None:
+    """Refuse a learning rate that was given although the schedule has its own.
+
+    Raises:
+        InvrepError: so it was.
+    """
+    staged = optim.schedule == "auto" or OmegaConf.is_list(optim.schedule)
+    choice = HydraConfig.get().runtime.choices.get("optim") if HydraConfig.initialized() else None
+    if not staged or choice is None or not (FOLDER / "optim" / f"{choice}.yaml").is_file():
+        return
+    usual = preset("optim", choice)
+    if not OmegaConf.is_missing(usual, "lr") and optim.lr != usual.lr:
+        raise InvrepError(
+            f"optim.lr={optim.lr} has no effect: optim.schedule={optim.schedule} has its own rates; give them as "
+            f"'optim.schedule=[[RATE,PASSES],…]', or add optim.schedule=constant and optim.steps."
+        )
 
 
 def check_range(given: Any) -> None:

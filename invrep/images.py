@@ -1,7 +1,7 @@
 """Reading and showing photos, and the one place where pixel conventions meet.
 
 At the edges (files, metrics, Φ's call) an image is RGB or grey floats in [0, 1]. The image tensor that is optimised is
-``(255·rgb − mean) / scale``, where the mean comes from the representation and the scale from the prior's preset.
+``(255·rgb − mean) / scale``, where the mean comes from the representation and the scale from the descent.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import signal
 import time
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from invrep.checkpoint import Checkpoint
 from invrep.compute import Compute, exact
+from invrep.convergence import converged, look_back
 from invrep.errors import InvrepError, UnfitError
 from invrep.images import Pixels
 from invrep.metrics import psnr, ssim
@@ -31,8 +31,13 @@ from invrep.trial import NEARLY_ZERO_CODE, ROUNDING, ZERO_CODE, Trial, empty, fi
 TICK = 0.25  # seconds between two calls of on_tick
 SLOWER = 0.1  # what the steps of an image that diverges are multiplied by
 RETRIES = 3  # before it has failed
+DIVERGED = (
+    "diverged, with smaller steps too: lower the learning rate (optim.lr) or the priors' weights, or use optim=adam"
+)
+NO_LOWER = "ended with no lower energy than it began with: change the learning rate (optim.lr) or optim.steps"
 MOST_RISE = 10.0  # of an energy, over one and its start: no descent comes back from there
-KEPT = ("first", "steps", "passes", "curve", "active", "done", "pace", "latest", "_good", "_started", "_rows")
+KEPT = ("first", "steps", "passes", "curve", "active", "done", "ended", "pace", "latest")
+KEPT += ("_good", "_started", "_rows", "_best", "_checks")
 
 
 class Inversion(pl.LightningModule):
@@ -44,10 +49,10 @@ class Inversion(pl.LightningModule):
 
     An image that diverges (its energy or a pixel is not finite, or the energy has left its start far behind) goes back
     to its last good state, the end of a segment, and on from there with a tenth of the step; after three times it has
-    failed and stays there. Its neighbours do not notice.
+    failed and stays there. So has one that ends no lower than it began. Its neighbours do not notice.
 
     Args:
-        start: (B, C, H, W), where the descent begins, in the units of ``prior.scale``; with offsets larger than the
+        start: (B, C, H, W), where the descent begins, in ``prior.scale`` grey levels; with offsets larger than the
             images by the jitter's margin.
         phi: the representation Φ.
         objective: codes (list of (B, …)) → (B,).
@@ -64,9 +69,11 @@ class Inversion(pl.LightningModule):
         image: the optimised variable, (B, C, H, W), in the recipe's basis.
         passes: forward-backward evaluations so far.
         curve: (pass, {name: (B,)}) at the start, after every segment and at the end; the names are ``energy``,
-            ``data``, those of the prior's terms, and what the objective shows, ``error`` or ``activation``.
+            ``data``, those of the prior's terms, and what the objective shows, ``error`` or ``activation``. An image
+            that has converged keeps the values of its end.
         active: (B,) bool; False for an image that has failed, which keeps its last good state.
         done: (B,) bool; True for an image that has converged (``descent.tolerance``).
+        ended: (B,), the pass after which an image that has converged was left alone; 0 for others.
         pace: (B,), what the steps of each image are multiplied by; below 1 after it has diverged.
         latest: {name: (B,)} of the last pass.
         empty: (B,) bool, on the CPU; True for an image whose objective has nothing to compare with.
@@ -107,11 +114,15 @@ class Inversion(pl.LightningModule):
         self.curve: list[tuple[int, dict[str, Tensor]]] = list(before.curve) if before else []
         self.active = before.active.clone() if before else torch.ones(len(start), dtype=torch.bool)
         self.done = torch.zeros(len(start), dtype=torch.bool)
+        self.ended = torch.zeros(len(start), dtype=torch.long)
         self.pace = torch.ones(len(start))
         self.empty = empty(objective, start).cpu()
         self.on_tick: Callable[[Inversion], None] | None = None
         self.latest: dict[str, Tensor] = {}
         self._rows: Tensor | None = None  # those that still cost time, where they are not all
+        self._settled = descent.settled(phi)
+        self._best: Tensor | None = None  # energy of each image at any check
+        self._checks: list[Tensor] = []  # energies since the recipe has settled
         self._next_tick = 0.0
 
     @property
@@ -194,7 +205,7 @@ class Inversion(pl.LightningModule):
         self._unregistered = (self.phi.private(device, dtype), self.objective.to(device, dtype))
         self._encode = self.compute.encoder(self.phi)
         self.pixels, self.basis = self.pixels.to(device, dtype), self.basis.to(device, dtype)
-        self.active, self.done = self.active.to(device), self.done.to(device)
+        self.active, self.done, self.ended = (part.to(device) for part in (self.active, self.done, self.ended))
         self.pace = self.pace.to(device, dtype)
         self._good = self.image.detach().clone()
         self._started: Tensor | None = None
@@ -221,12 +232,11 @@ class Inversion(pl.LightningModule):
         for name, value in checkpoint["inversion"].items():
             setattr(self, name, here(value))
         if self._rows is not None:
-            self._remaining = _some(self.objective, self._rows)
+            self._remaining = self.objective.of(self._rows)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimiser of the image tensor; its rate is set before every pass."""
-        unit = self.descent.lr_unit(self.prior, self.image.shape)
-        return self.descent.optimiser(self.image, self._rate(0) * unit, self.prior)
+        return self.descent.optimiser(self.image, self._rate(0) * self.descent.lr_unit(self.image.shape))
 
     def train_dataloader(self) -> DataLoader:
         """Return the lengths of the segments: the loop's data are its own passes."""
@@ -267,7 +277,7 @@ class Inversion(pl.LightningModule):
     def training_step(self, passes: int, _: int) -> None:
         """Do a segment of passes."""
         optimiser = self.optimizers(use_pl_optimizer=False)
-        unit = self.descent.lr_unit(self.prior, self.image.shape)
+        unit = self.descent.lr_unit(self.image.shape)
         end = min(self.passes + int(passes), self.steps)
         begin = self.passes
         slowed = bool((self.pace != 1).any())
@@ -295,11 +305,20 @@ class Inversion(pl.LightningModule):
             self.trainer.should_stop = True
 
     def on_train_end(self) -> None:
-        """Evaluate the final images once more for the curve's last point."""
+        """Evaluate the final images once more, for the curve's last point, and give up those that are no lower."""
         self._rows = None
         with torch.no_grad():
             self.latest = self()
         self._record(self.passes)
+        if self.last:
+            self.active &= self.latest["energy"] < self.curve[0][1]["energy"]
+        if bool(self.done.any()):
+            self.curve = [(at, self._held(at, terms)) for at, terms in self.curve]
+
+    def _held(self, at: int, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a point of the curve in which images that had ended by then have the values of their end."""
+        over = self.done & (self.ended <= at)
+        return {name: torch.where(over, self.latest[name], value) for name, value in terms.items()}
 
     def _record(self, passes: int) -> None:
         self.curve.append((passes, self.latest))
@@ -324,23 +343,34 @@ class Inversion(pl.LightningModule):
         if bool(back.any()):
             self.image.copy_(torch.where(back[:, None, None, None], self._good, self.image))
         self._good.copy_(self.image)
-        tolerance = self.descent.tolerance
-        if tolerance is not None and len(self.curve) > 1 and self._prior_factor() == 1:
-            fallen = self.curve[-1][1]["energy"] - energy  # since the segment began
-            self.done |= self.active & ~diverged & (fallen < tolerance * energy.abs()) & (self.passes < self.steps)
-            if bool(self.done.any()) and not bool(self.done.all()):
-                self._rows = (~self.done).nonzero()[:, 0]
-                self._remaining = _some(self.objective, self._rows)
+        if self.descent.tolerance is not None:
+            self._leave_out(torch.where(sound, energy, torch.inf), self.descent.tolerance)
 
+    def _leave_out(self, energy: Tensor, tolerance: float) -> None:
+        """At a segment's end, leave out images that have converged; none has while the descent is still to change.
 
-def _some(objective: Match, rows: Tensor) -> Match:
-    """Return an objective for some of its images: what it holds for each of them, (B, …), is in its buffers."""
-    count = max(len(buffer) for buffer in objective.buffers())
-    some = copy.deepcopy(objective)
-    for name, buffer in objective.named_buffers():
-        if len(buffer) == count:
-            setattr(some, name, buffer[rows])
-    return some
+        Args:
+            energy: (B,), not finite for an image that has just diverged.
+            tolerance: of the descent.
+        """
+        self._best = torch.minimum(self._started if self._best is None else self._best, energy)
+        unsettled = self._settled is None or self.passes - self.first <= self._settled
+        if unsettled or not self.last or self._prior_factor() != 1 or self.passes >= self.steps:
+            return
+        self._checks.append(energy)
+        left = (self.steps - self.passes) / self.segment
+        now = self.active & ~self.done & converged(self._checks, self._best, left=left, tolerance=tolerance)
+        del self._checks[: -look_back(left) - 1]
+        if bool(now.any()):
+            self.done |= now
+            self.ended[now] = self.passes
+            self._rows = (~self.done).nonzero()[:, 0]
+            self._remaining = self.objective.of(self._rows)
+
+    def whys(self) -> list[str | None]:
+        """Return why each image has failed, as the rest of a sentence that begins with its name; None if it has not."""
+        failed, slowed = (~self.active).tolist(), (self.pace < 1).tolist()
+        return [(DIVERGED if slow else NO_LOWER) if wrong else None for wrong, slow in zip(failed, slowed, strict=True)]
 
 
 @exact()
@@ -392,7 +422,7 @@ def solve(
                 continue
             margin = phi.jitter - 1 if stage.jitter else 0
             shape = (photos.shape[1], photos.shape[2] + margin, photos.shape[3] + margin)
-            fixed = prior.for_shape(shape, phi)
+            fixed = prior.for_shape(shape, phi, scale=stage.scale)
             runner = make_trainer(trainer or {}, [*callbacks, *([checkpoint] if checkpoint else [])])
             device = runner.strategy.root_device
             if inversion is None:

@@ -167,8 +167,10 @@ def assemble(config: DictConfig, console: Console, photos: Photos | None = None)
     if (3 if data.color == "rgb" else 1) not in phi.channels:
         wanted = "gray" if phi.channels == (1,) else "rgb"
         raise InvrepError(f"data.color={data.color} does not fit rep={config.name}: expected {wanted}.")
+    descent = build(config.optim)
+    descent.make_basis((3 if data.color == "rgb" else 1, 1, 1))
     results = Results(Path(config.output) / result_name(config, phi.weights_id, ids))
-    parts = (photos, phi, objective, build(config.prior), build(config.optim), results, console, Classifier(phi))
+    parts = (photos, phi, objective, build(config.prior), descent, results, console, Classifier(phi))
     return Job(config, *parts, build(config.compute))
 
 

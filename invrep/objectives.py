@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -37,6 +38,7 @@ class Objective(nn.Module):
         starts_from_photo: whether the descent begins at the photo instead of noise.
         weight: a factor of the energy.
         empty: rows that have nothing to compare with, (B,) bool, such as those of a code that is zero; None: no row.
+        per_image: names of the buffers that hold something for each image, (B, …); see :meth:`hold`.
     """
 
     shows: str
@@ -49,11 +51,23 @@ class Objective(nn.Module):
         self, code: Sequence[Tensor], *, phi: Representation | None = None, shape: tuple[int, int, int] | None = None
     ) -> None:
         super().__init__()
+        self.per_image: tuple[str, ...] = ()
         self.axes = channel_axes(code, phi)
         names = getattr(phi, "part_names", None)
         self.names = list(names) if names and len(names) == len(code) else [f"part{k}" for k in range(len(code))]
         weights = [1.0] * len(code) if phi is None or phi.weights is None else list(phi.weights)
         self.weights = [w / sum(weights) for w in weights]
+
+    def hold(self, name: str, value: Tensor) -> None:
+        """Register a buffer (B, …) that holds something for each image; ``register_buffer`` is for what all share."""
+        self.register_buffer(name, value)
+        self.per_image += (name,)
+
+    def of(self, rows: Tensor) -> Objective:
+        """Return the objective of some of its images alone, by their places (b,); what all share is not copied."""
+        some = copy.copy(self)
+        some._buffers = {n: b[rows] if n in self.per_image else b for n, b in self._buffers.items()}
+        return some
 
     def value(self, code: Sequence[Tensor]) -> Tensor:
         """Return what is shown of each image. Shape: list of (B, …) → (B,)."""
@@ -121,9 +135,9 @@ class Match(Objective):
             mask = mask_of(part, self.axes[k], region, channels, classes_of(phi))
             part = part.detach() if mask is None else part.detach() * mask
             norm = part.flatten(1).square().sum(1)
-            self.register_buffer(f"target{k}", part)
+            self.hold(f"target{k}", part)
             self.register_buffer(f"mask{k}", mask)
-            self.register_buffer(f"norm{k}", torch.where(norm > 0, norm, torch.ones_like(norm)))
+            self.hold(f"norm{k}", torch.where(norm > 0, norm, torch.ones_like(norm)))
 
     @property
     def target(self) -> list[Tensor]:
@@ -253,11 +267,11 @@ class InnerProduct(Objective):
 
     shows = "activation"
 
-    def _direct(self, directions: Sequence[Tensor]) -> None:
-        """Set w, (B or 1, …) for each part."""
+    def _direct(self, directions: Sequence[Tensor], *, shared: bool) -> None:
+        """Set w for each part, (B, …), or (1, …) where all images share it."""
         self.parts = len(directions)
         for k, direction in enumerate(directions):
-            self.register_buffer(f"direction{k}", direction)
+            (self.register_buffer if shared else self.hold)(f"direction{k}", direction)
 
     def value(self, code: Sequence[Tensor]) -> Tensor:
         """Return ⟨Φ, w⟩ of each image, (B,)."""
@@ -305,7 +319,7 @@ class Maximise(InnerProduct):
         super().__init__(code, phi=phi, shape=shape)
         masks = [mask_of(p, axis, region, channels, classes_of(phi)) for p, axis in zip(code, self.axes, strict=True)]
         masks = [part.new_ones((1, *part.shape[1:])) if m is None else m for m, part in zip(masks, code, strict=True)]
-        self._direct([mask / mask.sum() for mask in masks])
+        self._direct([mask / mask.sum() for mask in masks], shared=True)
         if weight != "auto":
             self.weight = number("objective.weight", weight, above=0, word="auto")
             return
@@ -363,4 +377,4 @@ class Caricature(InnerProduct):
             part = part if mask is None else part * mask
             norm = part.flatten(1).square().sum(1).reshape(-1, *[1] * (part.ndim - 1))
             directions.append(part / torch.where(norm > 0, norm, torch.ones_like(norm)))
-        self._direct(directions)
+        self._direct(directions, shared=False)

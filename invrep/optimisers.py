@@ -48,11 +48,11 @@ class ForgettingAdaGrad(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Any, lr: float, *, decay: float = 0.9, momentum: float = 0.9) -> None:
-        super().__init__(params, {"lr": lr, "decay": decay, "momentum": momentum, "unit": 1.0})
+        super().__init__(params, {"lr": lr, "decay": decay, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """Do one pass; ``unit`` of a group is the variable's size in the units in which its gradient is taken."""
+        """Do one pass."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -62,10 +62,10 @@ class ForgettingAdaGrad(torch.optim.Optimizer):
                 state = self.state[parameter]
                 if not state:
                     state["squares"], state["step"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-                gradient = parameter.grad / group["unit"]
+                gradient = parameter.grad
                 state["squares"].mul_(group["decay"]).addcmul_(gradient, gradient)
                 push = gradient / (state["squares"].sqrt() + 1 / group["lr"])
-                state["step"].mul_(group["momentum"]).sub_(push / group["unit"])
+                state["step"].mul_(group["momentum"]).sub_(push)
                 parameter.add_(state["step"])
         return loss
 
@@ -89,8 +89,8 @@ class Descent:
 
     Attributes:
         name: a class of ``torch.optim``, ``HeavyBall`` (CVPR) or ``ForgettingAdaGrad`` (IJCV).
-        lr: learning rate in units of the optimised variable, of the paper's x for ``HeavyBall`` and of the paper's
-            H·W·.05·80²/6 for ``ForgettingAdaGrad``; not used where the schedule is a list.
+        lr: learning rate for the optimised variable, see :attr:`scale`; for ``ForgettingAdaGrad`` in units of the
+            paper's H·W·.05·80²/6. Not used where the schedule is a list.
         steps: passes (forward-backward evaluations); None takes the sum of a schedule's stages.
         schedule: ``constant``, ``linear`` (to 0), ``cosine`` (to 0), a list of stages ``[[lr, passes], …]``, which
             stretches to ``steps``, or ``auto``: the stages that the paper used with this representation.
@@ -104,8 +104,9 @@ class Descent:
         jitter: whether every pass sees the image shifted by up to a quarter of the layer's stride, in an image that is
             that much larger (IJCV).
         polish: how many of the passes, at most half, are a second stage at a tenth of the rate and without jitter.
-        tolerance: an image whose energy has fallen by less than this part over a segment is done and costs no more
-            time; a smaller batch then rounds otherwise, so that its neighbours' last bits depend on it. None: never.
+        tolerance: an image has converged, and costs no more time, once the passes that are left could lower its energy
+            by no more than this part (:mod:`invrep.convergence`). None has before :meth:`settled`. A smaller batch then
+            rounds otherwise, so that its neighbours' last bits depend on it. None: all take every pass.
         continuation: what the priors' weights are multiplied by in the first pass of a descent from noise; it falls to
             1 over the first half of the passes. The energy that is shown and measured has the weights as they are.
         options: further keyword arguments of the optimiser's class.
@@ -139,6 +140,15 @@ class Descent:
         choice("optim.basis", self.basis, ("pixel", "fourier"))
         self.warm_up = number("optim.warm_up", self.warm_up, minimum=0, whole=True)
         self.polish = number("optim.polish", self.polish, minimum=0, whole=True)
+        if self.decorrelate and self.basis == "pixel":
+            raise InvrepError(
+                "optim.decorrelate=true has no effect on the basis pixel: add basis=fourier, or leave it out."
+            )
+        if self.polish and (self.schedule == "auto" or not isinstance(self.schedule, str)):
+            raise InvrepError(
+                f"optim.polish={self.polish} takes a tenth of optim.lr, which a schedule of stages does not use: add "
+                f"optim.polish=0, and a last stage to optim.schedule."
+            )
         if self.tolerance is not None:
             self.tolerance = number("optim.tolerance", self.tolerance, minimum=0, word="null")
         self.continuation = number("optim.continuation", self.continuation, minimum=1)
@@ -165,16 +175,31 @@ class Descent:
         first = replace(self, steps=steps - polish, polish=0)
         return [first, replace(first, steps=polish, lr=self.lr / 10, schedule="constant", jitter=False)]
 
+    def settled(self, phi: Representation) -> int | None:
+        """Return the pass from which all others take the same rate and gradient; None where the last two differ."""
+        steps, rate = self.plan(phi)
+        if self.straight_through:  # a smoothed gradient sharpens until the last pass
+            return None
+        rates = [rate(k) for k in range(steps)]
+        first = next((k for k in range(steps - 1, 0, -1) if rates[k - 1] != rates[-1]), 0)
+        return first if first < steps - 1 else None
+
     def plan(self, phi: Representation) -> tuple[int, Callable[[int], float]]:
         """Return the number of passes and the learning rate as a function of the passes done."""
+        steps, rate = self._plan(phi)
+        warm_up = self.warm_up
+        return steps, (lambda p: rate(p) * min(1.0, (p + 1) / warm_up)) if warm_up else rate
+
+    def _plan(self, phi: Representation) -> tuple[int, Callable[[int], float]]:
+        """Return the same without the warm-up."""
         if isinstance(self.schedule, str) and self.schedule != "auto":
-            steps, schedule, lr, warm_up = self.steps, self.schedule, self.lr, self.warm_up
+            steps, schedule, lr = self.steps, self.schedule, self.lr
             fall = {
                 "constant": lambda p: 1.0,
                 "linear": lambda p: 1 - p / steps,
                 "cosine": lambda p: (1 + math.cos(math.pi * p / steps)) / 2,
             }[schedule]
-            return steps, lambda p: lr * fall(p) * min(1.0, (p + 1) / warm_up if warm_up else 1.0)
+            return steps, lambda p: lr * fall(p)
         stages = phi.schedule if self.schedule == "auto" else self.schedule
         total = sum(passes for _, passes in stages)
         steps = self.steps or total
@@ -186,7 +211,16 @@ class Descent:
         """Return what the priors' weights are multiplied by when this part, in [0, 1), of the passes is done."""
         return 1 + (self.continuation - 1) * max(0.0, 1 - 2 * progress)
 
-    def optimiser(self, image: torch.nn.Parameter, lr: float, prior: FixedPrior) -> torch.optim.Optimizer:
+    @property
+    def scale(self) -> float | str:
+        """Grey levels per unit of the optimised variable; ``sigma`` is the prior's σ.
+
+        A rate and the authors' constants hold in one unit only: in the CVPR paper's, σ, for ``HeavyBall``, in the IJCV
+        paper's, 1, for ``ForgettingAdaGrad``, and in 255 for torch's optimisers. So a descent fits every prior.
+        """
+        return {"HeavyBall": "sigma", "ForgettingAdaGrad": 1.0}.get(self.name, 255.0)
+
+    def optimiser(self, image: torch.nn.Parameter, lr: float) -> torch.optim.Optimizer:
         """Return the optimiser of the image tensor.
 
         Raises:
@@ -199,23 +233,36 @@ class Descent:
             )
         kind = OURS.get(self.name) or getattr(torch.optim, self.name)
         try:
-            optimiser = kind([image], lr=lr, **(self.options or {}))
+            return kind([image], lr=lr, **(self.options or {}))
         except (TypeError, ValueError) as error:
             raise InvrepError(
                 f"optim.options={dict(self.options or {})} does not fit torch.optim.{self.name}: {error}."
             ) from None
 
-        if self.name == "ForgettingAdaGrad":
-            optimiser.param_groups[0]["unit"] = prior.scale  # the paper's gradients are by grey levels
-        return optimiser
-
-    def lr_unit(self, prior: FixedPrior, shape: tuple[int, ...]) -> float:
-        """Return what a rate is multiplied by for images (…, H, W): 1, or the papers' units (paper.md §2)."""
-        if self.name == "HeavyBall":
-            return (prior.sigma / prior.scale) ** 2
+    def lr_unit(self, shape: tuple[int, ...]) -> float:
+        """Return what a rate is multiplied by for images (…, H, W): 1, or the IJCV paper's unit (paper.md §2)."""
         return math.prod(shape[-2:]) * 0.05 * BOUND**2 / 6 if self.name == "ForgettingAdaGrad" else 1.0
 
-    def warning(self, phi: Representation, prior: FixedPrior, shape: tuple[int, int, int]) -> str | None:
+    def warnings(self, phi: Representation, prior: FixedPrior, shape: tuple[int, int, int]) -> list[str]:
+        """Return what of the recipe will go wrong, or has no effect, on images (C, H, W)."""
+        found = [self._loud(phi, prior, shape)]
+        if self.tolerance is not None and self.stages(phi)[-1].settled(phi) is None:
+            why = (
+                "its smoothed gradient sharpens (optim.straight_through)"
+                if self.straight_through
+                else f"the rate falls (optim.schedule={self.schedule})"
+            )
+            found.append(
+                f"optim.tolerance={self.tolerance:g} stops no image early: none has converged while {why}, here until "
+                f"the last pass; to save time lower optim.steps."
+            )
+        if self.jitter and phi.jitter == 1:
+            found.append(
+                "optim.jitter=true shifts by a quarter of the layer's stride, which is less than a pixel here."
+            )
+        return [warning for warning in found if warning is not None]
+
+    def _loud(self, phi: Representation, prior: FixedPrior, shape: tuple[int, int, int]) -> str | None:
         """Return why the heavy ball's start would diverge on images (C, H, W), or None.
 
         The greatest of n Gaussian values of norm ``start``·σ is about start·σ·√(2 ln n / n), and the descent is stable
@@ -239,7 +286,15 @@ class Descent:
         )
 
     def make_basis(self, shape: tuple[int, int, int]) -> PixelBasis | FourierBasis:
-        """Return the basis of images (C, H, W)."""
+        """Return the basis of images (C, H, W).
+
+        Raises:
+            InvrepError: ``decorrelate`` is for colours, and the images are grey.
+        """
+        if self.decorrelate and shape[0] == 1:
+            raise InvrepError(
+                "optim.decorrelate=true has no effect on grey images: leave it out, or add data.color=rgb."
+            )
         return FourierBasis(shape, decorrelate=self.decorrelate) if self.basis == "fourier" else PixelBasis()
 
     def draw(self, shape: tuple[int, int, int], seed: int, image: str, restart: int, prior: FixedPrior) -> Tensor:

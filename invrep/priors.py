@@ -195,7 +195,6 @@ class Prior:
 
     Args:
         sigma: σ in grey levels, the L2 norm of a typical photo less its mean; ``auto`` is 68.92·√(C·H·W).
-        scale: grey levels per unit of the optimised variable; ``sigma`` takes σ itself, as the CVPR recipe does.
         ball: the greatest norm of a pixel's X, to which the image is projected after every pass; None for no bound.
         per_pixel: whether weights are divided by H·W instead of σ².
         terms: name → :class:`TotalVariation`, :class:`AlphaNorm` or any module (B, C, H, W) → (B,) with the
@@ -203,20 +202,18 @@ class Prior:
             leaves a term of a preset out.
 
     Raises:
-        InvrepError: σ, the scale or the ball is not positive, or a term declares no weight or power.
+        InvrepError: σ or the ball is not positive, or a term declares no weight or power.
     """
 
     def __init__(
         self,
         *,
         sigma: float | str = "auto",
-        scale: float | str = 255.0,
         ball: float | None = None,
         per_pixel: bool = False,
         **terms: nn.Module | None,
     ) -> None:
         self.sigma = sigma if sigma == "auto" else number("prior.sigma", sigma, above=0, word="auto")
-        self.scale = scale if scale == "sigma" else number("prior.scale", scale, above=0, word="sigma")
         self.ball = None if ball is None else number("prior.ball", ball, above=0, word="null")
         if not isinstance(per_pixel, bool):
             raise InvrepError(f"prior.per_pixel={per_pixel} is not valid: expected true or false.")
@@ -233,15 +230,22 @@ class Prior:
             for name, term in self.terms.items()
         }
 
-    def for_shape(self, shape: tuple[int, int, int], phi: Representation) -> FixedPrior:
-        """Return this preset with its automatic values filled in for images of shape (C, H, W) and for Φ."""
+    def for_shape(self, shape: tuple[int, int, int], phi: Representation, *, scale: float | str = 255.0) -> FixedPrior:
+        """Fill in the automatic values for images of shape (C, H, W) and for Φ.
+
+        Args:
+            shape: (C, H, W).
+            phi: the representation Φ.
+            scale: grey levels per unit of the optimised variable, see :attr:`~invrep.optimisers.Descent.scale`;
+                ``sigma`` is σ.
+        """
         sigma = PIXEL_RMS * math.sqrt(math.prod(shape)) if self.sigma == "auto" else self.sigma
         factors = {}
         for name, weight in self.weights(phi).items():
             # R is taken of X/σ, whose powers are of a size that float32 holds
             power = self.terms[name].power
             factors[name] = weight * sigma**power / (shape[1] * shape[2] if self.per_pixel else sigma**2)
-        return FixedPrior(sigma, sigma if self.scale == "sigma" else self.scale, self.ball, dict(self.terms), factors)
+        return FixedPrior(sigma, float(sigma if scale == "sigma" else scale), self.ball, dict(self.terms), factors)
 
 
 @dataclass(frozen=True)

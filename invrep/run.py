@@ -273,8 +273,10 @@ def _show_plan(job: Job, planned: Sequence[Batch], todo: Sequence[Batch], ranks:
             console.print("a film is taken during the descent, so that of what is finished none is made")
     for height, width in sizes:
         shape = (job.channels, height, width)
-        if warning := job.descent.warning(job.phi, job.prior.for_shape(shape, job.phi), shape):
-            console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
+        warnings = job.descent.warnings(job.phi, job.prior.for_shape(shape, job.phi), shape)
+        for warning in warnings:
+            console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+        if warnings:
             break
     if todo:
         batch = max(todo, key=lambda batch: len(batch.rows) * math.prod(batch.size))

@@ -187,11 +187,8 @@ def invert(
     kept = []
     for k, (finished, seen) in enumerate(zip(done, classes or [{}] * len(done), strict=True)):
         image, restart = finished.row["image"], finished.row["restart"]
-        if not math.isfinite(finished.row["energy"]) or finished.row.pop("failed"):
-            job.failures[image] = (
-                f"{image} diverged in restart {restart}, with smaller steps too: lower the learning rate, or use "
-                f"optim=adam."
-            )
+        if (why := finished.row.pop("failed")) is not None:
+            job.failures[image] = f"{image} {why} (restart {restart})."
             continue
         finished.row |= {"seconds": seconds, "content": found[rows[k][0]].content, **seen, **boxes}
         kept.append((k, finished))
@@ -224,7 +221,7 @@ def _write(
 
 
 def finished_rows(inversion: Inversion, photos: Tensor | None, rows: Sequence[tuple[int, str, int]]) -> list[Finished]:
-    """Return the rows, curves and pixels of a fitted inversion; ``failed`` in a row says that it diverged.
+    """Return the rows, curves and pixels of a fitted inversion; ``failed`` in a row says why it has none, or is None.
 
     Args:
         inversion: it has run.
@@ -234,12 +231,13 @@ def finished_rows(inversion: Inversion, photos: Tensor | None, rows: Sequence[tu
     measures = {name: value.tolist() for name, value in measure(inversion, photos).items()}
     curve = [(at, {name: value.tolist() for name, value in terms.items()}) for at, terms in inversion.points()]
     pixels = inversion.reconstruction().detach().float().cpu()
-    active, remarks = inversion.active.tolist(), inversion.remarks
+    remarks, whys = inversion.remarks, inversion.whys()
+    passes = torch.where(inversion.done, inversion.ended, inversion.passes).tolist()
     found = []
     for k, (_, image, restart) in enumerate(rows):
-        row = {"image": image, "restart": restart, "pairwise_error": math.nan, "passes": inversion.passes}
+        row = {"image": image, "restart": restart, "pairwise_error": math.nan, "passes": passes[k]}
         row |= {name: values[k] for name, values in measures.items()}
-        row |= {"remark": remarks[k], "failed": not active[k]}
+        row |= {"remark": remarks[k], "failed": whys[k]}
         points = [(at, {name: values[k] for name, values in terms.items()}) for at, terms in curve]
         found.append(Finished(row, points, pixels[k].clone()))
     return found

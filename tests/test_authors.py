@@ -40,7 +40,7 @@ def follow(rep: str, photo: str, optim: Mapping[str, Any]) -> tuple[np.ndarray, 
         code = torch.from_numpy(gold[f"{photo}/{rep}/code"]).permute(2, 0, 1)[None].float()
         theirs = gold[f"{photo}/{rep}/energy"]
     phi = representation(rep, variant="cvpr15")
-    prior = build(preset("prior", "cvpr15")).for_shape(tuple(start.shape[1:]), phi)
+    prior = build(preset("prior", "cvpr15")).for_shape(tuple(start.shape[1:]), phi, scale="sigma")
     descent = build({**preset("optim", "cvpr15"), **optim})
     inversion = Inversion(
         start / prior.scale, phi=phi, objective=Match([code]), prior=prior, descent=descent, segment=1

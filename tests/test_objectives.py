@@ -31,6 +31,13 @@ class ObjectiveTests:
         assert value.shape == (3,)
         assert torch.equal(value[[0, 2]], permuted[[2, 0]]) and value[[0, 2]].isfinite().all()
 
+    def test_of_some_of_its_images(self):
+        target, code = torch.randn(3, 4, 5, 6), torch.randn(3, 4, 5, 6)
+        whole, rows = self.make([target]), torch.tensor([2, 0])
+        some = whole.of(rows)
+        torch.testing.assert_close(some([code[rows]]), whole([code])[rows])
+        assert whole([code]).shape == (3,)  # as it was
+
     def test_gradient(self):
         objective = self.make([torch.randn(2, 3, 4, dtype=torch.float64)])
         x = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)

@@ -10,7 +10,6 @@ from invrep.priors import Prior
 from invrep.representations.base import Representation
 
 PHI = Representation()
-FIXED = Prior().for_shape((1, 2, 2), PHI)
 
 
 def test_heavy_ball_is_the_authors_with_momentum_reset():
@@ -50,7 +49,7 @@ def test_named_schedules(schedule, middle):
 
 
 def test_noise_depends_on_seed_id_and_restart_only():
-    prior = Prior(sigma=100.0, scale=10.0).for_shape((3, 8, 9), PHI)
+    prior = Prior(sigma=100.0).for_shape((3, 8, 9), PHI, scale=10)
     descent = Descent(start=0.5)
     noise = descent.draw((3, 8, 9), 1, "a.jpg", 2, prior)
     assert torch.equal(noise, descent.draw((3, 8, 9), 1, "a.jpg", 2, prior))
@@ -62,24 +61,25 @@ def test_noise_depends_on_seed_id_and_restart_only():
         )
 
 
-def test_learning_rate_of_the_heavy_ball_is_for_the_papers_variable():
-    fixed = Prior(sigma=1000.0, scale=10.0).for_shape((1, 8, 8), PHI)
-    assert Descent(name="HeavyBall", schedule="auto").lr_unit(fixed, (1, 1, 8, 9)) == pytest.approx(1e4)
-    assert Descent(name="Adam").lr_unit(fixed, (1, 1, 8, 9)) == 1.0
+def test_a_rate_is_for_the_papers_variable_or_for_255_grey_levels_whatever_the_prior():
+    assert Descent(name="HeavyBall", schedule="auto").scale == "sigma"
+    assert Descent(name="ForgettingAdaGrad").scale == 1 and Descent(name="Adam").scale == 255
+    assert Descent(name="ForgettingAdaGrad").lr_unit((1, 1, 8, 9)) == pytest.approx(72 * 0.05 * 80**2 / 6)
+    assert Descent(name="Adam").lr_unit((1, 1, 8, 9)) == 1.0
 
 
 @pytest.mark.parametrize("name", [n for n in names() if n != "LBFGS"])
 def test_every_optimiser_descends_and_keeps_images_apart(name):
     if name == "Adafactor":
         with pytest.raises(InvrepError, match=r"batch_size=1"):
-            Descent(name=name).optimiser(torch.nn.Parameter(torch.zeros(2, 1, 2, 2)), 0.1, FIXED)
+            Descent(name=name).optimiser(torch.nn.Parameter(torch.zeros(2, 1, 2, 2)), 0.1)
         return
     starts = torch.tensor([[4.0, -3.0], [0.5, float("nan")]])[:, None, :, None]
     lr = {"Adadelta": 1.0, "SGD": 0.1, "HeavyBall": 0.05, "ASGD": 0.1}.get(name, 0.05)
     found = []
     for rows in ([0, 1], [0, 0]):
         x = torch.nn.Parameter(starts[rows].clone())
-        optimiser = Descent(name=name).optimiser(x, lr, FIXED)
+        optimiser = Descent(name=name).optimiser(x, lr)
         for _ in range(30):
             optimiser.zero_grad()
             x.square().sum().backward()
@@ -87,6 +87,11 @@ def test_every_optimiser_descends_and_keeps_images_apart(name):
         found.append(x.detach()[0])
     assert found[0].square().sum() < 25
     assert torch.equal(found[0], found[1])
+
+
+def test_every_schedule_warms_up():
+    steps, rate = Descent(schedule=[[0.1, 10], [0.01, 10]], steps=None, warm_up=5).plan(PHI)
+    assert steps == 20 and [rate(p) for p in (0, 3, 4, 10)] == pytest.approx([0.02, 0.08, 0.1, 0.01])
 
 
 @pytest.mark.parametrize(
@@ -103,16 +108,19 @@ def test_every_optimiser_descends_and_keeps_images_apart(name):
         {"straight_through": 1},
         {"continuation": 0.5},
         {"start": math.inf},
+        {"decorrelate": True},  # of the basis pixel
+        {"schedule": [[0.1, 10]], "polish": 5},
+        {"schedule": "auto", "polish": 5},
     ],
 )
 def test_wrong_values_are_refused(options):
-    with pytest.raises(InvrepError, match=r"expected|missing|needs"):
+    with pytest.raises(InvrepError, match=r"expected|missing|needs|no effect|does not use"):
         Descent(**options)
 
 
 def test_wrong_options_of_the_class_are_refused():
     with pytest.raises(InvrepError, match=r"momentum"):
-        Descent(options={"momentum": 0.9}).optimiser(torch.nn.Parameter(torch.zeros(1, 1, 2, 2)), 0.1, FIXED)
+        Descent(options={"momentum": 0.9}).optimiser(torch.nn.Parameter(torch.zeros(1, 1, 2, 2)), 0.1)
 
 
 def test_a_start_that_would_diverge_is_foreseen():
@@ -123,7 +131,44 @@ def test_a_start_that_would_diverge_is_foreseen():
         ((1, 171, 256), "natural", False),
     ):
         prior = build(preset("prior", sigma)).for_shape(shape, PHI)
-        found = authors.warning(PHI, prior, shape)
-        assert (found is not None) == wrong, shape
-        assert found is None or "σ = 27098 is too loud for 256×171 px" in found
-    assert build(preset("optim", "adam")).warning(PHI, prior, shape) is None
+        found = authors.warnings(PHI, prior, shape)
+        assert len(found) == wrong, shape
+        assert not wrong or "σ = 27098 is too loud for 256×171 px" in found[0]
+    assert build(preset("optim", "adam")).warnings(PHI, prior, shape) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["basis=pixel", "optim.decorrelate=true"], "add basis=fourier"),
+        (["optim.decorrelate=true"], "no effect on grey images"),
+        (["optim=cvpr15", "optim.lr=.01"], "optim.lr=0.01 has no effect"),
+        (["optim.schedule=[[.03,2],[.003,2]]", "optim.lr=.01"], "optim.lr=0.01 has no effect"),
+        (["optim=ijcv16", "optim.schedule=[[1,2],[.1,2]]"], "add optim.polish=0"),
+    ],
+)
+def test_what_has_no_effect_is_refused(job, overrides, said):
+    outcome = job(*overrides, "dry_run=true")
+    assert outcome.status == 1 and said in outcome.err and "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["optim.tolerance=1e-3"], "optim.tolerance=0.001 stops no image early"),
+        (["rep=dsift", "optim=ijcv16"], "less than a pixel"),
+        (["optim.schedule=[[.03,2],[.003,2]]"], None),  # with the preset's own rate
+        (["optim=cvpr15", "optim.tolerance=1e-3", "prior.sigma=auto", "optim.steps=80"], None),
+    ],
+)
+def test_what_will_do_nothing_is_said(job, overrides, said):
+    outcome = job(*overrides, "dry_run=true")
+    assert outcome.status == 0, outcome.err
+    assert ("warning" not in outcome.out) if said is None else (said in " ".join(outcome.out.split()))
+
+
+@pytest.mark.parametrize("rate", ["1e6", "1e30"])
+def test_a_photo_whose_every_pass_diverges_is_reported(job, photos, rate):
+    outcome = job(f"data.path={photos}", "data.limit=1", f"optim.lr={rate}", "optim.steps=6")
+    assert outcome.status == 1 and "a.png diverged" in outcome.err and "optim.lr" in outcome.err
+    assert not (outcome.folder / "grid.png").exists()

@@ -105,7 +105,7 @@ def test_published_constants():
     prior = build(preset("prior", "cvpr15"))
     phi = Representation()
     phi.receptive_field = 11
-    fixed = prior.for_shape((3, 227, 227), phi)
+    fixed = prior.for_shape((3, 227, 227), phi, scale="sigma")
     assert fixed.scale == fixed.sigma == 27098.11571533
     x = torch.full((1, 3, 227, 227), 1e-3, dtype=torch.float64)
     x[0, 0, 0, 0] += 1e-3
@@ -115,9 +115,8 @@ def test_published_constants():
 
 
 def test_weight_for_beta_one_is_figure_two():
-    fixed = Prior(sigma=27098.11571533, scale="sigma", tv=TotalVariation(beta=1, weight=50)).for_shape(
-        (3, 8, 8), Representation()
-    )
+    prior = Prior(sigma=27098.11571533, tv=TotalVariation(beta=1, weight=50))
+    fixed = prior.for_shape((3, 8, 8), Representation(), scale="sigma")
     x = torch.zeros(1, 1, 3, 3)
     x[0, 0, :, 1:] = 1.0
     assert float(fixed(x)["tv"]) == pytest.approx(3 * 1.845e-3, rel=1e-3)
@@ -128,7 +127,7 @@ def test_the_scale_of_the_variable_leaves_the_energy_alone():
     phi = Representation()
     energies = []
     for scale in (1.0, 255.0, "sigma"):
-        prior = build({**preset("prior", "natural"), "scale": scale}).for_shape((3, 10, 12), phi)
+        prior = build(preset("prior", "natural")).for_shape((3, 10, 12), phi, scale=scale)
         energies.append(prior(255 * (image - phi.mean) / prior.scale))
     for other in energies[1:]:
         torch.testing.assert_close(other, energies[0])
@@ -158,7 +157,6 @@ def test_prior_none_has_no_terms():
         lambda: AlphaNorm(alpha="six"),
         lambda: AlphaNorm(weight=float("nan")),
         lambda: Prior(sigma=0),
-        lambda: Prior(scale="sigmas"),
         lambda: Prior(tv=torch.nn.Identity()),
     ],
 )
@@ -193,7 +191,7 @@ class TestChromaVariation(PriorTests):
 
 
 def test_ijcv_weights_are_per_pixel():
-    prior = build(preset("prior", "ijcv16")).for_shape((3, 10, 20), Representation())
+    prior = build(preset("prior", "ijcv16")).for_shape((3, 10, 20), Representation(), scale=1)
     x = 50 * torch.randn(2, 3, 10, 20, dtype=torch.float64)  # grey levels less the mean
     terms = prior(x)
     torch.testing.assert_close(terms["alpha"], (x.norm(dim=1) / 80).pow(6).mean((1, 2)))
@@ -209,5 +207,5 @@ def test_ijcv_weights_are_per_pixel():
 def test_the_ball_is_in_grey_levels_whatever_the_scale():
     x = torch.full((1, 3, 2, 2), 200.0)
     for scale in (1.0, 255.0):
-        fixed = Prior(ball=160, scale=scale).for_shape((3, 2, 2), Representation())
+        fixed = Prior(ball=160).for_shape((3, 2, 2), Representation(), scale=scale)
         torch.testing.assert_close(fixed.project(x / scale) * scale, x * 160 / (200 * 3**0.5))
