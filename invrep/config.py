@@ -15,7 +15,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from invrep.errors import InvrepError, choice, nearest, number, words
 
@@ -154,6 +154,13 @@ def name_of(config: DictConfig) -> str:
     return network.rpartition("." if config.name == "module" else "/")[2]
 
 
+def layer_name(layer: Any) -> str | None:
+    """Return what a layer is called, or several, ``relu2 + relu3``; None for none."""
+    if isinstance(layer, Mapping | list | ListConfig):
+        return " + ".join(map(str, layer))
+    return None if layer is None else str(layer)
+
+
 def result_name(config: DictConfig, weights: str | None, codes: Sequence[str] = ()) -> str:
     """Return the name of the job's folder, ``<rep>-<layer>-<hash>``.
 
@@ -190,5 +197,5 @@ def result_name(config: DictConfig, weights: str | None, codes: Sequence[str] = 
     if codes:
         content["objective"]["path"] = list(codes)
     digest = hashlib.sha256(json.dumps(plain(content), sort_keys=True).encode(errors="surrogateescape")).hexdigest()[:8]
-    parts = [config.name, *([str(config.layer)] if config.layer is not None else []), digest]
-    return "-".join(re.sub(r"[^\w.+]+", "_", part)[:60] for part in parts)
+    parts = [config.name, layer_name(config.layer), digest]
+    return "-".join(re.sub(r"[^\w.+]+", "_", part.replace(" + ", "+"))[:60] for part in parts if part)

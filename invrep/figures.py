@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from invrep.images import shown
-from invrep.parts import Box
+from invrep.parts import Box, inside
 
 MOST_ROWS, MOST_COLUMNS = 16, 8
 DPI = 300
@@ -64,7 +64,7 @@ def grid(rows: Sequence[GridRow], *, title: str, display: str, path: Path) -> No
             bounds = (left / total[0], 1 - (top + height) / total[1], width / total[0], height / total[1])
             axes = figure.add_axes(bounds)
             axes.imshow(picture.permute(1, 2, 0).expand(-1, -1, 3).numpy(), interpolation="none", aspect="auto")
-            for top_, left_, bottom, right in row.boxes:
+            for top_, left_, bottom, right in (inside(box, *picture.shape[1:]) for box in row.boxes):
                 corner = (left_ - 0.5, top_ - 0.5)
                 axes.add_patch(Rectangle(corner, right - left_, bottom - top_, fill=False, color="red", linewidth=1))
             axes.set_xlim(-0.5, picture.shape[2] - 0.5)

@@ -16,6 +16,7 @@ import torch
 
 from invrep import metrics
 from invrep.callbacks import worded
+from invrep.config import layer_name
 from invrep.data import Key, Keys
 from invrep.figures import MOST_COLUMNS, MOST_ROWS, GridRow, grid
 from invrep.job import Job, Read
@@ -259,7 +260,7 @@ def _draw(job: Job, places: Sequence[int]) -> None:
         captions = [rows[key].get("remark") or f"{shows} {_short(shows, rows[key][shows])}" for key in some]
         shown = read.pixels if photo.open else None
         drawn.append(GridRow(shown, [pixels[key] for key in some], captions, boxes_in(rows[some[0]])))
-    title = f"{job.config.name} {job.config.layer}" if job.config.layer is not None else job.config.name
+    title = " ".join(filter(None, (job.config.name, layer_name(job.config.layer))))
     if not job.kind.needs_photo and shows == "activation":
         title += f" {job.config.objective.channels}"
     job.results.save_picture(

@@ -118,6 +118,12 @@ def boxes_in(row: Mapping[str, Any]) -> list[Box]:
     return [tuple(map(int, box.split())) for box in (row.get("boxes") or "").split(";") if box]
 
 
+def inside(box: Box, height: int, width: int) -> Box:
+    """Return what of a box lies in an image."""
+    top, left, bottom, right = box
+    return max(top, 0), max(left, 0), min(bottom, height), min(right, width)
+
+
 def _channels(channels: str | int, count: int, classes: Sequence[str] | None, key: str) -> slice:
     """Return which channels a setting means, of so many."""
     if channels in ("group1", "group2"):

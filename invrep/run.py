@@ -26,7 +26,7 @@ from rich.markup import escape
 
 from invrep.callbacks import Bar, Record, Ticks
 from invrep.compute import exact
-from invrep.config import build, check, name_of
+from invrep.config import build, check, layer_name, name_of
 from invrep.data import Batch, Keys, ahead, batches
 from invrep.errors import InvrepError, choice, printable
 from invrep.film import film_format
@@ -257,7 +257,7 @@ def _show_plan(job: Job, planned: Sequence[Batch], todo: Sequence[Batch], ranks:
     rows = sum(len(batch.rows) for batch in todo)
     sizes = sorted({batch.size for batch in planned})
     size = " ".join(f"{w}×{h}" for h, w in sizes[:3]) + (f" and {len(sizes) - 3} more sizes" if len(sizes) > 3 else "")
-    what = escape(f"{config.name} {config.layer}" if config.layer is not None else config.name)
+    what = escape(" ".join(filter(None, (config.name, layer_name(config.layer)))))
     folder = escape(str(job.results.folder))
     console.print(
         f"[bold]{what}[/]: {_count(images, 'image')} × {_count(config.restarts, 'restart')}, {size} px, "
@@ -349,8 +349,6 @@ def _used(job: Job, photo: Photo) -> dict[str, Any]:
     """Return, by short names, what tells jobs apart: presets by name, the layer, and each λ and C as a number."""
     config, phi = job.config, job.phi
     choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
-    several = OmegaConf.is_config(config.layer)
-    layer = " + ".join(map(str, config.layer)) if several else config.layer
     weight, seen = config.objective.get("weight"), Geometry((math.inf, math.inf), None)
     with suppress(InvrepError):  # other photos may well fit
         if weight == "auto":
@@ -361,7 +359,7 @@ def _used(job: Job, photo: Photo) -> dict[str, Any]:
     local = seen.stride is not None and math.inf not in seen.field
     return {
         "rep": config.name,
-        "layer": layer,
+        "layer": layer_name(config.layer),
         **{group: choices.get(group) for group in ("objective", "prior", "optim")},
         "objective_weight": weight,
         **{f"{name}_weight": value for name, value in job.prior.weights(phi).items()},

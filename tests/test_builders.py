@@ -250,6 +250,8 @@ def test_several_layers_with_weights_regions_and_channels(job, layer: str) -> No
     each = {name: float(value) for name, value in row.items() if name.startswith("error/")}
     assert list(each) == ([] if layer == "features.4" else ["error/relu1", "error/relu2"])
     assert ("of each layer: relu1 " in outcome.out) == bool(each)
+    named = "features.4" if layer == "features.4" else "relu1 + relu2"
+    assert f"alexnet {named}: " in outcome.out and outcome.folder.name.startswith(f"alexnet-{named.replace(' ', '')}-")
 
 
 def test_weights_of_layers_reach_the_objective() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from invrep.config import layer_name
 from invrep.data import Key
 from invrep.errors import InvrepError, nearest
 from invrep.files import atomic
@@ -109,7 +110,11 @@ def label_of(values: Mapping[str, Any], keys: Sequence[str]) -> Label:
     for key in keys:
         if key not in values:
             raise InvrepError(f"A layout arranges by {key!r}, which is no key of the config; {nearest(key, values)}.")
-    return tuple(str(v) if isinstance(v := values[key], list | dict) else v for key in keys)
+    found = [(key, values[key]) for key in keys]
+    return tuple(
+        value if not isinstance(value, list | dict) else layer_name(value) if key == "layer" else str(value)
+        for key, value in found
+    )
 
 
 def named(keys: Sequence[str], label: Label, labels: Labels) -> str:

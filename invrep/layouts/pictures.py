@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from invrep.layouts.cells import DPI, Cell, Keys, Label, Labels, figure_files, label_of, listed, named, save, status_of
-from invrep.parts import Box, boxes_in
+from invrep.parts import Box, boxes_in, inside
 
 
 @dataclass
@@ -148,7 +148,7 @@ def _draw(lines: Sequence[Sequence[_Tile | None]], sides: Sequence[str]) -> Figu
                 axes.text(0.5, 0.5, tile.below or "missing", color="0.3", **small, va="center")
                 continue
             axes.imshow(picture.convert("RGB"), interpolation="none", aspect="auto")
-            for box_top, box_left, bottom, right in tile.boxes:
+            for box_top, box_left, bottom, right in (inside(b, picture.height, picture.width) for b in tile.boxes):
                 corner = (box_left - 0.5, box_top - 0.5)
                 frame = Rectangle(corner, right - box_left, bottom - box_top, fill=False, color="red", linewidth=0.8)
                 axes.add_patch(frame)
