@@ -26,7 +26,7 @@ from invrep.priors import FixedPrior, Prior
 from invrep.representations.base import Representation
 from invrep.representations.surrogate import Surrogate, backward
 from invrep.trainer import make_trainer, quiet
-from invrep.trial import NEARLY_ZERO_CODE, ROUNDING, ZERO_CODE, Trial, empty, finite
+from invrep.trial import NEARLY_ZERO_CODE, ROUNDING, ZERO_CODE, Trial, empty, finite, ready
 
 TICK = 0.25  # seconds between two calls of on_tick
 SLOWER = 0.1  # what the steps of an image that diverges are multiplied by
@@ -415,6 +415,7 @@ def solve(
     stages = descent.stages(phi)
     inversion: Inversion | None = None
     reached = checkpoint.reached() if checkpoint else 0
+    ready(phi)
     phi = phi.private()
     try:
         for number, stage in enumerate(stages):

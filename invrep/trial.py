@@ -19,6 +19,7 @@ from invrep.errors import InvrepError, UnfitError, out_of_memory, words
 from invrep.objectives import Objective
 from invrep.representations.base import Representation
 from invrep.representations.surrogate import Surrogate, backward
+from invrep.representations.wrapped import without_values
 
 ALIKE = 1e-3  # part of a code's norm by which rounding may change it between two passes
 ROUNDING = torch.finfo(torch.float32).eps
@@ -92,6 +93,12 @@ class Trial:
 def named(phi: Representation) -> str:
     """Return what messages call a representation."""
     return getattr(phi, "name", type(phi).__name__)
+
+
+def ready(phi: Representation) -> None:
+    """Raise InvrepError if a weight of Φ has no shape or no values yet."""
+    if lack := without_values(phi):
+        raise InvrepError(f"{named(phi)} cannot be run: its weight {lack.removeprefix('module.')}.")
 
 
 def finite(phi: Representation, code: Sequence[Tensor]) -> None:

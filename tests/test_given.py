@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -15,6 +17,7 @@ from invrep.errors import InvrepError
 from invrep.given import as_images, as_representation
 from invrep.images import bundled, read
 from invrep.objectives import Maximise
+from invrep.representations.network import Network
 
 
 def photo() -> Tensor:
@@ -169,3 +172,113 @@ class TestFunctions:
     def test_anything_else_is_refused(self, given, says):
         with pytest.raises(InvrepError, match=says):
             invrep.invert(PHOTO, given)
+
+
+@dataclass
+class Output:
+    """Of the kind that Hugging Face's models return."""
+
+    hidden: Tensor
+    loss: float | None = None
+
+
+class ModelOutput(OrderedDict):
+    """A dictionary of a class of its own."""
+
+
+Pair = namedtuple("Pair", "first second")
+
+
+class Returning(nn.Module):
+    """A convolution, whose output is packed."""
+
+    def __init__(self, pack) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.pack = nn.Conv2d(3, 4, 3), pack
+
+    def forward(self, images: Tensor) -> object:
+        return self.pack(self.conv(images))
+
+
+class TestOutputs:
+    @pytest.mark.parametrize(
+        ("pack", "count"),
+        [
+            (Output, 1),
+            (lambda y: [Output(y), {"a": (y, None)}], 2),
+            (lambda y: ModelOutput(hidden=y, none=None), 1),
+            (lambda y: Pair(y, [y]), 2),
+            (lambda y: y.double(), 1),
+        ],
+    )
+    def test_every_tensor_of_an_output_is_a_part_of_the_code(self, pack, count):
+        module = Returning(pack)
+        plain = Returning(lambda y: y)(PHOTO[None])
+        parts = Network(module)(PHOTO[None])
+        assert len(parts) == count and all(torch.equal(part, plain.to(part)) for part in parts)
+
+    @pytest.mark.parametrize("conjugate", [False, True])
+    def test_complex_numbers_are_pairs_of_real_ones(self, conjugate):
+        phi = Network(Returning(lambda y: torch.fft.rfft2(y).conj() if conjugate else torch.fft.rfft2(y)))
+        wanted = torch.fft.rfft2(Returning(lambda y: y)(PHOTO[None]))
+        (code,) = phi(PHOTO[None])
+        torch.testing.assert_close(torch.view_as_complex(code), wanted.conj().resolve_conj() if conjugate else wanted)
+        assert invrep.invert(PHOTO, phi, steps=2).metrics["error"].isfinite().all()
+
+    def test_one_number_for_each_image(self):
+        found = invrep.invert([PHOTO, PHOTO.flip(2)], Returning(lambda y: y.square().mean((1, 2, 3))), steps=2)
+        assert found.codes[0].shape == (2, 1, 1) and found.metrics["error"].isfinite().all()
+
+    @pytest.mark.parametrize(
+        ("pack", "says"),
+        [
+            (lambda y: y.argmax(1), "returned a tensor of int64"),
+            (lambda y: y > 0, "returned a tensor of bool"),
+            (lambda y: y.detach().numpy(), "an object of class ndarray"),
+            (lambda y: {"a": None, "b": "text"}, "returned None and an object of class str"),
+            (lambda y: [], "returned an empty list"),
+            (lambda y: y.to_sparse(), "layout sparse_coo"),
+            (lambda y: y.mean(), "one part for each image"),
+        ],
+    )
+    def test_what_is_no_code_is_named(self, pack, says):
+        with pytest.raises(InvrepError, match=says):
+            invrep.invert(PHOTO, Returning(pack), steps=2)
+
+
+class TestModules:
+    @pytest.mark.parametrize("make", [torch.jit.script, partial(torch.jit.trace, example_inputs=PHOTO[None])])
+    def test_torchscripts_output_and_not_its_layers(self, make):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid(), nn.Dropout()).eval()
+        found, wanted = (invrep.invert(PHOTO, phi, steps=2) for phi in (make(module), module))
+        torch.testing.assert_close(found.metrics["error"], wanted.metrics["error"])
+        with pytest.raises(InvrepError, match=r"'0' of Sequential was not reached, since TorchScript calls no hooks"):
+            invrep.invert(PHOTO, Network(make(module), "0"), steps=2)
+
+    def test_layers_by_their_plain_names_within_wrappers(self):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
+        (wanted,) = Network(module, "1")(PHOTO[None])
+        outer = nn.Sequential(torch.compile(module, backend="eager"))
+        outer(PHOTO[None])
+        for wrapped, names in (
+            (nn.DataParallel(module), ("1", "module.1")),
+            (outer[0], ("1", "_orig_mod.1")),
+            (outer, ("0.1", "0._orig_mod.1")),
+        ):
+            for name in names:
+                assert torch.equal(Network(wrapped, name)(PHOTO[None])[0], wanted), name
+
+    def test_weights_without_values(self):
+        lazy = nn.Sequential(nn.LazyConv2d(4, 3))
+        with torch.device("meta"):
+            meta = nn.Sequential(nn.Conv2d(3, 4, 3))
+        for module, says in ((lazy, "has no shape yet"), (meta, "on the meta device")):
+            for layer in (None, "0"):
+                with pytest.raises(InvrepError, match=says):
+                    invrep.invert(PHOTO, Network(module, layer), steps=2)
+        with pytest.raises(InvrepError, match="Linear cannot be run: its weight weight is on the meta device"):
+            args = {"in_features": 2, "out_features": 2, "device": "meta"}
+            invrep.representation("module", target="torch.nn.Linear", args=args)

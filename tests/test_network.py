@@ -301,7 +301,7 @@ class Tokens(nn.Module):
 
 
 def test_a_layer_without_floats_is_refused() -> None:
-    with pytest.raises(InvrepError, match=r"'0' of Sequential returned no floating-point tensor"):
+    with pytest.raises(InvrepError, match=r"'0' of Sequential returned a tensor of int64"):
         Network(nn.Sequential(Tokens()), "0")(photos(8))
 
 

@@ -17,6 +17,7 @@ from invrep.representations.base import InputSize, Representation
 from invrep.representations.checkpoints import lacking
 from invrep.representations.network import LISTING, LayerNames, Network
 from invrep.representations.weights import file_id, read_weights
+from invrep.representations.wrapped import without_values
 
 
 def module_network(
@@ -93,6 +94,8 @@ def module_network(
         with suppress(Exception):  # a module that the meta device cannot run needs all
             needed &= network.published_trace.weights_up_to(network.paths)
         _load(made, weights, needed)
+    if layer not in LISTING and (lack := without_values(made)):
+        raise InvrepError(f"The module of rep.target={target} cannot be run: its weight {lack}.")
     network.weights_id = _digest(made) if weights is None else file_id(weights)
     network.weights_file = None if weights is None else str(weights)
     return network

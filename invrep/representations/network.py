@@ -15,6 +15,7 @@ from invrep.representations.base import Geometry, InputSize, Representation
 from invrep.representations.surrogate import Surrogate, smoothed
 from invrep.representations.trace import LayerTrace, Trace, dry_run, meta_copy
 from invrep.representations.watch import prefix_tokens, tensors_of, watching
+from invrep.representations.wrapped import Scripted, described, plain_names
 
 LISTING = ("list", "?")  # instead of a layer: show which there are
 KEPT_TRACES = 4  # photos of a thousand sizes need no thousand of them
@@ -77,8 +78,8 @@ class Network(Representation):
         self._centred = mean is not None
         self.channels = tuple(channels)
         self.input_size = input_size
-        self.name = name or type(module).__name__
-        self.module = module
+        self.name = name or getattr(module, "original_name", None) or type(module).__name__  # TorchScript's
+        self.module = module = Scripted(module) if isinstance(module, torch.jit.ScriptModule) else module
         self.aliases = dict(aliases or {})
         self.numbers = tuple(numbers)
         self._skeleton = _Skeleton(skeleton)
@@ -107,20 +108,27 @@ class Network(Representation):
         images = ((images - mean) if self._centred else images) / std
         calls = {"": 1} if self.paths == [""] else self._expected_calls(images)
         with smoothed(surrogate, images):
-            outputs = self._run_to(images, calls)
+            outputs, others = self._run_to(images, calls)
         for path in self.paths:
             if not outputs.get(path):
-                raise InvrepError(
-                    f"The layer {self._label(path)} of {self.name} "
-                    + ("returned no floating-point tensor." if path in outputs else "was not reached.")
-                )
+                raise InvrepError(f"The layer {self._label(path)} of {self.name} {others.get(path) or self._passed_by}")
             for tensor in outputs[path]:
                 if not tensor.ndim or len(tensor) != len(images):
                     raise InvrepError(
                         f"The layer {self._label(path)} of {self.name} does not return one part for each image: its "
                         f"shape is {tuple(tensor.shape)} for {len(images)} image{'s'[: len(images) != 1]}."
                     )
-        return [tensor for path in self.paths for tensor in outputs[path]]
+        codes = [tensor for path in self.paths for tensor in outputs[path]]
+        return [code[:, None] if code.ndim == 1 else code for code in codes]  # one number is a code of one channel
+
+    @property
+    def _passed_by(self) -> str:
+        if any(isinstance(child, torch.jit.ScriptModule) for child in self.module.modules()):
+            return (
+                "was not reached, since TorchScript calls no hooks; leave layer out, or give the module that the "
+                "TorchScript was made from."
+            )
+        return "was not reached."
 
     def _refusal(self, images: Tensor, error: Exception) -> str:
         said = super()._refusal(images, error)
@@ -205,6 +213,8 @@ class Network(Representation):
             return name
         if name == "output":
             return ""
+        if name in (plain := plain_names(self.module)):
+            return plain[name]
         try:
             trace = self.published_trace
         except Exception:  # what is no module is found by the first pass
@@ -218,10 +228,16 @@ class Network(Representation):
         options = filter(None, dict.fromkeys([*self.aliases, *modules, *trace.layers]))
         return LayerError(f"{self.name} has no layer {name!r}; {nearest(name, options)}.")
 
-    def _run_to(self, images: Tensor, calls: Mapping[str, int]) -> dict[str, list[Tensor]]:
-        """Return each layer's value of its last call, having run the module no further than that."""
+    def _run_to(self, images: Tensor, calls: Mapping[str, int]) -> tuple[dict[str, list[Tensor]], dict[str, str]]:
+        """Return each layer's value of its last call, and in words those that are no tensors; nothing past them runs.
+
+        Args:
+            images: as the module takes them.
+            calls: how many times a pass calls each layer.
+        """
         left = dict(calls)
         outputs: dict[str, list[Tensor]] = {}
+        others: dict[str, str] = {}
         stop = _Stop()
 
         def keep(path: str, output: Any) -> None:
@@ -229,6 +245,8 @@ class Network(Representation):
             if left[path] > 0:
                 return
             outputs[path] = tensors_of(output)
+            if not outputs[path]:
+                others[path] = described(output)
             if all(count <= 0 for count in left.values()):
                 raise stop
             # What runs on may write into it (an in-place ReLU or sum); the last one of all needs no copy.
@@ -240,7 +258,7 @@ class Network(Representation):
             except _Stop as caught:
                 if caught is not stop:
                     raise
-        return outputs
+        return outputs, others
 
     def _label(self, path: str) -> str:
         """Return how messages name a layer: ``'relu5_3' (features.29)``."""

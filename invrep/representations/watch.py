@@ -19,10 +19,12 @@ from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+
+from invrep.representations.wrapped import leaves
 
 Emit = Callable[[str, Any], None]
 
@@ -33,8 +35,15 @@ _PROJECTIONS = ("q", "k", "v")
 
 
 def tensors_of(output: Any) -> list[Tensor]:
-    """Return the floating-point tensors in what a module returned: a tensor, or tuples, lists and dicts of them."""
-    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    """Return the floating-point tensors in what a module returned, see :func:`invrep.representations.wrapped.leaves`.
+
+    Complex ones are given as real ones with real and imaginary part in a last dimension.
+    """
+    if isinstance(output, Tensor) and output.is_floating_point() and output.layout == torch.strided:
+        return [output]
+    tensors = [leaf for leaf in leaves(output) if isinstance(leaf, Tensor) and leaf.layout == torch.strided]
+    tensors = [torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in tensors]
+    return [tensor for tensor in tensors if tensor.is_floating_point()]
 
 
 def prefix_tokens(module: nn.Module) -> int:
@@ -42,7 +51,7 @@ def prefix_tokens(module: nn.Module) -> int:
     known = getattr(module, "num_prefix_tokens", None)  # timm's
     if isinstance(known, int):
         return known
-    names = {name for child in module.modules() for name in child._parameters}
+    names = {name for child in module.modules() for name in child._parameters.keys()}  # noqa: SIM118 (TorchScript's)
     return int(bool(names & {"class_token", "cls_token", "class_embedding"}))
 
 
@@ -101,6 +110,8 @@ class Watcher(TorchFunctionMode):
         if self.names is not None:
             outputs, inputs, self.owners = self._needed(self.names)
         for path, child in self.modules.items():
+            if isinstance(child, torch.jit.ScriptModule):
+                continue  # which takes no hooks
             counted = any(not owner or path == owner or path.startswith(f"{owner}.") for owner in self.owners)
             if path in inputs:
                 self.handles.append(child.register_forward_pre_hook(self._projections(path), with_kwargs=True))
