@@ -66,7 +66,7 @@ def scaled(image: Image.Image, depth: Depth, given: tuple[float, float] | None, 
     unit = depth.kind.endswith("floats") and least >= 0 and most <= 1
     white = depth.white or (1.0 if unit else None)
     if given is None and white is None:
-        usual = next((peak for peak in (255, 65535) if least >= 0 and most <= peak), None)
+        usual = next((peak for peak in (255, 65535) if least >= 0 and peak / 4 < most <= peak), None)
         guess = (0, usual) if usual else (least, most)
         raise InvrepError(
             f"{name} holds {depth.kind} from {least:g} to {most:g}, which do not say what black and white are; give "

@@ -1,4 +1,5 @@
 import io
+import re
 import struct
 from pathlib import Path
 
@@ -113,6 +114,13 @@ def test_a_type_that_does_not_say_it_is_asked_for(tmp_path, values, ends):
     np.testing.assert_allclose(cut, np.minimum(RAMP * 2, 1), atol=2e-2 if values.itemsize == 1 else 1e-3)
     with pytest.raises(InvrepError, match=r"none of them within data\.range"):
         read(path, values=(ends[1] + 1, ends[1] + 2))
+
+
+@pytest.mark.parametrize(("most", "such"), [(250, "[0,255]"), (60000, "[0,65535]"), (7, "[0,7]"), (3000, "[0,3000]")])
+def test_a_range_that_the_message_proposes_fits_the_values(tmp_path, most, such):
+    values = np.linspace(0, most, 600).reshape(20, 30).astype("float32")
+    with pytest.raises(InvrepError, match=re.escape(f"such as data.range={such}.")):
+        read(tiff(tmp_path / "a.tif", values))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
