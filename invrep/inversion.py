@@ -34,6 +34,14 @@ RETRIES = 3  # before it has failed
 DIVERGED = (
     "diverged, with smaller steps too: lower the learning rate (optim.lr) or the priors' weights, or use optim=adam"
 )
+FAULTS = (  # of Φ, met on the way with pixels that are in range: no divergence
+    "",
+    "failed: on the way its code became NaN or infinite, though its pixels were in range; mend Φ, which divides by "
+    "zero or overflows there",
+    "failed: on the way its gradient became NaN or infinite, though its code was not; add a small number below the "
+    "root, norm, logarithm or quotient of Φ",
+)
+IN_RANGE = 10.0  # pixels beyond ± this, in units of black to white, have run away
 NO_LOWER = "ended with no lower energy than it began with: change the learning rate (optim.lr) or optim.steps"
 MOST_RISE = 10.0  # of an energy, over one and its start: no descent comes back from there
 KEPT = ("first", "steps", "passes", "curve", "active", "done", "ended", "pace", "latest")
@@ -116,6 +124,7 @@ class Inversion(pl.LightningModule):
         self.done = torch.zeros(len(start), dtype=torch.bool)
         self.ended = torch.zeros(len(start), dtype=torch.long)
         self.pace = torch.ones(len(start))
+        self._fault = torch.zeros(len(start), dtype=torch.long)  # of Φ, by its place in FAULTS
         self.empty = empty(objective, start).cpu()
         self.on_tick: Callable[[Inversion], None] | None = None
         self.latest: dict[str, Tensor] = {}
@@ -123,6 +132,7 @@ class Inversion(pl.LightningModule):
         self._settled = descent.settled(phi)
         self._best: Tensor | None = None  # energy of each image at any check
         self._checks: list[Tensor] = []  # energies since the recipe has settled
+        self._slowed = False  # whether an image has diverged
         self._next_tick = 0.0
 
     @property
@@ -206,7 +216,7 @@ class Inversion(pl.LightningModule):
         self._encode = self.compute.encoder(self.phi)
         self.pixels, self.basis = self.pixels.to(device, dtype), self.basis.to(device, dtype)
         self.active, self.done, self.ended = (part.to(device) for part in (self.active, self.done, self.ended))
-        self.pace = self.pace.to(device, dtype)
+        self.pace, self._fault = self.pace.to(device, dtype), self._fault.to(device)
         self._good = self.image.detach().clone()
         self._started: Tensor | None = None
 
@@ -255,8 +265,20 @@ class Inversion(pl.LightningModule):
         with self.compute.rounding():
             backward(loss, self.surrogate)
         self._keep({name: value.detach() for name, value in terms.items()})
+        if self._slowed:
+            self._blame()
         self.passes += 1
         return loss.detach()
+
+    @torch.no_grad()
+    def _blame(self) -> None:
+        """Note of images that are being slowed down whether it is Φ that is at fault in this pass, and how."""
+        code, gradient = self.latest["data"].isfinite(), self.image.grad.isfinite().flatten(1).all(1)
+        in_range = (self.reconstruction().abs() <= IN_RANGE).flatten(1).all(1)
+        for name in self.prior.terms:  # no overflow of theirs is Φ's
+            in_range &= self.latest[name].abs() < torch.finfo(self.image.dtype).max ** 0.5
+        at_fault = in_range & ~(code & gradient) & (self._fault == 0)
+        self._fault[at_fault] = torch.where(code, 2, 1)[at_fault]
 
     @property
     def surrogate(self) -> Surrogate | None:
@@ -280,14 +302,14 @@ class Inversion(pl.LightningModule):
         unit = self.descent.lr_unit(self.image.shape)
         end = min(self.passes + int(passes), self.steps)
         begin = self.passes
-        slowed = bool((self.pace != 1).any())
+        self._slowed = bool((self.pace != 1).any())
         while self.passes < end:
             for group in optimiser.param_groups:
                 group["lr"] = self._rate(self.passes - self.first) * unit
                 if "max_eval" in group:
                     group["max_eval"] = min(25, self.steps - self.passes)
             first = self.passes == begin
-            was = self.image.detach().clone() if slowed else None
+            was = self.image.detach().clone() if self._slowed else None
             optimiser.step(self._evaluate)
             with torch.no_grad():
                 if was is not None:
@@ -369,8 +391,11 @@ class Inversion(pl.LightningModule):
 
     def whys(self) -> list[str | None]:
         """Return why each image has failed, as the rest of a sentence that begins with its name; None if it has not."""
-        failed, slowed = (~self.active).tolist(), (self.pace < 1).tolist()
-        return [(DIVERGED if slow else NO_LOWER) if wrong else None for wrong, slow in zip(failed, slowed, strict=True)]
+        failed, slowed, faults = (~self.active).tolist(), (self.pace < 1).tolist(), self._fault.tolist()
+        return [
+            (FAULTS[fault] or (DIVERGED if slow else NO_LOWER)) if wrong else None
+            for wrong, slow, fault in zip(failed, slowed, faults, strict=True)
+        ]
 
 
 @exact()

@@ -6,6 +6,7 @@ from torch import nn
 from invrep.api import representation
 from invrep.bases import FourierBasis
 from invrep.config import build, preset
+from invrep.given import Function
 from invrep.images import Pixels, bundled, read
 from invrep.inversion import Inversion, measure, solve
 from invrep.objectives import Caricature, Match
@@ -132,6 +133,31 @@ def test_an_image_that_fails_keeps_its_last_good_state_and_leaves_the_others():
     others = follow(flat(0.4, 0.5, 0.4), "aba", descent=descent)
     assert others.active.all() and torch.equal(inversion.image[:2], others.image[:2])
     assert (inversion.pace[:2] == 1).all()
+    assert inversion.whys()[:2] == [None, None] and "its code became NaN" in inversion.whys()[2]
+
+
+class Cliff(torch.autograd.Function):
+    """The identity, of which a bright image has no derivative."""
+
+    @staticmethod
+    def forward(ctx, images: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(images)
+        return images.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        bright = ctx.saved_tensors[0].mean((1, 2, 3), keepdim=True) > 0.55
+        return torch.where(bright, torch.nan, gradient)
+
+
+def test_what_is_no_divergence_is_not_called_one():
+    rows = [(0, "a", 0), (1, "b", 0)]
+    targets = flat(0.4, 0.9)
+    options = {"phi": Network(Function(Cliff.apply)), "prior": Prior(), "segment": 5}
+    steady = Descent(steps=400, lr=0.03, schedule="constant")
+    inversion = solve(targets, rows, descent=steady, **options)
+    assert inversion.whys()[0] is None and "its gradient became NaN" in inversion.whys()[1]
+    assert inversion.reconstruction().isfinite().all()
 
 
 def test_an_image_that_diverges_goes_on_with_a_smaller_step():
