@@ -51,42 +51,56 @@ def rounding(precision: str) -> Iterator[None]:
     Args:
         precision: ``ieee`` or ``tf32``.
     """
-    thread = threading.get_ident()
-    with _setting:
-        if not _asked:
-            _found[:] = [backend.fp32_precision for backend in _backends()]
-        _asked.setdefault(thread, []).append(precision)
-        _set()
+    _rounding.enter(precision)
     try:
         yield
     finally:
-        with _setting:
-            _asked[thread].pop()
-            if not _asked[thread]:
-                del _asked[thread]
-            _set()
+        _rounding.leave()
 
 
-_setting = threading.Lock()
-_asked: dict[int, list[str]] = {}  # by thread, the innermost last
-_found: list[str] = []
+class _Rounding:
+    """Sets every backend to what the threads ask for, and only where that changes."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.asked: dict[int, list[str]] = {}  # by thread, the innermost last
+        self.found: list[str] = []
+        self.now: str | None = None
+
+    def enter(self, precision: str) -> None:
+        with self.lock:
+            if not self.asked:
+                self.found = [backend.fp32_precision for backend in _backends()]
+            self.asked.setdefault(threading.get_ident(), []).append(precision)
+            self.set()
+
+    def leave(self) -> None:
+        with self.lock:
+            thread = threading.get_ident()
+            self.asked[thread].pop()
+            if not self.asked[thread]:
+                del self.asked[thread]
+            self.set()
+
+    def set(self) -> None:
+        wanted = None
+        if self.asked:
+            wanted = "tf32" if all(asked[-1] == "tf32" for asked in self.asked.values()) else "ieee"
+        if wanted == self.now:
+            return
+        precisions = self.found if wanted is None else [wanted] * 3 + ["ieee"] * 3
+        for backend, precision in zip(_backends(), precisions, strict=True):
+            backend.fp32_precision = precision
+        self.now = wanted
+
+
+_rounding = _Rounding()
 
 
 def _backends() -> list[Any]:
     """Return what has a setting of its own: a GPU's first, a processor's last."""
     cuda, cudnn, cpu = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
     return [cuda.matmul, cudnn.conv, cudnn.rnn, cpu.matmul, cpu.conv, cpu.rnn]
-
-
-def _set() -> None:
-    """Set every backend to what the threads ask for."""
-    precisions = _found
-    if _asked:
-        inexact = all(asked[-1] == "tf32" for asked in _asked.values())
-        precisions = ["tf32" if inexact else "ieee"] * 3 + ["ieee"] * 3
-    for backend, precision in zip(_backends(), precisions, strict=True):
-        if backend.fp32_precision != precision:
-            backend.fp32_precision = precision
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,29 @@ from __future__ import annotations
 import runpy
 import shutil
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+import invrep.finish
+import invrep.inversion
+import invrep.job
+import invrep.work
 from invrep.api import representation
-from invrep.compute import Compute, rounding
+from invrep.compute import Compute, _backends, rounding
 from invrep.config import build, preset
 from invrep.errors import InvrepError
+from invrep.images import bundled
 from invrep.inversion import Inversion, measure, solve
 from invrep.optimisers import Descent
+from invrep.representations.base import Representation
 from invrep.representations.network import Network
 from invrep.representations.surrogate import Surrogate
 
@@ -60,8 +71,8 @@ def test_bfloat16_is_the_networks_alone(phi: Network, photo: Tensor) -> None:
     assert set(sees.types) == {torch.float32}
     sees.types.clear()
     found = run(phi, photo, Compute("bf16"))
-    # Φ0 and the curve's last point are exact, the six passes are not
-    assert sees.types == [torch.float32, *[torch.bfloat16] * 6, torch.float32]
+    # Φ0, Φ's trial and the curve's last point are exact, the six passes are not
+    assert sees.types == [*[torch.float32] * 3, *[torch.bfloat16] * 6, torch.float32]
     assert found.image.dtype == torch.float32 == found.latest["energy"].dtype
     assert next(phi.parameters()).dtype == torch.float32
     sees.types.clear()
@@ -138,6 +149,119 @@ def test_products_are_exact_unless_asked_and_the_setting_is_given_back() -> None
     with pytest.raises(ZeroDivisionError), rounding("tf32"):
         _ = 1 / 0
     assert backend.fp32_precision == before
+
+
+class Recording(Representation):
+    """Notes at each call how a GPU and a processor would round, and whether autocast is on."""
+
+    channels = (1, 3)
+    settings: ClassVar[list[set[str | bool]]] = []
+
+    def encode(self, images: Tensor, surrogate: Surrogate | None) -> list[Tensor]:
+        assert not torch.is_inference_mode_enabled()
+        precisions = {backend.fp32_precision for backend in _backends()}
+        self.settings.append(precisions | {torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")})
+        return [images[:, :1] * images.square()]
+
+
+EXACT = {"ieee", False}
+
+
+@pytest.fixture
+def rounds() -> Iterator[None]:
+    """Round as much as torch can be told to, as the setting of a user."""
+    found = [backend.fp32_precision for backend in _backends()]
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
+    mine = [backend.fp32_precision for backend in _backends()]
+    Recording.settings.clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        yield
+        assert torch.is_autocast_enabled("cpu")
+    assert [backend.fp32_precision for backend in _backends()] == mine
+    for backend, precision in zip(_backends(), found, strict=True):
+        backend.fp32_precision = precision
+
+
+def test_everything_that_a_job_measures_is_exact(job, photos, rounds, monkeypatch: pytest.MonkeyPatch) -> None:
+    measures: list[str] = []
+
+    def watched(place: ModuleType, name: str) -> None:
+        plain = getattr(place, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            measures.append(name)
+            assert {backend.fp32_precision for backend in _backends()} == {"ieee"}, name
+            assert not torch.is_autocast_enabled("cpu"), name
+            return plain(*args, **kwargs)
+
+        monkeypatch.setattr(place, name, call)
+
+    for place, name in (
+        (invrep.work, "measure"),
+        (invrep.finish, "pixel_spread"),
+        (invrep.finish, "code_spread"),
+        (invrep.inversion, "psnr"),
+        (invrep.inversion, "ssim"),
+    ):
+        watched(place, name)
+    monkeypatch.setattr(invrep.job, "Classifier", lambda _: lambda *_: measures.append("class") or [])
+    options = ("save_codes=true", "restarts=2", "objective.region=1x1", "compute.precision=tf32")
+    outcome = job(f"data.path={photos}", "rep=module", f"rep.target={__name__}.Recording", *options)
+    assert outcome.status == 0, outcome.err
+    assert {"measure", "psnr", "ssim", "pixel_spread", "code_spread", "class"} == set(measures)
+    passes = [asked for asked in Recording.settings if asked != EXACT]
+    assert len(passes) == 4 and all(asked == {"tf32", "ieee", False} for asked in passes)  # 3 photos, one batch
+    assert len(Recording.settings) > 4 + 3 * 4  # Φ0, last point, measure, pairwise, spread, saved codes
+
+
+def test_everything_that_invert_measures_is_exact(rounds) -> None:
+    with torch.inference_mode():
+        invrep.invert(torch.rand(2, 3, 12, 16), Recording(), steps=3)
+    assert len(Recording.settings) >= 1 + 3 + 1 + 1 + 2
+    assert all(asked == EXACT for asked in Recording.settings)
+
+
+def test_threads_that_ask_for_different_rounding_are_exact_meanwhile() -> None:
+    backend, seen = torch.backends.cudnn.conv, []
+    before = backend.fp32_precision
+
+    def other() -> None:
+        with rounding("ieee"):
+            seen.append(backend.fp32_precision)
+            inside.set()
+            leave.wait()
+
+    inside, leave = threading.Event(), threading.Event()
+    thread = threading.Thread(target=other)
+    with rounding("tf32"):
+        seen.append(backend.fp32_precision)
+        thread.start()
+        inside.wait()
+        seen.append(backend.fp32_precision)
+    assert backend.fp32_precision == "ieee"  # the other one is still at it
+    leave.set()
+    thread.join()
+    assert seen == ["tf32", "ieee", "ieee"] and backend.fp32_precision == before
+
+
+def test_a_job_compiles_each_shape_once(job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, size in (("a", (16, 12)), ("b", (16, 12)), ("c", (16, 12)), ("d", (12, 16))):
+        Image.open(bundled("chelsea")).convert("RGB").resize(size).save(photos / f"{name}.png")
+    (tmp_path / "nets.py").write_text("from torch import nn\ndef net():\n    return nn.Conv2d(3, 2, 3)\n")
+    modes: list[str] = []
+
+    def compiled(graph: Callable[..., Any], mode: str) -> Callable[..., Any]:
+        modes.append(mode)
+        return graph
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    options = ("data.batch_size=1", "compute.compile=default", "optim.polish=1")
+    outcome = job(f"data.path={photos}", "rep=module", "rep.target=nets.net", *options)
+    assert outcome.status == 0, outcome.err
+    assert modes == ["default"] * 2  # of three batches of one shape and one of another, in two stages
 
 
 @pytest.mark.parametrize("wrong", [{"precision": "fp16"}, {"channels_last": "yes"}, {"compile": True}])

@@ -142,9 +142,10 @@ def test_a_descent_begins_soft_and_ends_hard(photo: Tensor) -> None:
 
     soft = run()
     softening = [1 - k / 8 for k in range(8)]
-    assert seen == [None, *softening, None]  # Φ0, the passes, the curve's last point
+    before = [None, 1.0, None]  # Φ0, and Φ's trial, twice
+    assert seen == [*before, *softening, None]  # the passes, and the curve's last point
     run(polish=4)
-    assert seen == [None, *softening[:4], None, *softening[4:], None]
+    assert seen == [*before, *softening[:4], None, *softening[4:], None]
     hard = run(straight_through=False)
-    assert seen == [None] * 10
+    assert seen == [None] * 12
     assert not torch.equal(soft, hard)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 _HOOKS = [name for name in nn.Module().__dict__ if name.endswith("_hooks") or "_hooks_" in name]
-_TREE = ("_parameters", "_buffers", "_modules", *_HOOKS)
+_TREE = {"_parameters", "_buffers", "_modules", *_HOOKS}
+_PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size)
 _turns: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 _dealing = threading.Lock()
 
@@ -70,7 +71,7 @@ class _Twins:
         while self.pending:
             one = self.pending.pop()
             for name, value in list(one.__dict__.items()):
-                if name not in _TREE:
+                if name not in _TREE and type(value) not in _PLAIN:
                     one.__dict__[name] = self._value(value)
         return made
 
@@ -94,8 +95,8 @@ class _Twins:
         attributes["_buffers"] = {name: self._buffer(value) for name, value in module._buffers.items()}
         attributes["_modules"] = {name: self._value(value) for name, value in module._modules.items()}
         for hooks in _HOOKS:
-            attributes[hooks] = copy.copy(module.__dict__.get(hooks, {}))
-            attributes[hooks].update((key, self._value(hook)) for key, hook in list(attributes[hooks].items()))
+            given = module.__dict__.get(hooks, {})
+            attributes[hooks] = type(given)((key, self._value(hook)) for key, hook in given.items())
         self.pending.append(made)
         return made
 
