@@ -99,7 +99,7 @@ CASES: list[tuple[tuple[str, ...], Callable[[Path], None] | None, tuple[str, ...
     (("optim.lr=fast",), None, ("optim.lr=fast", "above 0")),
     (("optim=torch", "optim.name=Adamm", "optim.lr=1"), None, ("Adamm", "Adam")),
     (("optim=torch",), None, ("optim.name", "missing")),
-    (("optim.options={momentum:.9}",), None, ("optim.options.momentum", "no config key")),
+    (("optim.options={momentum:.9}",), None, ("optim.options.momentum", "no key")),
     (("+optim.options.momentum=.9",), None, ("momentum", "torch.optim.Adam")),
     (("optim=torch", "optim.name=LBFGS", "optim.lr=1", "restarts=2"), None, ("LBFGS", "restarts=1")),
     (("prior.tv.weight=heavy",), None, ("prior.tv.weight=heavy", "'auto'")),
