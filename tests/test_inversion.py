@@ -16,6 +16,9 @@ from invrep.representations.base import Representation
 from invrep.representations.network import Network
 from invrep.representations.surrogate import Surrogate
 
+# of three photos: each is at its place beside others, and beside itself
+ORDERS = ([0, 1, 2], [0, 2, 1], [2, 1, 0], [1, 0, 2], [0, 0, 0])
+
 
 def photographs(size: tuple[int, int], color: str) -> torch.Tensor:
     """Return three photos' parts of an odd size."""
@@ -71,8 +74,8 @@ def test_an_image_is_equal_to_the_bit_whatever_stands_beside_it(make, color, bet
     photos = photographs((37, 53), color)
     config = preset("prior", "natural")
     config.tv.beta = beta
-    found = []
-    for order in ([0, 1, 2], [2, 0, 1], [0, 0, 0]):
+    found = {}
+    for order in ORDERS:
         inversion = solve(
             photos[order],
             [(k, f"photo {n}", 0) for k, n in enumerate(order)],
@@ -80,10 +83,8 @@ def test_an_image_is_equal_to_the_bit_whatever_stands_beside_it(make, color, bet
             prior=build(config),
             descent=build({**preset("optim", optim), "steps": 10}),
         )
-        found.append(dict(zip(order, inversion.image.detach(), strict=True)))
-    for n in (0, 1, 2):
-        assert torch.equal(found[0][n], found[1][n])
-    assert torch.equal(found[0][0], found[2][0])
+        for place, image in zip(enumerate(order), inversion.image.detach(), strict=True):
+            assert torch.equal(image, found.setdefault(place, image))
 
 
 def test_one_pass_agrees_across_batch_sizes():
@@ -243,7 +244,7 @@ def test_the_ijcv_descent_equals_a_loop_written_out():
 def test_jitter_depends_on_no_neighbour():
     photos = photographs((37, 53), "rgb")
     found = {}
-    for order in ([0, 1, 2], [2, 0, 1]):
+    for order in ORDERS:
         network = small_network()
         network.stride = 16
         inversion = solve(
@@ -254,8 +255,8 @@ def test_jitter_depends_on_no_neighbour():
             descent=build({**preset("optim", "ijcv16"), "steps": 10}),
         )
         assert inversion.offsets is None and inversion.reconstruction().shape == photos.shape
-        for n, image in zip(order, inversion.image.detach(), strict=True):
-            assert torch.equal(image, found.setdefault(n, image))
+        for place, image in zip(enumerate(order), inversion.image.detach(), strict=True):
+            assert torch.equal(image, found.setdefault(place, image))
 
 
 @pytest.mark.parametrize("decorrelate", [False, True])
@@ -281,12 +282,12 @@ def test_the_descent_in_the_fourier_basis(options):
     photos = photographs((37, 53), "rgb")
     descent = Descent(basis="fourier", noise="natural", steps=30, warm_up=3, **options)
     found = {}
-    for order in ([0, 1, 2], [2, 0, 1], [0, 0, 0]):
+    for order in ORDERS:
         rows = [(k, f"photo {n}", 0) for k, n in enumerate(order)]
         inversion = solve(photos[order], rows, phi=representation("hogb"), prior=Prior(), descent=descent)
         assert list(inversion.parameters()) == [inversion.image]
-        for n, image in zip(order, inversion.image.detach(), strict=True):
-            assert torch.equal(image, found.setdefault(n, image))
+        for place, image in zip(enumerate(order), inversion.image.detach(), strict=True):
+            assert torch.equal(image, found.setdefault(place, image))
     assert (inversion.curve[-1][1]["error"] < 0.5 * inversion.curve[0][1]["error"]).all()
 
 
