@@ -64,8 +64,13 @@ def build(config: DictConfig | Mapping[str, Any], **kwargs: Any) -> Any:
         raise InvrepError(f"The config's {dict(config).get('_target_')} cannot be built: {words(cause)}") from error
 
 
+# whole numbers, and the word that each may be instead
+WHOLE = {"restarts": None, "log_every": None, "images_every": None, "seed": None}
+WHOLE |= {"data.batch_size": "auto", "data.limit": "null", "checkpoint.every": "null"}
+
+
 def check(config: DictConfig) -> None:
-    """Check the values that no part of the program checks for itself.
+    """Check the values that no part of the program checks for itself; a whole number becomes an int (2.0 is 2).
 
     Raises:
         InvrepError: the first that is wrong, with what was expected.
@@ -75,16 +80,12 @@ def check(config: DictConfig) -> None:
         names, verb = sorted(missing), "is" if len(missing) == 1 else "are"
         given = " ".join(f"{name}=VALUE" for name in names)
         raise InvrepError(f"{' and '.join(names)} {verb} missing; give {given}.")
-    for key in ("restarts", "log_every", "images_every"):
-        number(key, config[key], minimum=1, whole=True)
-    if OmegaConf.select(config, "data.batch_size") not in (None, "auto"):
-        number("data.batch_size", config.data.batch_size, minimum=1, whole=True, word="auto")
-    if config.checkpoint.every is not None:
-        number("checkpoint.every", config.checkpoint.every, minimum=1, whole=True, word="null")
-    number("seed", config.seed, minimum=0, maximum=2**63 - 1, whole=True)
+    for key, word in WHOLE.items():
+        value = OmegaConf.select(config, key)
+        if word is None or value not in (None, word):
+            least, most = (0, 2**63 - 1) if key == "seed" else (1, None)
+            OmegaConf.update(config, key, number(key, value, minimum=least, maximum=most, whole=True, word=word))
     if "path" in config.data:  # data=none has none
-        if config.data.limit is not None:
-            number("data.limit", config.data.limit, minimum=1, whole=True, word="null")
         check_range(config.data.get("range"))
         choice("data.resize", config.data.resize or "none", ("model", "squash", "none"))
     build(config.compute)

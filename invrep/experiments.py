@@ -17,7 +17,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from invrep.config import build
-from invrep.errors import InvrepError, LayerError
+from invrep.errors import InvrepError, LayerError, number
 from invrep.layouts import Cell
 from invrep.ranks import launched
 from invrep.sources import NO_PHOTO, find
@@ -87,7 +87,7 @@ def _cell(config: DictConfig, job: SweptJob) -> Cell:
     known = {**flat, **config.hydra.runtime.choices, **values}
     restarts = known["restarts"]
     status = job.reason if job.status == "failed" else job.status
-    return Cell(known, job.results, status, _images(config, values), restarts)
+    return Cell(known, job.results, status, _images(config, values), int(restarts))
 
 
 def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -106,4 +106,5 @@ def _images(config: DictConfig, values: dict[str, Any]) -> tuple[str, ...]:
     if "path" not in config.data:
         return (NO_PHOTO.id,)
     path, limit, root, split = (values.get(f"data.{k}", config.data.get(k)) for k in ("path", "limit", "root", "split"))
+    limit = None if limit is None else number("data.limit", limit, minimum=1, whole=True, word="null")
     return tuple(find(path, limit, root=root, split=split).ids)
