@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 from array import array
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 READERS = 4  # threads; Pillow lets others run while it decodes
@@ -61,6 +64,37 @@ def batches(sized: Iterable[tuple[int, Size]], batch_size: Callable[[Size], int]
             yield batch(size)
     for size in list(open_):
         yield batch(size)
+
+
+def deal(sized: Iterable[tuple[int, Size]], ranks: int) -> list[Iterator[tuple[int, Size]]]:
+    """Return each rank's photos: as many as another's, and as many of each size, but for one.
+
+    Every rank finds the same by itself, since no memory or speed counts.
+
+    Args:
+        sized: places of photos and their sizes.
+        ranks: how many.
+    """
+    by_size: dict[Size, array] = {}
+    for place, size in sized:
+        by_size.setdefault(size, array("Q")).append(place)
+
+    def walk() -> Iterator[tuple[int, Size]]:
+        return ((place, size) for size, places in by_size.items() for place in places)
+
+    return [islice(walk(), rank, None, ranks) for rank in range(ranks)]
+
+
+def evenly(items: Sequence[Batch], ranks: int) -> list[list[Batch]]:
+    """Return each rank's batches, in their order: the largest first, each to the rank that has least to do."""
+    shares: list[list[int]] = [[] for _ in range(ranks)]
+    loads = [(0, rank) for rank in range(ranks)]
+    costs = [len(batch.rows) * math.prod(batch.size) for batch in items]
+    for number in sorted(range(len(items)), key=lambda number: -costs[number]):
+        load, rank = loads[0]
+        shares[rank].append(number)
+        heapq.heapreplace(loads, (load + costs[number], rank))
+    return [[items[number] for number in sorted(share)] for share in shares]
 
 
 @dataclass(frozen=True)

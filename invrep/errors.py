@@ -66,6 +66,10 @@ class LayerError(InvrepError):
     """A layer that a network lacks; the network may well have those of other jobs of the sweep."""
 
 
+class ToldError(InvrepError):
+    """A mistake of which rank 0 tells the user: another rank only exits with status 1."""
+
+
 def nearest(name: str, options: Iterable[str], count: int = 3) -> str:
     """Return the ``count`` valid names closest to ``name``, for the end of an error message.
 
@@ -160,6 +164,8 @@ def one_sentence() -> Iterator[None]:
     try:
         with stopped_by(*STOPS):
             yield
+    except ToldError:
+        raise SystemExit(1) from None
     except InvrepError as error:
         message, details = str(error), error.details
     except (HydraException, OmegaConfBaseException) as error:

@@ -2,30 +2,28 @@
 
 A job with ``trainer.devices=N`` starts N processes on this machine, one for each device, and gathers from disk what
 they have done; one of them that dies leaves the others to finish. Under torchrun or SLURM, which start the processes,
-each finds its part of the list by itself, and rank 0 gathers. Neither makes a process group: no photo waits for
-another rank's.
+each finds its part of the list by itself, and rank 0 gathers (:mod:`invrep.words`). Neither makes a process group: no
+photo waits for another rank's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from multiprocessing import connection
-from pathlib import Path
+from dataclasses import dataclass, field
+from multiprocessing import connection, resource_tracker
 from typing import Any
 
 import torch
 
 from invrep.errors import InvrepError, number
+from invrep.signals import Stop, stopped_by
 
-POLL = 0.2  # seconds
+OTHERS = (signal.SIGINT, signal.SIGUSR1)  # reach the whole group; the first process ends the others by SIGTERM
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,9 @@ class Rank:
         index: from 0.
         count: of all processes, on all machines.
         device: which of its machine's devices is its own.
-        run: what all processes of one launch have in common, and no other launch has.
+        run: the launcher's name of the launch; a launch that is queued again may have the same.
         nodes: machines.
+        named: the variables that say so, for the user.
     """
 
     index: int
@@ -45,6 +44,7 @@ class Rank:
     device: int
     run: str
     nodes: int = 1
+    named: str = field(default="", compare=False)
 
 
 def launched() -> Rank | None:
@@ -70,7 +70,8 @@ def launched() -> Rank | None:
             if place >= ranks:
                 raise InvrepError(f"{index}={place} does not fit {count}={ranks}: expected 0 to {ranks - 1}.")
             name = "-".join(os.environ.get(part, "") for part in run)
-            return Rank(place, ranks, _variable(device, place), name, max(_variable(nodes, 1), 1))
+            named = f"{index} and {count}"
+            return Rank(place, ranks, _variable(device, place), name, max(_variable(nodes, 1), 1), named)
     return None
 
 
@@ -161,11 +162,15 @@ def spread(
 
     Returns:
         The dicts together, and the numbers of the shares whose process died.
+
+    Raises:
+        InvrepError: what a process has raised, after all have ended.
     """
     context = multiprocessing.get_context("spawn")
     threads = max(1, torch.get_num_threads() // len(shares))
-    processes, waiting = [], {}
+    processes, waiting, mistakes = [], {}, []
     failures: dict[str, str] = {}
+    resource_tracker.ensure_running()  # else the first start does so, and lets signals through again
     try:
         for number, part in enumerate(shares):
             # a pipe each: a process that is killed while it writes to a queue would block all others
@@ -173,7 +178,11 @@ def spread(
             process = context.Process(
                 target=_main, args=(work, part, threads, there), name=f"rank {number}", daemon=True
             )
-            process.start()
+            signals = signal.pthread_sigmask(signal.SIG_BLOCK, OTHERS)  # inherited, while the process imports
+            try:
+                process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, signals)
             there.close()
             processes.append(process)
             waiting[here] = number
@@ -186,6 +195,8 @@ def spread(
                     continue
                 if kind == "done":
                     failures |= value
+                elif kind == "mistake":
+                    mistakes.append(value)
                 else:
                     tick(waiting[pipe], value)
     finally:
@@ -194,36 +205,22 @@ def spread(
                 process.terminate()
         for process in processes:
             process.join()
+    if mistakes:
+        raise InvrepError(mistakes[0])
     return failures, [number for number, process in enumerate(processes) if process.exitcode != 0]
 
 
 def _main(work: Callable[..., dict[str, str]], part: tuple[Any, ...], threads: int, pipe: Any) -> None:
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # Linux: not to outlive a first process that is killed
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process ends the others
+    for kind in OTHERS:
+        signal.signal(kind, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OTHERS)
     torch.set_num_threads(threads)
-    pipe.send(("done", work(*part, lambda value: pipe.send(("tick", value)))))
-
-
-def leave_word(folder: Path, rank: Rank, failures: dict[str, str]) -> None:
-    """Tell rank 0 that this rank has done its share."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{rank.index}.json"
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps({"run": rank.run, "failures": failures}))
-    os.replace(beside, path)
-
-
-def gather(folder: Path, rank: Rank) -> dict[str, str]:
-    """Wait until all other ranks have left word, take it away, and return their failures together."""
-    failures: dict[str, str] = {}
-    waiting = set(range(1, rank.count))
-    while waiting:
-        for index in sorted(waiting):
-            path = folder / f"{index}.json"
-            if path.exists() and (word := json.loads(path.read_text()))["run"] == rank.run:
-                failures |= word["failures"]
-                path.unlink()
-                waiting.remove(index)
-        time.sleep(POLL if waiting else 0)
-    return failures
+    try:
+        with stopped_by(signal.SIGTERM):
+            pipe.send(("done", work(*part, lambda value: pipe.send(("tick", value)))))
+    except InvrepError as error:
+        pipe.send(("mistake", str(error)))
+    except Stop as stop:  # the first process tells the user
+        raise SystemExit(stop.status) from None

@@ -12,9 +12,10 @@ import shutil
 import subprocess
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,15 @@ from rich.markup import escape
 from invrep.callbacks import Bar, Record, Ticks
 from invrep.compute import exact
 from invrep.config import build, check, layer_name, name_of
-from invrep.data import Batch, Keys, ahead, batches
-from invrep.errors import InvrepError, choice, printable
+from invrep.data import Batch, Keys, ahead, batches, deal, evenly
+from invrep.errors import InvrepError, ToldError, choice, printable
 from invrep.film import film_format
 from invrep.finish import Found, finish, summary
 from invrep.folders import some_of
 from invrep.job import Job, assemble
 from invrep.launch import register, share_machine
 from invrep.lists import write_list
-from invrep.ranks import check_launch, gather, gpus, launched, leave_word, local_devices, spread
+from invrep.ranks import Rank, check_launch, gpus, launched, local_devices, spread
 from invrep.representations.base import Geometry
 from invrep.representations.listing import layers_table
 from invrep.representations.network import LISTING, Network
@@ -43,10 +44,12 @@ from invrep.results import Done
 from invrep.sources import Photo
 from invrep.sweep import in_multirun, noted
 from invrep.terminal import make_console
+from invrep.words import ABSENT, DIED, DONE, STOPPED, Words
 from invrep.work import memory, room, share, work
 
 log = logging.getLogger(__name__)
 PEEKS = 64  # headers that are read ahead
+USUAL_AT_ONCE = 8  # photos in a tensor
 MOST_AT_ONCE = 64  # photos in a tensor by data.batch_size=auto; more are no faster
 VERSIONS = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "torchmetrics", "wandb", "numpy", "pillow")
 
@@ -67,7 +70,7 @@ def run(config: DictConfig) -> float | None:
         with noted() as tell:
             return _run(config, tell)
     except InvrepError as error:
-        if in_multirun():
+        if in_multirun() and not isinstance(error, ToldError):
             # Hydra shows the first failure of a sweep only, at its end
             log.error("%s", error)
         raise
@@ -112,19 +115,35 @@ def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
     if len(devices) == 1:
         config.trainer.devices = devices if gpus(config.trainer.accelerator) else 1
     job = assemble(config, console)
-    results, phi = job.results, job.phi
-    tell(results.folder)
+    tell(job.results.folder)
+    if rank is None or config.dry_run:
+        return _carry_out(job, devices, rank, None)
+    with Words(job.results.ranks, rank, lambda text: console.print(text, soft_wrap=True, markup=False)) as words:
+        return _carry_out(job, devices, rank, words)
+
+
+def _carry_out(job: Job, devices: Sequence[int], rank: Rank | None, words: Words | None) -> float | None:
+    """Do this process's part of a job.
+
+    Args:
+        job: its parts.
+        devices: of this machine, a process for each.
+        rank: which of a launcher's processes this is, or None.
+        words: of that rank; None for ``dry_run=true``.
+    """
+    config, results, phi, console = job.config, job.results, job.phi, job.console
     metric = _metric(job)
-    planned = list(_plan(job))
+    shares = _plan(job, len(devices) if rank is None else rank.count)
+    planned = [batch for part in shares for batch in part]
     places = sorted(place for batch in planned for place in batch.places)
     if not places:
         _fail(job, done=0)
     # by place in the whole list, since ranks may see different parts of it finished
-    own = planned if rank is None else planned[rank.index :: rank.count]
+    own = planned if rank is None else shares[rank.index]
     first = rank is None or rank.index == 0
     todo = _missing(job, planned if first else own, results.done())
     if first:
-        _show_plan(job, planned, todo, len(devices) if rank is None else rank.count)
+        _show_plan(job, planned, todo, len(shares))
     if config.dry_run:
         _fail(job, done=len(places))
         return None
@@ -137,7 +156,7 @@ def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
         config.trainer.devices = [rank.device % there] if there else 1
         if rank.index > 0:
             work(job, todo, Ticks(lambda _: None))
-            leave_word(results.ranks, rank, job.failures)
+            _leave(job, words, shares[0])
             return None
     with results.held():
         write_list(results.folder / "left_out.txt", job.photos.left_out)
@@ -160,14 +179,16 @@ def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
                 else:
                     # of several ranks the mean curve is written at the end
                     work(job, todo, bar, record if rank is None else None)
-            if rank is not None:
-                job.failures |= gather(results.ranks, rank)
+            if words is not None:
+                _gather(job, words, shares)
             found = finish(job, places, new=bool(todo) or rank is not None)
             if rank is not None or len(devices) > 1:
                 record.replay(results.mean_curves(Keys({job.photos.ids[place] for place in places}, config.restarts)))
             whole = not job.failures
             if whole:  # of batches that were made up otherwise
                 shutil.rmtree(results.checkpoints, ignore_errors=True)
+            if words is not None:
+                words.finish()
         finally:
             seen = record.close(found.table, results.grid, not whole, found.means)
     summary(job, found, seen)
@@ -192,12 +213,19 @@ def _metric(job: Job) -> str:
     return choice("metric", job.config.metric or shows, there)
 
 
-def _plan(job: Job) -> Iterator[Batch]:
-    """Yield the batches of a job, from its photos' headers where their size is not fixed; the bad ones are noted."""
+def _plan(job: Job, ranks: int) -> list[list[Batch]]:
+    """Return each rank's batches, from the photos' headers where their size is not fixed; the bad ones are noted.
+
+    Batches of a size that the user gives are the same for any number of ranks. Else every rank has photos, if there
+    are as many, and which is the same whatever memory each of them finds.
+    """
     places = range(len(job.photos))
     sizes = ahead(lambda place: (place, job.size(job.photos[place])), places, PEEKS)
     known = ((place, size) for place, size in sizes if size is not None)
-    return batches(known, lambda size: _batch_size(job, size), job.config.restarts)
+    restarts, at_once = job.config.restarts, cache(lambda size: _batch_size(job, size))
+    if ranks == 1 or job.config.data.get("batch_size", 1) not in (None, "auto"):
+        return evenly(list(batches(known, at_once, restarts)), ranks)
+    return [list(batches(part, at_once, restarts)) for part in deal(known, ranks)]
 
 
 def _missing(job: Job, planned: Sequence[Batch], done: Done) -> list[Batch]:
@@ -222,25 +250,75 @@ def _missing(job: Job, planned: Sequence[Batch], done: Done) -> list[Batch]:
 def _spread(job: Job, todo: Sequence[Batch], devices: Sequence[int], bar: Bar) -> None:
     """Do a job's batches on several devices, and note what a process that died has left undone."""
     config = OmegaConf.to_container(job.config, resolve=True)
-    shares = [(config, job.photos, device, todo[k :: len(devices)]) for k, device in enumerate(devices)]
-    failures, dead = spread(share, [part for part in shares if part[3]], bar.tick)
+    parts = zip(devices, evenly(todo, len(devices)), strict=True)
+    failures, dead = spread(share, [(config, job.photos, device, part) for device, part in parts if part], bar.tick)
     job.failures |= failures
-    if not dead:
+    if dead:
+        _note_missing(job, todo, "its process died")
+
+
+def _gather(job: Job, words: Words, shares: Sequence[Sequence[Batch]]) -> None:
+    """Wait for the other ranks, do the shares of those that have not come, and note what is missing.
+
+    Raises:
+        InvrepError: a mistake has ended one of them.
+    """
+    found = words.gather()
+    job.failures |= found.failures
+    if found.mistakes:
+        raise InvrepError(found.mistakes[0])
+    if found.absent:
+        some = ", ".join(map(str, found.absent[:10])) + (", …" if len(found.absent) > 10 else "")
+        words.tell(
+            f"rank {some} of {len(shares)} has not come within a minute, and rank 0 does its share; where nobody has "
+            f"started several ranks, unset {words.rank.named}"
+        )
+        late = [batch for index in found.absent for batch in shares[index]]
+        todo = _missing(job, late, job.results.done())
+        with Bar(sum(len(batch.rows) for batch in todo) * job.descent.plan(job.phi)[0], job.console) as bar:
+            work(job, todo, bar)
+    for index, why in found.lost.items():
+        _note_missing(job, shares[index], why)
+
+
+def _leave(job: Job, words: Words, others: Sequence[Batch]) -> None:
+    """Say that this rank has done its share, and wait for rank 0 to finish the job.
+
+    Args:
+        job: this rank's share of it is done.
+        words: of this rank.
+        others: rank 0's share.
+
+    Raises:
+        InvrepError: rank 0 has ended before.
+    """
+    end = words.leave(job.failures)
+    if end == STOPPED:
+        raise ToldError("Rank 0 has ended before the job was finished; run the same command again.")
+    if end == DONE or (end == ABSENT and not _missing(job, others, job.results.done())):
         return
-    done = job.results.done()
-    for batch in todo:
-        for place, restart in (divmod(row, batch.restarts) for row in batch.rows):
-            image = job.photos.ids[place]
-            if (image, restart) not in done:
-                lost = f"{image} is missing, since its process died; run the same command again."
-                job.failures.setdefault(image, lost)
+    _note_missing(job, others, "rank 0 died" if end == DIED else "rank 0 has not come")
+    lost = list(job.failures.values())
+    what = "died" if end == DIED else "has not come within a minute"
+    hint = "" if end == DIED else f" Where nobody has started several ranks, unset {words.rank.named}."
+    raise InvrepError(
+        f"Rank 0 of {words.rank.count} {what}, and rank {words.rank.index} has done its share; run the same command "
+        f"again to complete the job.{hint} {' '.join(lost[:10])}{' …' if len(lost) > 10 else ''}".rstrip()
+    )
+
+
+def _note_missing(job: Job, batches: Sequence[Batch], why: str) -> None:
+    """Note what of batches is not finished."""
+    for batch in _missing(job, batches, job.results.done()):
+        for image in (job.photos.ids[place] for place in batch.places):
+            job.failures.setdefault(image, f"{image} is missing, since {why}; run the same command again.")
 
 
 def _batch_size(job: Job, size: tuple[int, int]) -> int:
     """Return how many photos of a size share a tensor: as the user says, or as many as fit."""
     asked = job.config.data.get("batch_size", 1)
     if asked != "auto":
-        return asked
+        return asked or USUAL_AT_ONCE
     try:
         bytes_ = memory(job.phi, (job.channels, *size), getattr(torch, job.config.dtype))
     except InvrepError:

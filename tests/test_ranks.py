@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from pathlib import Path
 
 import pytest
 import torch
+from full_disk import full_disk
 from PIL import Image
 from safetensors.torch import load_file
 from wandb_file import OfflineRun
 
 from invrep.api import representation
 from invrep.errors import InvrepError
-from invrep.ranks import Rank, gather, launched, leave_word, local_devices
+from invrep.ranks import Rank, launched, local_devices, spread
 from invrep.results import Results
 from invrep.sources import Photo
+from invrep.words import Gathered
 
 ROOT = Path(__file__).parents[1]
 USUAL = ("logger=none", "optim.steps=4", "log_every=2", "data.batch_size=2", "trainer.accelerator=cpu")
@@ -178,34 +182,12 @@ def test_ranks_that_a_launcher_starts(
     ]
     ends = [done(process) for process in processes]
     assert [status for status, _, _ in ends] == [0, 0], ends
-    assert "on 2 ranks" in ends[1][1] and ends[0][1] == ""
+    assert "on 2 ranks" in ends[1][1] and "px" not in ends[0][1]
     (folder,) = (tmp_path / "out").iterdir()
     status, _, err = done(command(tmp_path, "data.path=seven", "output=alone"))
     assert status == 0, err
     (alone,) = (tmp_path / "alone").iterdir()
     assert files(folder) == files(alone)
-
-
-def test_rank_0_does_its_own_share_and_reads_what_it_has_finished_once(
-    job, seven: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = (f"data.path={seven}", "data.batch_size=2", "trainer.accelerator=cpu", "logger=none")
-    assert job(*options, "data.limit=3").status == 0
-    read, shares, content = [], [], Photo.content
-    monkeypatch.setattr(Photo, "content", lambda photo: read.append(photo.id) or content(photo))
-    monkeypatch.setattr(
-        "invrep.run.work",
-        lambda job, todo, *_: shares.append([job.photos.ids[place] for batch in todo for place in batch.places]),
-    )
-    monkeypatch.setattr("invrep.run.gather", lambda *_: {})
-    for name, value in {**TORCHRUN, "RANK": "0", "LOCAL_RANK": "0"}.items():
-        monkeypatch.setenv(name, value)
-    assert job(*options).status == 0
-    assert shares == [["4.png", "5.png"]]  # of the batches 01, 23, 45, 6 the first and third
-    assert read == ["0.png", "1.png", "2.png"]
-
-
-# --- parts ---------------------------------------------------------------------------------------------------------
 
 
 BATCH = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}  # a batch script's
@@ -219,6 +201,91 @@ def environment(monkeypatch: pytest.MonkeyPatch):
     for name in [name for name in os.environ if name.startswith("SLURM_") or name in (*TORCH, *TORCHRUN)]:
         monkeypatch.delenv(name)
     return lambda values: [monkeypatch.setenv(name, value) for name, value in values.items()]
+
+
+def test_variables_that_speak_of_ranks_that_nobody_started(
+    job, seven: Path, environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("invrep.words.ABSENCE", 0.5)
+    options = (f"data.path={seven}", "trainer.accelerator=cpu", "rep=hogb")
+    environment({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"})
+    outcome = job(*options)
+    assert outcome.status == 1 and "Rank 0 of 2 has not come within a minute" in outcome.err
+    assert "unset RANK and WORLD_SIZE" in outcome.err
+    assert "0.png is missing" in outcome.err and "1.png" not in outcome.err and "Traceback" not in outcome.err
+    assert len(Results(outcome.folder).rows()) == 3
+    environment({"RANK": "0", "LOCAL_RANK": "0"})
+    outcome = job(*options)
+    assert outcome.status == 0 and "unset RANK and WORLD_SIZE" in outcome.out, outcome.err
+    environment({"WORLD_SIZE": "3", "RANK": "0"})
+    assert job(*options, "output=other").status == 0
+    (other,) = (outcome.output.parent / "other").iterdir()
+    assert len(Results(other).rows()) == len(Results(outcome.folder).rows()) == 7  # the others' shares as well
+    assert not (other / "ranks").exists()
+    environment({"RANK": "2"})
+    assert job(*options, "output=other").status == 0  # nothing is missing
+
+
+def test_no_rank_is_idle_by_default(job, seven: Path) -> None:
+    for limit, size, said in (
+        (4, "null", "2 batches of up to 2 pre-images"),
+        (4, "auto", "2 batches of up to 2 pre-images"),
+        (4, "4", "1 batch of up to 4 pre-images"),
+        (1, "null", "1 batch of up to 1 pre-image"),
+    ):
+        options = (f"data.path={seven}", f"data.limit={limit}", f"data.batch_size={size}", "trainer.devices=2")
+        outcome = job(*options, "trainer.accelerator=cpu", "dry_run=true")
+        assert said in outcome.out and "on 2 ranks" in outcome.out, outcome.out + outcome.err
+
+
+def test_ctrl_c_of_two_ranks_is_one_sentence_and_keeps_their_state(seven: Path, tmp_path: Path) -> None:
+    options = ("data.path=seven", "data.limit=2", "optim.steps=100000", "checkpoint.every=20", "logger=none")
+    process = command(tmp_path, *options, "trainer.devices=2", "trainer.accelerator=cpu", "output=out", usual=False)
+    deadline = time.monotonic() + 200
+    while len(list(tmp_path.glob("out/*/checkpoints/*.ckpt"))) < 2:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    for pid in (process.pid, *_children(process.pid)):  # as a terminal does
+        os.kill(pid, signal.SIGINT)
+    status, _, err = done(process)
+    assert status == 130 and err.count("\n") == 1 and err.startswith("error: Interrupted"), err
+
+
+def test_a_ranks_mistake_is_the_jobs_and_ctrl_c_is_not_for_a_rank_that_imports() -> None:
+    def ctrl_c() -> None:
+        while len(ranks := multiprocessing.active_children()) < 2:
+            time.sleep(0.001)
+        for rank in ranks:
+            os.kill(rank.pid, signal.SIGINT)
+
+    thread = threading.Thread(target=ctrl_c, daemon=True)
+    thread.start()
+    with pytest.raises(InvrepError, match="No space is left"):
+        spread(full_disk, [(0,), (1,)], lambda *_: None)
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_rank_0_does_its_own_share_and_reads_what_it_has_finished_once(
+    job, seven: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = (f"data.path={seven}", "data.batch_size=2", "trainer.accelerator=cpu", "logger=none")
+    assert job(*options, "data.limit=3").status == 0
+    read, shares, content = [], [], Photo.content
+    monkeypatch.setattr(Photo, "content", lambda photo: read.append(photo.id) or content(photo))
+    monkeypatch.setattr(
+        "invrep.run.work",
+        lambda job, todo, *_: shares.append([job.photos.ids[place] for batch in todo for place in batch.places]),
+    )
+    monkeypatch.setattr("invrep.words.Words.gather", lambda _: Gathered())
+    for name, value in {**TORCHRUN, "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert job(*options).status == 0
+    assert shares == [["4.png", "5.png"]]  # of the batches 01, 23, 45, 6 the first and third
+    assert read == ["0.png", "1.png", "2.png"]
+
+
+# --- parts ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -276,16 +343,6 @@ def test_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert local_devices("auto", "gpu") == [0, 1]
     with pytest.raises(InvrepError, match=r"asks for the GPU 3, but this machine has 2"):
         local_devices([0, 3], "auto")
-
-
-def test_word_of_another_launch_is_not_taken(tmp_path: Path) -> None:
-    leave_word(tmp_path, Rank(1, 2, 0, "old"), {"a": "bad"})
-    import threading
-
-    later = threading.Timer(0.5, leave_word, (tmp_path, Rank(1, 2, 0, "new"), {"b": "worse"}))
-    later.start()
-    assert gather(tmp_path, Rank(0, 2, 0, "new")) == {"b": "worse"}
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("size", "seen"), [((300, 200), [150, 100]), ((40, 1500), [40, 600])])
