@@ -171,7 +171,7 @@ def _carry_out(job: Job, devices: Sequence[int], rank: Rank | None, words: Words
         )
         record.write_config(OmegaConf.to_container(OmegaConf.load(results.config)))
         found = Found()
-        whole = False
+        whole, absent = False, None
         try:
             with Bar(sum(len(batch.rows) for batch in todo) * job.descent.plan(phi)[0], console) as bar:
                 if rank is None and len(devices) > 1:
@@ -180,7 +180,7 @@ def _carry_out(job: Job, devices: Sequence[int], rank: Rank | None, words: Words
                     # of several ranks the mean curve is written at the end
                     work(job, todo, bar, record if rank is None else None)
             if words is not None:
-                _gather(job, words, shares)
+                absent = _gather(job, words, shares)
             found = finish(job, places, new=bool(todo) or rank is not None)
             if rank is not None or len(devices) > 1:
                 record.replay(results.mean_curves(Keys({job.photos.ids[place] for place in places}, config.restarts)))
@@ -193,6 +193,8 @@ def _carry_out(job: Job, devices: Sequence[int], rank: Rank | None, words: Words
             seen = record.close(found.table, results.grid, not whole, found.means)
     summary(job, found, seen)
     _fail(job, done=found.images)
+    if absent:
+        raise InvrepError(absent)
     if found.count and found.bare == found.count:
         raise InvrepError(
             f"No photo has a relative error, since {' or '.join(found.remarked)}; choose another layer, region or "
@@ -257,8 +259,11 @@ def _spread(job: Job, todo: Sequence[Batch], devices: Sequence[int], bar: Bar) -
         _note_missing(job, todo, "its process died")
 
 
-def _gather(job: Job, words: Words, shares: Sequence[Sequence[Batch]]) -> None:
+def _gather(job: Job, words: Words, shares: Sequence[Sequence[Batch]]) -> str | None:
     """Wait for the other ranks, do the shares of those that have not come, and note what is missing.
+
+    Returns:
+        A sentence about the ranks that have not come; None where all have.
 
     Raises:
         InvrepError: a mistake has ended one of them.
@@ -267,18 +272,20 @@ def _gather(job: Job, words: Words, shares: Sequence[Sequence[Batch]]) -> None:
     job.failures |= found.failures
     if found.mistakes:
         raise InvrepError(found.mistakes[0])
-    if found.absent:
-        some = ", ".join(map(str, found.absent[:10])) + (", …" if len(found.absent) > 10 else "")
-        words.tell(
-            f"rank {some} of {len(shares)} has not come within a minute, and rank 0 does its share; where nobody has "
-            f"started several ranks, unset {words.rank.named}"
-        )
-        late = [batch for index in found.absent for batch in shares[index]]
-        todo = _missing(job, late, job.results.done())
-        with Bar(sum(len(batch.rows) for batch in todo) * job.descent.plan(job.phi)[0], job.console) as bar:
-            work(job, todo, bar)
     for index, why in found.lost.items():
         _note_missing(job, shares[index], why)
+    if not found.absent:
+        return None
+    some = ", ".join(map(str, found.absent[:10])) + (", …" if len(found.absent) > 10 else "")
+    words.tell(f"rank {some} of {len(shares)} has not come within a minute, and rank 0 does its share")
+    late = [batch for index in found.absent for batch in shares[index]]
+    todo = _missing(job, late, job.results.done())
+    with Bar(sum(len(batch.rows) for batch in todo) * job.descent.plan(job.phi)[0], job.console) as bar:
+        work(job, todo, bar)
+    return (
+        f"Rank {some} of {len(shares)} has not come within a minute, and rank 0 has done its share; where nobody has "
+        f"started several ranks, unset {words.rank.named}."
+    )
 
 
 def _leave(job: Job, words: Words, others: Sequence[Batch]) -> None:

@@ -216,9 +216,10 @@ def test_variables_that_speak_of_ranks_that_nobody_started(
     assert len(Results(outcome.folder).rows()) == 3
     environment({"RANK": "0", "LOCAL_RANK": "0"})
     outcome = job(*options)
-    assert outcome.status == 0 and "unset RANK and WORLD_SIZE" in outcome.out, outcome.err
+    assert outcome.status == 1 and "rank 1 of 2 has not come within a minute, and rank 0 does its share" in outcome.out
+    assert "rank 0 has done its share; where nobody has started several ranks, unset RANK and WORLD_SIZE" in outcome.err
     environment({"WORLD_SIZE": "3", "RANK": "0"})
-    assert job(*options, "output=other").status == 0
+    assert job(*options, "output=other").status == 1
     (other,) = (outcome.output.parent / "other").iterdir()
     assert len(Results(other).rows()) == len(Results(outcome.folder).rows()) == 7  # the others' shares as well
     assert not (other / "ranks").exists()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -34,7 +37,7 @@ def _answers() -> bool:
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(not _answers(), reason="no SLURM answers (sinfo)")]
 
 
-def until(condition: Callable[[], object], seconds: float = 150) -> object:
+def until(condition: Callable[[], object], seconds: float = 280) -> object:
     """Wait for what a condition finds, however slow the machine is."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -120,6 +123,63 @@ def test_a_batch_script_without_srun_is_one_process_in_an_array_too(slurm: Slurm
     for task in (0, 1):
         assert len(slurm.results(f"out{task}").rows()) == 2, slurm.log("alone")
     assert "ranks" not in slurm.log("alone") and "Traceback" not in slurm.log("alone")
+
+
+def ranks(slurm: Slurm) -> dict[int, dict[str, object]]:
+    """Return what each rank says at present."""
+    found = {}
+    for path in slurm.folder.glob("out/*/ranks/*-*.json"):
+        with contextlib.suppress(OSError):
+            found[int(path.name.partition("-")[0])] = json.loads(path.read_text())
+    return found
+
+
+def finished(slurm: Slurm) -> list[str]:
+    """Return the PNGs of finished pre-images."""
+    return sorted(path.name for path in slurm.folder.glob("out/*/reconstructions/*.png"))
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_is_killed_is_noticed_and_the_same_command_completes_the_job(slurm: Slurm, victim: int) -> None:
+    slurm.photos(8)
+    words = ("srun", "--ntasks=2", *slurm.command("optim.steps=200", "data.batch_size=1"))
+    job = slurm.batch(f"{' '.join(words)}; echo status $?", "--ntasks=2", "--job-name=killed")
+    until(lambda: len(ranks(slurm)) == 2 and finished(slurm))
+    os.kill(ranks(slurm)[victim]["pid"], signal.SIGKILL)
+    until(lambda: slurm.ended(job))
+    log = slurm.log("killed")
+    assert f"ank {victim} of 2 died" in log if victim == 0 else "since rank 1 died" in log, log
+    assert "png is missing" in log and "status 0" not in log and "Traceback" not in log, log
+    if victim == 0:
+        until(lambda: subprocess.run(words, cwd=slurm.folder, env=slurm.environment, check=False).returncode == 0)
+        assert len(slurm.results().rows()) == 8 and not (slurm.results().folder / "ranks").exists()
+
+
+def test_a_job_that_is_queued_again_believes_no_word_of_its_first_life(slurm: Slurm) -> None:
+    slurm.photos(3)
+    Image.effect_noise((256, 256), 50).save(slurm.folder / "photos" / "0.png")  # rank 0's, much the slowest
+    whole = (slurm.folder / "photos" / "2.png").read_bytes()
+    (slurm.folder / "photos" / "2.png").write_bytes(whole[:20])
+    words = " ".join(slurm.command("optim.steps=1000", "checkpoint.every=20"))
+    job = slurm.batch(f"srun --ntasks=2 {words}; echo status $?", "--ntasks=2", "--requeue", "--job-name=again")
+    until(lambda: ranks(slurm).get(1, {}).get("failures") and list(slurm.folder.glob("out/*/checkpoints/*")))
+    assert ranks(slurm)[1]["state"] == "done" and ranks(slurm)[0]["state"] == "working"
+    (slurm.folder / "photos" / "2.png").write_bytes(whole)
+    slurm.control("scontrol", "requeue", str(job))
+    until(lambda: slurm.log("again").endswith("status 0\n"))
+    assert len(slurm.results().rows()) == 3 and not (slurm.results().folder / "ranks").exists()
+
+
+def test_the_signal_before_a_time_limit_is_one_sentence_and_keeps_the_state(slurm: Slurm) -> None:
+    slurm.photos(2)
+    words = " ".join(slurm.command("optim.steps=1000000", "checkpoint.every=20"))
+    job = slurm.batch(f"srun --ntasks=2 {words}; echo status $?", "--ntasks=2", "--job-name=limit")
+    until(lambda: len(list(slurm.folder.glob("out/*/checkpoints/*.ckpt"))) == 2)
+    slurm.control("scancel", "--signal=USR1", str(job))  # as --signal=USR1@60 does
+    until(lambda: "status" in slurm.log("limit"))
+    log = slurm.log("limit")
+    assert "status 138" in log and log.count("error: Ended by SIGUSR1") == 1 and "Traceback" not in log, log
+    assert len(list(slurm.folder.glob("out/*/checkpoints/*.ckpt"))) == 2
 
 
 # --- launcher=submitit_slurm -----------------------------------------------------------------------------------------
