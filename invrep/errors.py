@@ -138,7 +138,7 @@ def choice(name: str, value: object, options: Iterable[str]) -> str:
 
 def words(error: BaseException) -> str:
     """Return an exception's own words on one line, with its kind before them: ``KeyError: 'model'``."""
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    first = next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 

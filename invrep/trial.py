@@ -156,7 +156,7 @@ def _repeat(phi: Representation, images: Tensor, code: Sequence[Tensor], name: s
     raise InvrepError(
         f"{name} is random: two passes over the same images give different codes, so that no error means anything; "
         f"the usual cause is dropout in forward (F.dropout has training=True by default: write "
-        f"F.dropout(x, training=self.training)), or added noise."
+        f"F.dropout(x, training=self.training)); others are added noise and a state that each pass changes."
     )
 
 

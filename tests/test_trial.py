@@ -76,11 +76,22 @@ NO = {
     "a dead layer": (lambda: After(lambda x: (x - 100).relu()), "zero, as it is for the start noise: a dead layer"),
     "weights of zero": (lambda: zeroed(conv()), "a dead layer"),
     "dropout": (lambda: After(nn.functional.dropout), r"random: .*F\.dropout has training=True"),
+    "a counter": (lambda: After(Counter()), "a state that each pass changes"),
+    "an exception": (lambda: After(lambda x: {}["code"]), r"KeyError: 'code'\.$"),
     "noise": (lambda: After(lambda x: x + 0.01 * torch.randn_like(x)), "random: "),
     "NaN weights": (lambda: filled(conv(), math.nan), r"weight bias holds NaN or infinity"),
     "infinite weights": (lambda: filled(conv(), math.inf), r"weight bias holds NaN or infinity"),
     "overflow": (lambda: After(lambda x: (1e30 * x).square()), "though its weights do not: it divides by zero"),
 }
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.count += 1
+        return self.count * x
 
 
 class Guarded2(nn.Module):
@@ -261,7 +272,7 @@ class TestJob:
     def test_a_module_that_does_not_take_the_photos_says_so(self, job, blank, target, says):
         outcome = job("rep=module", f"rep.target=tests.test_trial.{target}", f"data.path={blank}/noise.png")
         assert outcome.status == 1 and says in outcome.err and "Traceback" not in outcome.err
-        assert target == "Timed" or "rep.size or rep.channels" in outcome.err
+        assert target == "Timed" or "(rep.size, rep.channels)" in outcome.err
 
 
 def digits() -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -18,6 +19,7 @@ from invrep.representations.watch import prefix_tokens, tensors_of, watching
 from invrep.representations.wrapped import Scripted, described, plain_names
 
 LISTING = ("list", "?")  # instead of a layer: show which there are
+_SHAPE = re.compile(r"\b(shapes?|sizes?|channels?|dim(ension)?s?|height|width|resolution)\b", re.I)
 KEPT_TRACES = 4  # photos of a thousand sizes need no thousand of them
 LayerNames = str | int | Sequence[str | int] | Mapping[str | int, float] | None
 
@@ -134,7 +136,9 @@ class Network(Representation):
         said = super()._refusal(images, error)
         if isinstance(error, TypeError) and "argument" in str(error):
             return f"{said}; wrap it in a module whose forward takes the images alone."
-        return f"{said}; where it takes another size or number of channels, give rep.size or rep.channels."
+        if _SHAPE.search(str(error)):
+            return f"{said}; give it images of the size and channels that it takes (rep.size, rep.channels)."
+        return f"{said}."
 
     def trace(self, height: int, width: int, *, channels: int | None = None) -> Trace:
         """Return what the whole module does with one image of this size in pixels, without computing it.
