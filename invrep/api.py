@@ -27,6 +27,7 @@ from invrep.objectives import Objective
 from invrep.optimisers import Descent
 from invrep.priors import Prior
 from invrep.representations.base import Representation
+from invrep.trial import Trial
 
 
 def representation(name: str, *, layer: Any = None, seed: int = 0, **options: Any) -> Representation:
@@ -149,7 +150,8 @@ def invert(
     rows = [(k, image, restart) for k, image in enumerate(ids) for restart in range(restarts)]
     bar = Bar(len(rows) * descent.plan(phi)[0], Console(quiet=not progress))
     callbacks: list[Callback] = [bar]
-    with bar:
+    trial = Trial()
+    with bar, trial.undrawn():
         try:
             inversion = solve(
                 images,
@@ -162,6 +164,7 @@ def invert(
                 segment=log_every,
                 trainer={"accelerator": accelerator},
                 callbacks=callbacks,
+                trial=trial,
             )
         except UnfitError as error:
             whose = sorted({rows[place][0] for place in error.rows})
@@ -175,15 +178,16 @@ def invert(
     def grouped(values: Tensor) -> Tensor:
         return values.detach().cpu().unflatten(0, (len(images), restarts))
 
-    with torch.no_grad():
+    with torch.no_grad(), trial.undrawn():
         pixels = inversion.reconstruction()
         codes = inversion.phi(pixels)
         targets = [] if imagined else inversion.phi(images.to(pixels.device))
+        measures = measure(inversion, photos)
     return Inverted(
         reconstructions=grouped(pixels),
         codes=[grouped(code) for code in codes],
         targets=[target.cpu() for target in targets],
-        metrics={name: grouped(value) for name, value in measure(inversion, photos).items()},
+        metrics={name: grouped(value) for name, value in measures.items()},
         curve=[(at, {name: grouped(value) for name, value in terms.items()}) for at, terms in inversion.points()],
         converged=grouped(inversion.active),
         remarks=remarks,

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from invrep.errors import InvrepError, UnfitError, out_of_memory, words
 from invrep.objectives import Objective
@@ -40,11 +42,26 @@ class Trial:
 
     Attributes:
         seconds: that it took.
+        draws: whether a pass of Φ draws random numbers from the user's own generator.
     """
 
     def __init__(self) -> None:
         self.repeated = False
         self.seconds = 0.0
+        self.draws = False
+
+    @contextmanager
+    def undrawn(self) -> Iterator[None]:
+        """Give the user's random state back at the end, if Φ has drawn from it.
+
+        Only then, since other threads may draw meanwhile and must not draw the same numbers again.
+        """
+        before = torch.get_rng_state()
+        try:
+            yield
+        finally:
+            if self.draws:
+                torch.set_rng_state(before)
 
     def __call__(
         self, phi: Representation, objective: Objective, start: Tensor, surrogate: Surrogate | None = None
@@ -68,7 +85,8 @@ class Trial:
             code = phi(images, surrogate)
             gradient = _gradient(code, objective, images, surrogate, name)
         if not self.repeated:
-            _repeat(phi, images.detach(), code, name)
+            with _Drawing(self):
+                _repeat(phi, images.detach(), code, name)
         self.repeated = True
         sizes = gradient.abs().flatten(1).amax(1)
         lost, dead = ~sizes.isfinite(), sizes == 0
@@ -88,6 +106,18 @@ class Trial:
         if bool(dead.any()):
             raise UnfitError(f"{name} cannot be inverted: {ZERO_GRADIENT}.", _unless_all(dead))
         self.seconds += time.monotonic() - began
+
+
+class _Drawing(TorchDispatchMode):
+    """Notices what draws random numbers in this thread."""
+
+    def __init__(self, trial: Trial) -> None:
+        super().__init__()
+        self.trial = trial
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.trial.draws |= torch.Tag.nondeterministic_seeded in func.tags
+        return func(*args, **(kwargs or {}))
 
 
 def named(phi: Representation) -> str:

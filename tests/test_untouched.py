@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from invrep.errors import InvrepError
 from invrep.inversion import Inversion, solve
 from invrep.representations.base import Representation
 from invrep.representations.network import Network
-from invrep.representations.surrogate import Surrogate, backward
+from invrep.representations.surrogate import Surrogate, _checkpoints, backward
 
 IMAGES = torch.rand(1, 3, 16, 20, generator=torch.Generator().manual_seed(0))
 
@@ -244,6 +245,7 @@ def test_a_layer_within_a_checkpoint() -> None:
 
 def test_a_surrogate_holds_in_the_backward_pass_too() -> None:
     def gradient(module: nn.Module) -> Tensor:
+        _checkpoints.clear()  # as in a process that has met none
         images = IMAGES.clone().requires_grad_()
         surrogate = Surrogate(0.5)
         backward(Network(module)(images, surrogate)[0].square().sum(), surrogate)
@@ -252,6 +254,25 @@ def test_a_surrogate_holds_in_the_backward_pass_too() -> None:
     wanted = gradient(Blocks())
     for reentrant in (True, False):
         torch.testing.assert_close(gradient(Blocks(reentrant)), wanted)
+
+
+class Noisy(nn.Module):
+    """Adds noise, loud enough to be refused or too quiet to matter."""
+
+    def __init__(self, loudness: float) -> None:
+        super().__init__()
+        self.loudness = loudness
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.loudness * torch.randn_like(x)
+
+
+@pytest.mark.parametrize("loudness", [1.0, 1e-6])
+def test_a_module_that_draws_leaves_the_users_random_numbers(loudness: float) -> None:
+    before = torch.get_rng_state()
+    with suppress(InvrepError):
+        invrep.invert(IMAGES, Noisy(loudness), steps=3)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("name", ["plain", "reentrant", "non-reentrant", "writing"])

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._autograd import _top_saved_tensors_default_hooks
 from torch.autograd.graph import _engine_run_backward
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -22,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 WIDTH = 0.4  # of the sigmoid at softness 1, over the root mean square of the ReLU's input
 RELUS = {functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 IN_PLACE = {torch.relu_, Tensor.relu_}
+_checkpoints: set[str] = set()  # the kinds that ReLUs have been met in
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ def backward(loss: Tensor, surrogate: Surrogate | None) -> None:
 
     A module that checkpoints its activations runs again within it, with the same ReLUs as in the forward pass.
     """
-    with smoothed(surrogate, loss):
+    # Only where such a module has been met, for the context costs each function of a backward pass two microseconds.
+    with smoothed(surrogate if _checkpoints else None, loss):
         _run_backward([loss], [torch.ones_like(loss)])
 
 
@@ -120,8 +123,13 @@ class SoftReLUs(TorchFunctionMode):
         if func is torch.autograd.backward and not kwargs.get("inputs"):  # of a checkpoint within another
             with self:
                 return _run_backward(args[0], kwargs["grad_tensors"])
-        if func not in RELUS or not torch.is_grad_enabled():
+        if func not in RELUS:
             return func(*args, **kwargs)
+        if not torch.is_grad_enabled():  # or a reentrant checkpoint's forward pass
+            _checkpoints.add("reentrant")
+            return func(*args, **kwargs)
+        if _top_saved_tensors_default_hooks(False) is not None:
+            _checkpoints.add("other")
         x = args[0] if args else kwargs["input"]
         if not x.requires_grad:
             return func(*args, **kwargs)
