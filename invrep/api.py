@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,15 +18,16 @@ from pytorch_lightning import Callback
 from rich.console import Console
 from torch import Tensor, nn
 
-from invrep.callbacks import Bar
 from invrep.compute import exact
 from invrep.config import build, preset
+from invrep.data import MOST_RESTARTS
 from invrep.errors import InvrepError, UnfitError, nearest, number
 from invrep.given import as_images, as_representation, is_shape
 from invrep.inversion import measure, solve
 from invrep.objectives import Objective
 from invrep.optimisers import Descent
 from invrep.priors import Prior
+from invrep.progress import Bar
 from invrep.representations.base import Representation
 from invrep.trial import Trial
 
@@ -141,14 +143,14 @@ def invert(
             raise InvrepError(f"images is the shape {tuple(images)}; expected (channels, height, width).")
         images = torch.full((1, *(number("images", side, minimum=1, whole=True) for side in images)), 0.5)
     images = as_images(images, phi.color if isinstance(phi, Representation) else None)
-    number("restarts", restarts, minimum=1, whole=True)
+    number("restarts", restarts, minimum=1, maximum=MOST_RESTARTS, whole=True)
     phi = as_representation(phi, images.shape[1])
     descent = _part("optim", optim, {} if steps is None else {"steps": steps})
     ids = [_hash(image) for image in images] if ids is None else list(ids)
     if len(ids) != len(images):
         raise InvrepError(f"ids has {len(ids)} names for {len(images)} images; expected one for each.")
     rows = [(k, image, restart) for k, image in enumerate(ids) for restart in range(restarts)]
-    bar = Bar(len(rows) * descent.plan(phi)[0], Console(quiet=not progress))
+    bar = Bar(len(rows) * math.prod(images.shape[2:]) * descent.plan(phi)[0], Console(quiet=not progress))
     callbacks: list[Callback] = [bar]
     trial = Trial()
     with bar, trial.undrawn():

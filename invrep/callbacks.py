@@ -1,15 +1,13 @@
-"""What is seen while a job runs: a progress bar, and curves and pictures in a logger."""
+"""What is seen of a job in a logger: curves, pictures and the final table."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import netrc
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,6 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -31,114 +27,6 @@ log = logging.getLogger(__name__)
 CURVES = ("error", "activation", "energy", "data")  # every other curve is a prior's
 MEANS = ("error", "root_error", "pairwise_error", "activation", "psnr", "ssim", "energy")  # of the table, for W&B
 GRID_IMAGES = 8  # photos in a live grid; the final one has its own limit
-Report = tuple[int, float, str]  # image-passes done, the value that the objective shows, and its name
-QUIET_SECONDS = 30  # between two lines of progress where there is no terminal
-
-
-def worded(shows: str, value: float) -> str:
-    """Return a value as people read it: an error in percent, an activation as it is."""
-    return f"{100 * value:.2f} %" if shows == "error" else f"{value:.4g}"
-
-
-class Bar(pl.Callback):
-    """A bar over all passes of all images of a job, with pass, error and time left.
-
-    Where the output is no terminal (a file, SLURM) it prints a line every half minute instead.
-
-    Args:
-        total: image-passes of the whole job.
-        console: where it is drawn.
-    """
-
-    def __init__(self, total: int, console: Console) -> None:
-        super().__init__()
-        self.console = console
-        self.ranks: dict[int, Report] = {}
-        self.total = total
-        self.done = 0
-        self.label = ""
-        self.began = self.last_line = time.monotonic()
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self.task = self.progress.add_task("", total=max(total, 1), state="")
-
-    def __enter__(self) -> Bar:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
-        """Ask the inversion to call back while a segment runs."""
-        pl_module.on_tick = self._show
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
-        """Count the batch as done."""
-        pl_module.on_tick = None
-        if pl_module.last:
-            self.done += pl_module.steps * len(pl_module.active)
-            self.progress.update(self.task, completed=self.done)
-
-    def _show(self, inversion: Inversion) -> None:
-        completed = self.done + min(inversion.passes, inversion.steps) * len(inversion.active)
-        shows = inversion.objective.shows
-        value = inversion.latest[shows][inversion.counted]
-        state = f"pass {inversion.passes}/{inversion.steps}"
-        if len(value):
-            state += f"  {shows} {worded(shows, float(value.mean()))}"
-        self._draw(completed, state)
-
-    def tick(self, rank: int, report: Report) -> None:
-        """Show how far a rank has come, see :class:`Ticks`."""
-        self.ranks[rank] = report
-        values = [value for _, value, _ in self.ranks.values() if not math.isnan(value)]
-        self.label = f"{len(self.ranks)} ranks"
-        state = f"{report[2]} {worded(report[2], sum(values) / len(values))}" if values else ""
-        self._draw(sum(done for done, _, _ in self.ranks.values()), state)
-
-    def _draw(self, completed: int, state: str) -> None:
-        self.progress.update(self.task, completed=completed, description=self.label, state=state)
-        now = time.monotonic()
-        if not self.console.is_terminal and now - self.last_line >= QUIET_SECONDS:
-            self.last_line = now
-            left = (now - self.began) * (self.total / max(completed, 1) - 1)
-            self.console.print(f"{self.label}  {state}  about {left / 60:.1f} min left")
-
-
-class Ticks(pl.Callback):
-    """Reports from a rank's process how far it has come."""
-
-    def __init__(self, report: Callable[[Report], None]) -> None:
-        super().__init__()
-        self.report = report
-        self.done = 0
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
-        """Ask the inversion to call back while a segment runs."""
-        pl_module.on_tick = self._tell
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
-        """Count the batch as done."""
-        self._tell(pl_module)
-        pl_module.on_tick = None
-        if pl_module.last:
-            self.done += pl_module.steps * len(pl_module.active)
-
-    def _tell(self, inversion: Inversion) -> None:
-        passes = min(inversion.passes, inversion.steps)
-        shows = inversion.objective.shows
-        value = inversion.latest[shows][inversion.counted].mean()
-        self.report((self.done + passes * len(inversion.active), float(value), shows))
 
 
 def _logged_in() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -28,6 +29,17 @@ class Classifier:
         self._make = phi.classifier if isinstance(phi, Network) else None
         self._network: Network | None = None
         self.classes = phi.classes if isinstance(phi, Network) else None
+        self._whole = phi.skeleton if isinstance(phi, Network) else None
+
+    @property
+    def nbytes(self) -> int:
+        """Return about how many bytes the whole network will take."""
+        if self._make is None or self._network is not None or self._whole is None:
+            return 0
+        weights = self._make.keywords.get("weights")
+        held = sum(tensor.nbytes for tensor in self._whole.state_dict().values())
+        reaches = weights is None or not os.path.isfile(weights) or os.path.getsize(weights) > 0.9 * held
+        return held if reaches else 0  # a smaller file has the first layers only
 
     @torch.no_grad()
     def __call__(self, photos: Tensor, images: Tensor) -> list[dict[str, Any]]:

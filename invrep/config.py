@@ -17,6 +17,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from invrep.data import MOST_RESTARTS
 from invrep.errors import InvrepError, choice, nearest, number, words
 
 PACKAGE = Path(__file__).parent
@@ -83,7 +84,7 @@ def check(config: DictConfig) -> None:
     for key, word in WHOLE.items():
         value = OmegaConf.select(config, key)
         if word is None or value not in (None, word):
-            least, most = (0, 2**63 - 1) if key == "seed" else (1, None)
+            least, most = {"seed": (0, 2**63 - 1), "restarts": (1, MOST_RESTARTS)}.get(key, (1, None))
             OmegaConf.update(config, key, number(key, value, minimum=least, maximum=most, whole=True, word=word))
     if "path" in config.data:  # data=none has none
         check_range(config.data.get("range"))

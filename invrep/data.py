@@ -8,11 +8,12 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
 READERS = 4  # threads; Pillow lets others run while it decodes
+MOST_RESTARTS = 1000  # of a photo in a job, whose every pair is compared at its end
 T, R = TypeVar("T"), TypeVar("R")
 Key = tuple[str, int]  # image id, restart
 Size = tuple[int, int]  # height, width
@@ -64,6 +65,14 @@ def batches(sized: Iterable[tuple[int, Size]], batch_size: Callable[[Size], int]
             yield batch(size)
     for size in list(open_):
         yield batch(size)
+
+
+def split(batch: Batch, most: int) -> Iterator[Batch]:
+    """Yield a batch in parts of at most so many pre-images, which are about equal; restarts do not interact."""
+    parts = -(-len(batch.rows) // most)
+    for part in range(parts):
+        begin, end = (len(batch.rows) * k // parts for k in (part, part + 1))
+        yield replace(batch, rows=batch.rows[begin:end])
 
 
 def deal(sized: Iterable[tuple[int, Size]], ranks: int) -> list[Iterator[tuple[int, Size]]]:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from invrep import metrics
-from invrep.callbacks import worded
 from invrep.config import layer_name
 from invrep.data import Key, Keys
 from invrep.figures import MOST_COLUMNS, MOST_ROWS, GridRow, grid
@@ -23,6 +22,7 @@ from invrep.job import Job, Read
 from invrep.merge import merge
 from invrep.objectives import Match
 from invrep.parts import boxes_in
+from invrep.progress import worded
 from invrep.results import SPREADS
 from invrep.sources import Photo
 from invrep.spread import code_spread, lpips_at_hand, pixel_spread

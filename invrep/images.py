@@ -90,6 +90,8 @@ def in_a_sentence(name: str) -> Iterator[None]:
         raise InvrepError(f"{name} is not an image that Pillow can read; convert it to PNG or JPEG.") from None
     except PermissionError:
         raise InvrepError(f"{name} cannot be read: permission denied; change its permissions.") from None
+    except MemoryError:
+        raise InvrepError(f"{name} does not fit into memory; make it smaller first.") from None
     except Exception as error:  # on a damaged file Pillow raises whatever its parser runs into
         reason = str(error) or type(error).__name__
         raise InvrepError(f"{name} is damaged ({reason}); replace it by a whole image.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 import time
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader
 from invrep.checkpoint import Checkpoint
 from invrep.compute import Compute, exact
 from invrep.convergence import converged, look_back
-from invrep.errors import InvrepError, UnfitError
+from invrep.errors import InvrepError, UnfitError, out_of_memory
 from invrep.images import Pixels
 from invrep.metrics import psnr, ssim
 from invrep.objectives import Match, Objective
@@ -28,6 +29,7 @@ from invrep.representations.surrogate import Surrogate, backward
 from invrep.trainer import make_trainer, quiet
 from invrep.trial import NEARLY_ZERO_CODE, ROUNDING, ZERO_CODE, Trial, empty, finite, ready
 
+log = logging.getLogger(__name__)
 TICK = 0.25  # seconds between two calls of on_tick
 SLOWER = 0.1  # what the steps of an image that diverges are multiplied by
 RETRIES = 3  # before it has failed
@@ -86,6 +88,7 @@ class Inversion(pl.LightningModule):
         latest: {name: (B,)} of the last pass.
         empty: (B,) bool, on the CPU; True for an image whose objective has nothing to compare with.
         on_tick: called with this module a few times a second, from inside a segment.
+        compiling: whether the present pass may have to wait for torch.compile.
     """
 
     def __init__(
@@ -134,6 +137,8 @@ class Inversion(pl.LightningModule):
         self._checks: list[Tensor] = []  # energies since the recipe has settled
         self._slowed = False  # whether an image has diverged
         self._next_tick = 0.0
+        self.compiling = False
+        self._compiled = 0  # how many images the latest pass had
 
     @property
     def last(self) -> bool:
@@ -310,6 +315,7 @@ class Inversion(pl.LightningModule):
                     group["max_eval"] = min(25, self.steps - self.passes)
             first = self.passes == begin
             was = self.image.detach().clone() if self._slowed else None
+            self._announce()
             optimiser.step(self._evaluate)
             with torch.no_grad():
                 if was is not None:
@@ -319,18 +325,27 @@ class Inversion(pl.LightningModule):
             if first:
                 self._record(begin)
                 self._started = self.latest["energy"] if self._started is None else self._started
-            if self.on_tick is not None and time.monotonic() >= self._next_tick:
+            if self.on_tick is not None and (self.compiling or time.monotonic() >= self._next_tick):
+                self.compiling = False
                 self.on_tick(self)
                 self._next_tick = time.monotonic() + TICK
         self._settle(optimiser)
         if not (self.active & ~self.done).any():
             self.trainer.should_stop = True
 
+    def _announce(self) -> None:
+        """Tell before a pass that torch.compile will work: of the first one with so many images."""
+        count = len(self.image) if self._rows is None else len(self._rows)
+        self.compiling = self.compute.compile is not None and count != self._compiled
+        self._compiled = count
+        if self.compiling and self.on_tick is not None:
+            self.on_tick(self)
+
     def on_train_end(self) -> None:
         """Evaluate the final images once more, for the curve's last point, and give up those that are no lower."""
         self._rows = None
         with torch.no_grad():
-            self.latest = self()
+            self.latest = self._final()
         self._record(self.passes)
         if self.last:
             self.active &= self.latest["energy"] < self.curve[0][1]["energy"]
@@ -341,6 +356,21 @@ class Inversion(pl.LightningModule):
         """Return a point of the curve in which images that had ended by then have the values of their end."""
         over = self.done & (self.ended <= at)
         return {name: torch.where(over, self.latest[name], value) for name, value in terms.items()}
+
+    def _final(self) -> dict[str, Tensor]:
+        """Return the values of all images, of one after another where there is no memory for all at once."""
+        try:
+            return self()
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+        found = []
+        for row in range(len(self.image)):
+            self._rows = torch.tensor([row], device=self.device)
+            self._remaining = self.objective.of(self._rows)
+            found.append(self())
+        self._rows = None
+        return {name: torch.cat([terms[name] for terms in found]) for name in found[0]}
 
     def _record(self, passes: int) -> None:
         self.curve.append((passes, self.latest))
@@ -547,15 +577,24 @@ def measure(inversion: Inversion, photos: Tensor | None) -> dict[str, Tensor]:
 
     What the objective measures (of a match ``error`` ‖Φ−Φ0‖²/‖Φ0‖², ``root_error``, ``distance`` ‖Φ−Φ0‖² and
     ``code_norm`` ‖Φ0‖², else ``activation``); ``psnr`` and ``ssim`` against the photos, on values clipped to [0, 1];
-    ``energy`` and its terms.
+    ``energy`` and its terms. A measure for which there is no memory is NaN.
 
     Args:
         inversion: a fitted inversion.
         photos: (B, C, H, W) in [0, 1], the photo of every row; None where there is none.
     """
-    images = inversion.reconstruction()
-    found = _bared(inversion.objective.measures(inversion.phi(images)) | inversion(), inversion.bare)
+    images, objective = inversion.reconstruction(), inversion.objective
+    photos = None if photos is None else photos.to(images)
+    measures: list[Callable[[], dict[str, Tensor]]] = [lambda: objective.measures(inversion.phi(images))]
     if photos is not None:
-        photos = photos.to(images)
-        found |= {"psnr": psnr(images, photos), "ssim": ssim(images, photos)}
-    return {name: value.double().cpu() for name, value in found.items()}
+        measures += [lambda: {"psnr": psnr(images, photos)}, lambda: {"ssim": ssim(images, photos)}]
+    names = (*objective.columns, *inversion.latest, *(("psnr", "ssim") if photos is not None else ()))
+    found = dict.fromkeys(names, images.new_full((len(images),), float("nan"))) | inversion.latest
+    for part in measures:
+        try:
+            found |= part()
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            log.warning("Memory has run out after the last pass; a measure of %d images is blank.", len(images))
+    return {name: value.double().cpu() for name, value in _bared(found, inversion.bare).items()}

@@ -18,7 +18,7 @@ from invrep.codes import code_id, code_size
 from invrep.compute import Compute
 from invrep.config import build, result_name
 from invrep.data import Size, ahead
-from invrep.errors import InvrepError, number
+from invrep.errors import InvrepError, number, out_of_memory
 from invrep.images import in_a_sentence, read, size_of
 from invrep.objectives import Objective
 from invrep.optimisers import Descent
@@ -116,6 +116,11 @@ class Job:
             )
         except InvrepError as error:
             self.failures[photo.id] = str(error)
+            return None
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            self.failures[photo.id] = f"{photo.name} does not fit into memory; make it smaller first."
             return None
         return Read(pixels.to(dtype), content_of(file))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torchmetrics import Metric
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 SSIM_WINDOW = 11  # pixels; torchmetrics' Gaussian window
+STRIP = 2**16  # pixels of an image whose SSIM is computed at once, in which torchmetrics holds the image 80 times
+DOUBLE = 8  # how many times as much memory a pixel takes in float64, for which torch's convolution has no better way
 
 
 class _PerImage(Metric):
@@ -94,15 +97,36 @@ class PairwiseError(_PerImage):
 
 def psnr(images: Tensor, photos: Tensor) -> Tensor:
     """Return the peak signal-to-noise ratio in dB of values clipped to [0, 1]. Shape: (B, C, H, W) → (B,)."""
-    return peak_signal_noise_ratio(
-        images.clamp(0, 1), photos.clamp(0, 1), data_range=1.0, reduction="none", dim=(1, 2, 3)
-    ).reshape(len(images))
+    return _each(_psnr, images, photos)
 
 
 def ssim(images: Tensor, photos: Tensor) -> Tensor:
     """Return the structural similarity of values clipped to [0, 1]; NaN below 11 pixels. (B, C, H, W) → (B,)."""
     if min(images.shape[-2:]) < SSIM_WINDOW:
         return images.new_full((len(images),), float("nan"))
-    return structural_similarity_index_measure(
-        images.clamp(0, 1), photos.clamp(0, 1), data_range=1.0, reduction="none"
-    ).reshape(len(images))
+    return _each(_ssim, images, photos)
+
+
+def _each(measure: Callable[[Tensor, Tensor], Tensor], images: Tensor, photos: Tensor) -> Tensor:
+    """Return a measure of each image by itself, so that its memory does not grow with the batch."""
+    pairs = zip(images.split(1), photos.split(1), strict=True)
+    return torch.stack([measure(image.clamp(0, 1), photo.clamp(0, 1)) for image, photo in pairs])
+
+
+def _psnr(image: Tensor, photo: Tensor) -> Tensor:
+    return peak_signal_noise_ratio(image, photo, data_range=1.0, reduction="none", dim=(1, 2, 3)).reshape(())
+
+
+def _ssim(image: Tensor, photo: Tensor) -> Tensor:
+    height, width = image.shape[-2:]
+    pixels = STRIP if image.dtype == torch.float32 else STRIP // DOUBLE
+    rows, halo = max(pixels // width, SSIM_WINDOW), SSIM_WINDOW // 2
+    total = image.new_zeros(())
+    for top in range(0, height, rows):
+        first, count = max(top - halo, 0), min(rows, height - top)
+        strips = (x[:, :, first : top + count + halo] for x in (image, photo))
+        _, found = structural_similarity_index_measure(
+            *strips, data_range=1.0, reduction="none", return_full_image=True
+        )
+        total += found[:, :, top - first : top - first + count].mean() * (count / height)
+    return total

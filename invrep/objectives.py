@@ -81,6 +81,11 @@ class Objective(nn.Module):
         """Return the energy of each image. Shape: list of (B, …) → (B,)."""
         return self.energy(self.value(code))
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of :meth:`measures`."""
+        return (self.shows,)
+
     def measures(self, code: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return what the table holds of final images' codes: name → (B,)."""
         return {self.shows: self.value(code)}
@@ -165,6 +170,11 @@ class Match(Objective):
     def value(self, code: Sequence[Tensor], other: Sequence[Tensor] | None = None) -> Tensor:
         """Return ‖Φ − Φ0‖²/‖Φ0‖² of each image, (B,), or with another code Φ' ‖Φ − Φ'‖²/‖Φ0‖²."""
         return self._weighted([d / getattr(self, f"norm{k}") for k, d in enumerate(self.distances(code, other))])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of :meth:`measures`."""
+        return ("error", "root_error", "distance", "code_norm")
 
     def measures(self, code: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return the error, its root, and ‖M⊙(Φ − Φ0)‖² and ‖M⊙Φ0‖² over all parts without weights, (B,) each.

@@ -12,30 +12,33 @@ import shutil
 import subprocess
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
+from itertools import groupby, repeat
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
-from invrep.callbacks import Bar, Record, Ticks
+from invrep.callbacks import Record
 from invrep.compute import exact
 from invrep.config import build, check, layer_name, name_of
-from invrep.data import Batch, Keys, ahead, batches, deal, evenly
-from invrep.errors import InvrepError, ToldError, choice, printable
+from invrep.data import Batch, Keys, Size, ahead, batches, deal, evenly, split
+from invrep.errors import InvrepError, ToldError, choice, out_of_memory, printable
 from invrep.film import film_format
 from invrep.finish import Found, finish, summary
 from invrep.folders import some_of
 from invrep.job import Job, assemble
 from invrep.launch import register, share_machine
 from invrep.lists import write_list
+from invrep.memory import Need, need, room
+from invrep.progress import Bar, Ticks
 from invrep.ranks import Rank, check_launch, gpus, launched, local_devices, spread
 from invrep.representations.base import Geometry
 from invrep.representations.listing import layers_table
@@ -45,12 +48,12 @@ from invrep.sources import Photo
 from invrep.sweep import in_multirun, noted
 from invrep.terminal import make_console
 from invrep.words import ABSENT, DIED, DONE, STOPPED, Words
-from invrep.work import memory, room, share, work
+from invrep.work import share, work
 
 log = logging.getLogger(__name__)
 PEEKS = 64  # headers that are read ahead
 USUAL_AT_ONCE = 8  # photos in a tensor
-MOST_AT_ONCE = 64  # photos in a tensor by data.batch_size=auto; more are no faster
+MOST_AT_ONCE = 64  # pre-images in a tensor by data.batch_size=auto, and restarts of a photo; more are no faster
 VERSIONS = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "torchmetrics", "wandb", "numpy", "pillow")
 
 
@@ -69,6 +72,14 @@ def run(config: DictConfig) -> float | None:
     try:
         with noted() as tell:
             return _run(config, tell)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InvrepError(
+            f"Memory has run out ({reason}); what is finished is kept. Make photos smaller (data.resize), or "
+            f"data.batch_size, and run the same command again."
+        ) from error
     except InvrepError as error:
         if in_multirun() and not isinstance(error, ToldError):
             # Hydra shows the first failure of a sweep only, at its end
@@ -89,6 +100,12 @@ def keep_memory() -> None:
     trim_threshold, mmap_threshold = -1, -3
     mallopt(mmap_threshold, 32 * 2**20)  # the most it takes
     mallopt(trim_threshold, 2**30)
+
+
+def return_memory() -> None:
+    """Let glibc hand back what :func:`keep_memory` has kept."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @exact()
@@ -131,11 +148,11 @@ def _carry_out(job: Job, devices: Sequence[int], rank: Rank | None, words: Words
         rank: which of a launcher's processes this is, or None.
         words: of that rank; None for ``dry_run=true``.
     """
-    config, results, phi, console = job.config, job.results, job.phi, job.console
+    config, results, console = job.config, job.results, job.console
     metric = _metric(job)
     shares = _plan(job, len(devices) if rank is None else rank.count)
     planned = [batch for part in shares for batch in part]
-    places = sorted(place for batch in planned for place in batch.places)
+    places = sorted({place for batch in planned for place in batch.places})
     if not places:
         _fail(job, done=0)
     # by place in the whole list, since ranks may see different parts of it finished
@@ -149,8 +166,8 @@ def _carry_out(job: Job, devices: Sequence[int], rank: Rank | None, words: Words
         return None
     if rank is not None:
         if first:
-            mine = {place for batch in own for place in batch.places}
-            todo = [batch for batch in todo if batch.places[0] in mine]
+            mine = {row for batch in own for row in batch.rows}
+            todo = [batch for batch in todo if batch.rows[0] in mine]
         # SLURM may show each task its own GPU only
         there = gpus(config.trainer.accelerator)
         config.trainer.devices = [rank.device % there] if there else 1
@@ -173,7 +190,7 @@ def _carry_out(job: Job, devices: Sequence[int], rank: Rank | None, words: Words
         found = Found()
         whole, absent = False, None
         try:
-            with Bar(sum(len(batch.rows) for batch in todo) * job.descent.plan(phi)[0], console) as bar:
+            with Bar(_work_of(job, todo), console) as bar:
                 if rank is None and len(devices) > 1:
                     _spread(job, todo, devices, bar)
                 else:
@@ -181,6 +198,7 @@ def _carry_out(job: Job, devices: Sequence[int], rank: Rank | None, words: Words
                     work(job, todo, bar, record if rank is None else None)
             if words is not None:
                 absent = _gather(job, words, shares)
+            return_memory()
             found = finish(job, places, new=bool(todo) or rank is not None)
             if rank is not None or len(devices) > 1:
                 record.replay(results.mean_curves(Keys({job.photos.ids[place] for place in places}, config.restarts)))
@@ -223,11 +241,21 @@ def _plan(job: Job, ranks: int) -> list[list[Batch]]:
     """
     places = range(len(job.photos))
     sizes = ahead(lambda place: (place, job.size(job.photos[place])), places, PEEKS)
-    known = ((place, size) for place, size in sizes if size is not None)
-    restarts, at_once = job.config.restarts, cache(lambda size: _batch_size(job, size))
-    if ranks == 1 or job.config.data.get("batch_size", 1) not in (None, "auto"):
-        return evenly(list(batches(known, at_once, restarts)), ranks)
-    return [list(batches(part, at_once, restarts)) for part in deal(known, ranks)]
+    sized = ((place, size) for place, size in sizes if size is not None)
+    asked, restarts = job.config.data.get("batch_size", 1), job.config.restarts
+    known: dict[int, tuple[int, Need | None]] = {}
+    most = cache(lambda size: _fit(job, size, known) if asked == "auto" else MOST_AT_ONCE)
+
+    def at_once(size: Size) -> int:
+        return max(most(size) // restarts, 1) if asked == "auto" else asked or USUAL_AT_ONCE
+
+    def divided(some: Iterable[tuple[int, Size]]) -> Iterator[Batch]:
+        for batch in batches(some, at_once, restarts):
+            yield from split(batch, most(batch.size)) if restarts > most(batch.size) else [batch]
+
+    if ranks == 1 or asked not in (None, "auto"):
+        return evenly(list(divided(sized)), ranks)
+    return [list(divided(part)) for part in deal(sized, ranks)]
 
 
 def _missing(job: Job, planned: Sequence[Batch], done: Done) -> list[Batch]:
@@ -235,9 +263,9 @@ def _missing(job: Job, planned: Sequence[Batch], done: Done) -> list[Batch]:
     todo = []
     for batch in planned if done else ():
         rows = []
-        for place in batch.places:
+        for place, group in groupby(map(divmod, batch.rows, repeat(batch.restarts)), itemgetter(0)):
             photo = job.photos[place]
-            keys = {place * batch.restarts + r: (photo.id, r) for r in range(batch.restarts)}
+            keys = {place * batch.restarts + restart: (photo.id, restart) for _, restart in group}
             try:
                 content = photo.content() if any(key in done for key in keys.values()) else None
             except InvrepError as error:
@@ -280,7 +308,7 @@ def _gather(job: Job, words: Words, shares: Sequence[Sequence[Batch]]) -> str | 
     words.tell(f"rank {some} of {len(shares)} has not come within a minute, and rank 0 does its share")
     late = [batch for index in found.absent for batch in shares[index]]
     todo = _missing(job, late, job.results.done())
-    with Bar(sum(len(batch.rows) for batch in todo) * job.descent.plan(job.phi)[0], job.console) as bar:
+    with Bar(_work_of(job, todo), job.console) as bar:
         work(job, todo, bar)
     return (
         f"Rank {some} of {len(shares)} has not come within a minute, and rank 0 has done its share; where nobody has "
@@ -321,17 +349,22 @@ def _note_missing(job: Job, batches: Sequence[Batch], why: str) -> None:
             job.failures.setdefault(image, f"{image} is missing, since {why}; run the same command again.")
 
 
-def _batch_size(job: Job, size: tuple[int, int]) -> int:
-    """Return how many photos of a size share a tensor: as the user says, or as many as fit."""
-    asked = job.config.data.get("batch_size", 1)
-    if asked != "auto":
-        return asked or USUAL_AT_ONCE
-    try:
-        bytes_ = memory(job.phi, (job.channels, *size), getattr(torch, job.config.dtype))
-    except InvrepError:
-        return 1  # the batch itself reports what is wrong with its size
-    fit = int(0.7 * room(job.config.trainer.accelerator) / bytes_ / job.config.restarts)
-    return min(max(fit, 1), MOST_AT_ONCE)
+def _fit(job: Job, size: Size, known: dict[int, tuple[int, Need | None]]) -> int:
+    """Return how many pre-images of a size fit into memory together, of those whose number makes them faster.
+
+    Args:
+        job: whose Φ is on any device.
+        size: height and width.
+        known: what a size of about as many pixels needs; is added to.
+    """
+    pixels = math.prod(size)
+    about = round(2 * math.log2(pixels))
+    if about not in known:
+        known[about] = pixels, need(job, size, MOST_AT_ONCE, 2)
+    like, wanted = known[about]
+    if wanted is None:
+        return 1
+    return min(max(int(wanted.fit(0.7 * room(job.config.trainer.accelerator)) * like / pixels), 1), MOST_AT_ONCE)
 
 
 def _show_plan(job: Job, planned: Sequence[Batch], todo: Sequence[Batch], ranks: int) -> None:
@@ -364,25 +397,42 @@ def _show_plan(job: Job, planned: Sequence[Batch], todo: Sequence[Batch], ranks:
         if warnings:
             break
     if todo:
-        batch = max(todo, key=lambda batch: len(batch.rows) * math.prod(batch.size))
-        try:
-            bytes_ = memory(job.phi, (job.channels, *batch.size), getattr(torch, config.dtype)) * len(batch.rows)
-        except InvrepError:
-            return  # the batch itself reports what is wrong with its size
-        where = "GPU memory" if gpus(config.trainer.accelerator) else "memory"
-        if bytes_ > (free := room(config.trainer.accelerator)):
+        _show_memory(job, todo, ranks)
+
+
+def _show_memory(job: Job, todo: Sequence[Batch], ranks: int) -> None:
+    """Say how much memory the largest batch takes, and warn where there is less."""
+    config, console = job.config, job.console
+    batch = max(todo, key=lambda batch: len(batch.rows) * math.prod(batch.size))
+    wanted = need(job, batch.size, len(batch.rows), len(todo))
+    where = "GPU memory" if gpus(config.trainer.accelerator) else "memory"
+    takes = f"an unknown amount of {where}"
+    if wanted is not None:
+        bytes_, free = wanted(len(batch.rows)), room(config.trainer.accelerator)
+        takes = f"about {_bytes(bytes_)} of {where}"
+        if bytes_ > free:
             console.print(
                 f"[yellow]warning:[/] {_count(len(batch.rows), 'pre-image')} of {batch.size[1]}×{batch.size[0]} px "
-                f"want about {bytes_ / 2**30:.1f} GB of {where}, of which {free / 2**30:.1f} GB are free; "
-                f"make photos smaller (data.resize), or data.batch_size or restarts.",
+                f"want {takes}, of which {_bytes(free)} are free; make photos smaller (data.resize), or "
+                f"data.batch_size or restarts.",
                 soft_wrap=True,
             )
-        console.print(
-            f"{_count(len(todo), 'batch', 'batches')} of up to {_count(len(batch.rows), 'pre-image')}, "
-            f"about {max(bytes_ / 2**30, 0.1):.1f} GB of {where}{' each' if ranks > 1 else ''}"
-            f"{f', on {ranks} ranks' if ranks > 1 else ''}; results in {folder}",
-            soft_wrap=True,
-        )
+    console.print(
+        f"{_count(len(todo), 'batch', 'batches')} of up to {_count(len(batch.rows), 'pre-image')}, {takes}"
+        f"{' each' if ranks > 1 else ''}{f', on {ranks} ranks' if ranks > 1 else ''}; results in "
+        f"{escape(str(job.results.folder))}",
+        soft_wrap=True,
+    )
+
+
+def _bytes(number: float) -> str:
+    """Return a number of bytes as people read it."""
+    return f"{number / 2**30:.1f} GB" if number >= 2**30 else f"{number / 2**20:.0f} MB"
+
+
+def _work_of(job: Job, todo: Sequence[Batch]) -> int:
+    """Return how many pixels the passes of batches will see."""
+    return sum(len(batch.rows) * math.prod(batch.size) for batch in todo) * job.descent.plan(job.phi)[0]
 
 
 def _fail(job: Job, *, done: int) -> None:

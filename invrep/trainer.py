@@ -18,9 +18,11 @@ from invrep.errors import InvrepError
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Lightning's remarks for people who train networks (workers, tips, devices) from every batch of photos.
+    """Keep remarks that are for others from every batch of photos.
 
-    The settings are the process's: the first thread that comes sets them, and the last one gives back what was found.
+    They are Lightning's for people who train networks (workers, tips, devices), and torch.compile's that a machine
+    without a GPU has no CUDA. The settings are the process's: the first thread that comes sets them, and the last one
+    gives back what was found.
     """
     with _setting:
         if not _inside:
@@ -42,16 +44,18 @@ _inside: list[Any] = []  # the settings' context, and one entry for each that is
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "torch.utils.cpp_extension")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
             warnings.filterwarnings("ignore", message=".*LeafSpec.*")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def make_trainer(options: Mapping[str, Any], callbacks: Sequence[pl.Callback]) -> pl.Trainer:

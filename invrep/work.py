@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
+import logging
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -19,21 +19,21 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor
 
-from invrep.callbacks import Bar, Record, Report, Ticks
+from invrep.callbacks import Record
 from invrep.checkpoint import Checkpoint
 from invrep.compute import exact
 from invrep.data import Batch
-from invrep.errors import UnfitError
+from invrep.errors import UnfitError, out_of_memory
 from invrep.film import Film, film_format
 from invrep.inversion import Inversion, measure, solve
 from invrep.job import Job, Read, assemble
 from invrep.parts import boxes_of
+from invrep.progress import Bar, Report, Ticks
 from invrep.ranks import gpus
-from invrep.representations.base import Representation
 from invrep.results import Finished
 from invrep.sources import Photos
 
-MEGAPIXEL = 2**20
+log = logging.getLogger(__name__)
 WRITES_AHEAD = 2  # batches that wait to be written while the device goes on
 
 
@@ -73,7 +73,7 @@ def share(
         photos: the job's.
         device: the index of the GPU, where there are any.
         todo: the share's batches.
-        report: see :class:`invrep.callbacks.Ticks`.
+        report: see :class:`invrep.progress.Ticks`.
     """
     made: DictConfig = OmegaConf.create(config)
     made.trainer.devices = [device] if gpus(made.trainer.accelerator) else 1
@@ -143,6 +143,7 @@ def invert(
         checkpoint = Checkpoint(job.results.checkpoints, every, named, tensors, config.log_every)
     film = Film() if film_format(config.video) else None
     began = time.monotonic()
+    inversion = None
     try:
         inversion = solve(
             tensors,
@@ -166,23 +167,17 @@ def invert(
         if error.rows:
             invert(job, [row for row in rows if row not in unfit], found, write, callback, record)
         return
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
             raise
-        if len(rows) == 1:
-            photo = photos[places[0]]
-            job.failures[photo.id] = f"{photo.name} does not fit into memory: make it smaller (data.resize)."
-            return
-        torch.cuda.empty_cache()
-        for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
-            invert(job, half, found, write, callback, record)
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if inversion is None:  # only now, since the error held what the batch has taken
+        _halve(job, rows, found, write, callback, record, reason)
         return
     seconds = (time.monotonic() - began) / len(rows)
     beside = None if shown is None else shown[[index for index, _, _ in named]]
     done = finished_rows(inversion, beside, named)
-    classes = None
-    if beside is not None:
-        classes = job.classifier(beside.to(job.phi.mean.device), inversion.reconstruction().detach())
+    classes = None if beside is None else _classes(job, beside, inversion)
     boxes = _boxes(job, tensors[:1])
     kept = []
     for k, (finished, seen) in enumerate(zip(done, classes or [{}] * len(done), strict=True)):
@@ -196,6 +191,37 @@ def invert(
     write(_write, job, pictures, kept, film)
     if checkpoint is not None:
         write(checkpoint.remove)
+
+
+def _halve(
+    job: Job,
+    rows: Sequence[tuple[int, int]],
+    found: Mapping[int, Read | None],
+    write: Writer,
+    callback: pl.Callback,
+    record: Record | None,
+    reason: str,
+) -> None:
+    """Invert one half after the other of what did not fit into memory, or note the photo that does not fit alone."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    if len(rows) == 1:
+        photo = job.photos[rows[0][0]]
+        job.failures[photo.id] = f"{photo.name} does not fit into memory ({reason}): make it smaller (data.resize)."
+        return
+    for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+        invert(job, half, found, write, callback, record)
+
+
+def _classes(job: Job, photos: Tensor, inversion: Inversion) -> list[dict[str, Any]]:
+    """Return the classes of the photos and their pre-images; none where there is no memory for them."""
+    try:
+        return job.classifier(photos.to(job.phi.mean.device), inversion.reconstruction().detach())
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        log.warning("Memory has run out after the last pass; the classes of %d images are blank.", len(photos))
+        return []
 
 
 @torch.no_grad()
@@ -241,48 +267,3 @@ def finished_rows(inversion: Inversion, photos: Tensor | None, rows: Sequence[tu
         points = [(at, {name: values[k] for name, values in terms.items()}) for at, terms in curve]
         found.append(Finished(row, points, pixels[k].clone()))
     return found
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(w in str(error) for w in words)
-
-
-def memory(phi: Representation, shape: tuple[int, int, int], dtype: torch.dtype) -> int:
-    """Return about how many bytes a pass needs for each pre-image: what autograd keeps of Φ, and the image itself.
-
-    Args:
-        phi: the representation, on whatever device it is; one forward pass is made there.
-        shape: (C, H, W); of more than a megapixel a smaller image of its proportions stands for it.
-        dtype: of the image.
-    """
-    larger = math.sqrt(max(math.prod(shape[1:]) / MEGAPIXEL, 1.0))
-    sides = [max(round(side / larger), min(side, 64)) for side in shape[1:]]
-    kept: dict[int, int] = {}
-    weights = {tensor.data_ptr() for tensor in (*phi.parameters(), *phi.buffers())}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if tensor.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    phi = phi.private(dtype=dtype)
-    image = torch.rand(1, shape[0], *sides, dtype=dtype, device=phi.mean.device, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        code = phi(image)
-    outputs = sum(part.nbytes for part in code)
-    # the parameter, its gradient, the last good state, two moments and two passing copies; the code, Φ0 and their gap
-    return int((sum(kept.values()) + 7 * image.nbytes + 3 * outputs) * (math.prod(shape[1:]) / math.prod(sides)))
-
-
-def room(accelerator: str) -> int:
-    """Return how many bytes of memory are free for pre-images, of the GPU or of the machine."""
-    if gpus(accelerator):
-        return torch.cuda.mem_get_info()[0]
-    try:
-        with open("/proc/meminfo") as file:
-            lines = dict(line.split(":") for line in file)
-    except OSError:  # not Linux: all that there is
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 1024 * int(lines["MemAvailable"].split()[0])

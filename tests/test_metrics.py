@@ -5,7 +5,9 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio as skimage_psnr
 from skimage.metrics import structural_similarity as skimage_ssim
+from torchmetrics.functional.image import structural_similarity_index_measure
 
+from invrep import metrics
 from invrep.metrics import PairwiseError, RelativeError, psnr, ssim
 
 
@@ -53,3 +55,22 @@ def test_psnr_and_ssim_are_of_clipped_values_and_one_per_image():
 
 def test_ssim_of_a_tiny_image_is_blank():
     assert ssim(torch.rand(2, 3, 10, 30), torch.rand(2, 3, 10, 30)).isnan().all()
+
+
+@pytest.mark.parametrize("strip", [100, 1000, 2**16])
+def test_ssim_in_strips_is_that_of_the_whole_image(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = torch.rand(2, 3, 67, 41, dtype=torch.float64)
+    images = photos + 0.1 * torch.randn_like(photos)
+    wanted = structural_similarity_index_measure(
+        images.clamp(0, 1), photos, data_range=1.0, reduction="none", gaussian_kernel=True
+    )
+    monkeypatch.setattr(metrics, "STRIP", strip)
+    torch.testing.assert_close(ssim(images, photos), wanted, rtol=1e-12, atol=0)
+
+
+def test_measures_of_an_image_do_not_depend_on_its_batch() -> None:
+    photos = torch.rand(5, 3, 64, 61)
+    images = photos + 0.1 * torch.randn_like(photos)
+    for measure in (psnr, ssim):
+        alone = torch.cat([measure(images[[k]], photos[[k]]) for k in range(5)])
+        assert torch.equal(measure(images, photos), alone)

@@ -14,13 +14,11 @@ import weakref
 from pathlib import Path
 
 import pytest
-import torch
 from full_disk import full_disk
 from PIL import Image
 from safetensors.torch import load_file
 from wandb_file import OfflineRun
 
-from invrep.api import representation
 from invrep.errors import InvrepError
 from invrep.ranks import Rank, launched, local_devices, spread
 from invrep.results import Results
@@ -346,22 +344,6 @@ def test_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         local_devices([0, 3], "auto")
 
 
-@pytest.mark.parametrize(("size", "seen"), [((300, 200), [150, 100]), ((40, 1500), [40, 600])])
-def test_memory_of_a_large_photo_is_told_from_a_smaller_one(
-    size: tuple[int, int], seen: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import invrep.work
-
-    phi = representation("hog")
-    exact = invrep.work.memory(phi, (1, *size), torch.float32)
-    sizes, encode = [], phi.encode
-    phi.encode = lambda images, surrogate: sizes.append(list(images.shape[2:])) or encode(images, surrogate)
-    monkeypatch.setattr(invrep.work, "MEGAPIXEL", size[0] * size[1] / (size[1] / seen[1]) ** 2)
-    told = invrep.work.memory(phi, (1, *size), torch.float32)
-    assert sizes == [seen]
-    assert 0.8 < told / exact < 1.2
-
-
 def test_what_a_batch_leaves_is_gone_before_the_next(job, seven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import invrep.work
 
@@ -376,28 +358,3 @@ def test_what_a_batch_leaves_is_gone_before_the_next(job, seven: Path, monkeypat
     monkeypatch.setattr(invrep.work, "solve", watched)
     assert job(f"data.path={seven}", "data.batch_size=2").status == 0
     assert len(alive) == 4 and max(alive) <= 1  # the last one, which the callbacks may still hold
-
-
-def test_a_batch_larger_than_memory_is_warned_of(job, seven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import invrep.run
-
-    assert "warning" not in job(f"data.path={seven}", "dry_run=true").out
-    monkeypatch.setattr(invrep.run, "room", lambda accelerator: 1000)
-    assert "of which 0.0 GB are free" in job(f"data.path={seven}", "dry_run=true").out
-
-
-def test_memory_that_runs_out_halves_the_batch(job, seven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import invrep.work
-
-    solve, sizes = invrep.work.solve, []
-
-    def scarce(photos, rows, **options):
-        sizes.append(len(rows))
-        if len(rows) > 2:
-            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return solve(photos, rows, **options)
-
-    monkeypatch.setattr(invrep.work, "solve", scarce)
-    outcome = job(f"data.path={seven}", "data.batch_size=auto")
-    assert outcome.status == 0 and sizes == [7, 3, 1, 2, 4, 2, 2], (sizes, outcome.err)
-    assert len(load_file(outcome.folder / "reconstructions.safetensors")) == 7

@@ -140,6 +140,11 @@ class Network(Representation):
             return f"{said}; give it images of the size and channels that it takes (rep.size, rep.channels)."
         return f"{said}."
 
+    @property
+    def skeleton(self) -> nn.Module | None:
+        """The whole module without weights; None where only the present one is known."""
+        return self._skeleton.module
+
     def trace(self, height: int, width: int, *, channels: int | None = None) -> Trace:
         """Return what the whole module does with one image of this size in pixels, without computing it.
 

@@ -1,0 +1,115 @@
+"""What a job says it takes, and what it takes: its plan of memory against the peak of its resident memory.
+
+Every job runs in a process of its own, for a few passes on the CPU. The peak is counted from what the process holds
+before it plans: Python, torch and Φ's weights.
+
+    python benchmarks/memory.py [--weights FOLDER] [--only hog]
+
+FOLDER holds alexnet_features.safetensors, vgg16_features.safetensors and resnet18.safetensors; without it these
+networks are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from invrep.images import bundled
+
+ROOT = Path(__file__).resolve().parents[1]
+USUAL = ("logger=none", "trainer.accelerator=cpu", "optim.steps=4", "log_every=2")
+JOB = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+import invrep.run, train
+def status(name):
+    lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return int(lines[name].split()[0]) / 1024
+assemble = invrep.run.assemble
+def assembled(*arguments):
+    job = assemble(*arguments)
+    open("/proc/self/clear_refs", "w").write("5")  # the peak is the present state
+    invrep.run.before = status("VmRSS")
+    return job
+invrep.run.assemble = assembled
+train.main()
+print("PEAK", status("VmHWM") - invrep.run.before)
+"""
+CASES = (  # photos, their side, what is asked for
+    (1, 64, "rep=hog"),
+    (8, 64, "rep=hog"),
+    (8, 256, "rep=hog"),
+    (1, 512, "rep=hog"),
+    (1, 2048, "rep=hog"),
+    (3, 1024, "rep=hog data.batch_size=1"),
+    (2, 512, "rep=hogb restarts=4"),
+    (1, 1024, "rep=hogb"),
+    (1, 512, "rep=dsift"),
+    (1, 512, "rep=dsift prior=ijcv16 optim=ijcv16"),
+    (1, 512, "rep=hog dtype=float64"),
+    (1, 512, "rep=hog optim.name=LBFGS optim.options=null optim.lr=1 optim.schedule=constant"),
+    (8, 256, "rep=hog video=gif log_every=1"),
+    (1, 512, "rep=hog checkpoint.every=2 restarts=8"),
+    (1, 227, "rep=alexnet layer=relu2"),
+    (8, 227, "rep=alexnet layer=relu2"),
+    (8, 227, "rep=alexnet layer=pool5"),
+    (8, 227, "rep=alexnet layer=relu2 compute.precision=bf16"),
+    (8, 227, "rep=alexnet layer=relu2 prior=ijcv16 optim=ijcv16"),
+    (1, 224, "rep=vgg16 layer=relu3_3"),
+    (8, 224, "rep=vgg16 layer=relu3_3"),
+    (8, 224, "rep=vgg16 layer=relu5_3"),
+    (1, 512, "rep=vgg16 layer=relu3_3 data.resize=none"),
+    (8, 224, "rep=torchvision rep.model=resnet18 layer=layer3"),
+    (8, 224, "rep=torchvision rep.model=vit_b_16 layer=encoder.layers.encoder_layer_5 rep.weights=random"),
+)
+FILES = {"alexnet": "alexnet_features", "vgg16": "vgg16_features", "resnet18": "resnet18"}
+
+
+def photos(folder: Path, count: int, side: int) -> Path:
+    """Write a few different photos of one size."""
+    folder.mkdir(exist_ok=True)
+    whole = Image.open(bundled("astronaut")).convert("RGB")
+    for k in range(count):
+        whole.rotate(10 * k).resize((side, side)).save(folder / f"{k}.png")
+    return folder
+
+
+def measure(options: list[str], place: Path) -> tuple[float, float]:
+    """Return the plan of a job and its peak, in MB."""
+    command = [sys.executable, "-c", JOB, str(ROOT), *USUAL, f"output={place / 'out'}", *options]
+    run = subprocess.run(command, cwd=place, capture_output=True, text=True)
+    if run.returncode:
+        raise SystemExit(f"{' '.join(options)}: {run.stdout[-1000:]}{run.stderr[-2000:]}")
+    number, unit = re.search(r"about ([\d.]+) (MB|GB) of memory", run.stdout).groups()
+    return float(number) * {"MB": 1, "GB": 1024}[unit], float(run.stdout.rpartition("PEAK")[2])
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    print("| photos | job | plan, MB | peak, MB | plan/peak |\n| --- | --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (count, side, asked) in enumerate(CASES):
+            file = next((file for model, file in FILES.items() if model in asked), None)
+            if options.only not in asked or (file is not None and options.weights is None):
+                continue
+            place = Path(folder) / str(number)
+            place.mkdir()
+            given = [*asked.split(), f"data.path={photos(place / 'photos', count, side)}"]
+            if file is not None:
+                given.append(f"rep.weights={options.weights.resolve() / file}.safetensors")
+            plan, peak = measure(given, place)
+            print(f"| {count} of {side}×{side} | {asked} | {plan:.0f} | {peak:.0f} | {plan / peak:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The time left is honest: after a resume, with batches of unlike size, and while torch.compile works."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from rich.console import Console
+
+import invrep.progress
+from invrep.progress import Bar, Report, Ticks
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A clock that stands still unless it is set."""
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(invrep.progress, "time", clock)
+    return clock
+
+
+def bar(total: float) -> Bar:
+    return Bar(total, Console(file=io.StringIO(), width=200))
+
+
+def printed(of: Bar) -> list[str]:
+    return of.console.file.getvalue().splitlines()
+
+
+WORKING = Report(0, 0, 0.5, "error", False, 0)
+
+
+def test_what_a_checkpoint_has_kept_takes_no_time(clock: SimpleNamespace) -> None:
+    shown = bar(1000)
+    clock.now = 100
+    shown.tick(None, WORKING._replace(done=900, found=800))
+    assert shown.left() == 100  # a hundred of work in a hundred seconds, and as much is left
+    assert printed(shown) == ["  error 50.00 %  about 1.7 min left"]
+
+
+def test_compiling_is_said_at_once_and_is_no_time_of_passes(clock: SimpleNamespace) -> None:
+    shown = bar(1000)
+    clock.now = 1
+    shown.tick(None, WORKING._replace(compiling=True, value=float("nan")))
+    assert printed(shown) == ["  compiling"]
+    clock.now = 200
+    shown.tick(None, WORKING._replace(compiling=True, value=float("nan")))
+    assert printed(shown)[1:] == ["  compiling"]  # no time left, of which nothing is known
+    clock.now = 310
+    shown.tick(None, WORKING._replace(done=100, compiled=300))
+    assert shown.left() == 90
+
+
+def test_ranks_that_compile_are_counted_by_their_mean(clock: SimpleNamespace) -> None:
+    shown = bar(1000)
+    clock.now = 110
+    shown.tick(0, WORKING._replace(done=50, compiled=10))
+    shown.tick(1, WORKING._replace(done=50, compiled=10))
+    assert shown.left() == 900
+
+
+def _inversion(count: int = 2, *, first: int = 0, steps: int = 10, last: bool = True) -> SimpleNamespace:
+    return SimpleNamespace(
+        image=torch.zeros(count, 3, 8, 4),
+        margin=2,
+        active=torch.ones(count, dtype=torch.bool),
+        counted=torch.ones(count, dtype=torch.bool),
+        passes=first,
+        steps=steps,
+        last=last,
+        compiling=False,
+        latest={},
+        objective=SimpleNamespace(shows="error"),
+        on_tick=None,
+    )
+
+
+def test_work_is_pixels_that_passes_have_seen_over_stages_and_batches(clock: SimpleNamespace) -> None:
+    told: list[Report] = []
+    ticks = Ticks(told.append)
+    stage = _inversion(steps=6, last=False)
+    ticks.on_fit_start(None, stage)
+    ticks.on_train_start(None, stage)
+    stage.passes = 6
+    ticks.on_fit_end(None, stage)
+    assert told[-1].done == 6 * 2 * 6 * 2 and told[-1].found == 0
+    stage = _inversion(first=6, steps=10)
+    ticks.on_train_start(None, stage)
+    stage.passes = 8  # it has converged there, and no pass more will come
+    ticks.on_fit_end(None, stage)
+    assert told[-1].done == 10 * 2 * 6 * 2 and told[-1].found == 0
+    resumed = _inversion(first=4)
+    ticks.on_train_start(None, resumed)
+    assert ticks.found == 4 * 2 * 6 * 2
+
+
+def test_the_seconds_of_compiling_are_those_between_two_ticks(clock: SimpleNamespace) -> None:
+    told: list[Report] = []
+    ticks = Ticks(told.append)
+    inversion = _inversion()
+    ticks.on_fit_start(None, inversion)
+    inversion.compiling = True
+    inversion.on_tick(inversion)
+    clock.now = 70
+    inversion.compiling, inversion.passes = False, 1
+    inversion.on_tick(inversion)
+    assert [report.compiling for report in told] == [True, False] and told[-1].compiled == 70
+
+
+@pytest.mark.parametrize("mode", [None, "default"])
+def test_a_descent_tells_of_the_pass_that_compiles(mode: str | None, photo: torch.Tensor) -> None:
+    from invrep.api import representation
+    from invrep.compute import Compute
+    from invrep.config import build, preset
+    from invrep.inversion import Inversion, solve
+
+    phi = representation("torchvision", model="alexnet", layer="relu1", weights="random")
+    seen = []
+
+    class Compiles(Ticks):
+        def on_train_start(self, trainer, inversion: Inversion) -> None:
+            if mode:  # torch.compile itself takes a minute
+                inversion._encode = lambda images, surrogate=None: phi(images)
+
+    descent = replace(build(preset("optim", "adam")), steps=3)
+    compute = Compute(compile=mode)
+    told = Compiles(lambda report: seen.append(report.compiling))
+    options = {"phi": phi, "prior": build(preset("prior", "natural")), "descent": descent, "compute": compute}
+    solve(photo[None], [(0, "a", 0)], trainer={"accelerator": "cpu"}, callbacks=[told], **options)
+    assert any(seen) == (mode is not None) and not seen[-1]
+    assert seen[:2] == ([True, False] if mode else seen[:2])
