@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -53,15 +52,14 @@ class Run:
         return self.job.status if self.job else "done"
 
     @cached_property
-    def config(self) -> DictConfig | None:
-        """The resolved config with its provenance; None where the job failed before it had one."""
-        return OmegaConf.load(self.results.config) if self.results.config.is_file() else None
+    def config(self) -> dict[str, Any] | None:
+        """The resolved config with its provenance, as data; None where the job failed before it had one."""
+        return self.results.read_config()
 
     @cached_property
     def used(self) -> Mapping[str, Any]:
         """What presets and automatic values came to; see the config's ``used``."""
-        used = OmegaConf.select(self.config, "used") if self.config is not None else None
-        found = {"rep": None, "layer": None} | (OmegaConf.to_container(used) if used is not None else {})
+        found = {"rep": None, "layer": None} | ((self.config or {}).get("used") or {})
         if self.config is not None and found["rep"] is None:
             found |= {"rep": self.config.get("name"), "layer": self.config.get("layer")}
         return found
@@ -77,7 +75,7 @@ class Run:
         if self.config is None:
             return self.job.values
         named = {key: self.used[key] for key in PRESETS if self.used.get(key) is not None}
-        flat = dict(_flat(OmegaConf.to_container(self.config)))
+        flat = dict(_flat(self.config))
         return named | {key: value for key, value in flat.items() if not UNRELATED.match(key)} | named
 
     @cached_property
@@ -144,7 +142,7 @@ def sweep_runs(place: Path) -> list[Run]:
     """
     try:
         jobs = swept(place)
-    except (YAMLError, OmegaConfBaseException, AttributeError, ValueError) as error:
+    except (YAMLError, OmegaConfBaseException, LookupError, TypeError, ValueError) as error:
         first = " ".join(str(error).split())[:200]
         raise InvrepError(f"{place / JOBS} holds what is no file of a sweep's job: {first}") from None
     # one that failed before it had a folder has nothing in that of its number

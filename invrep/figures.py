@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 from torch import Tensor
 
 from invrep.images import shown
@@ -16,6 +17,7 @@ from invrep.parts import Box, inside
 
 MOST_ROWS, MOST_COLUMNS = 16, 8
 DPI = 300
+MARK = "shows"  # the PNG text that says what a picture shows
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class GridRow:
     boxes: Sequence[Box] = ()
 
 
-def grid(rows: Sequence[GridRow], *, title: str, display: str, path: Path) -> None:
+def grid(rows: Sequence[GridRow], *, title: str, display: str, mark: str, path: Path) -> None:
     """Draw at most 16 photos (rows) with at most 7 pre-images each (columns) and save them as PNG.
 
     Without photos the first pre-image stands in the first column.
@@ -44,6 +46,7 @@ def grid(rows: Sequence[GridRow], *, title: str, display: str, path: Path) -> No
         rows: one for each photo.
         title: the heading of the first column of reconstructions, such as ``vgg16 relu5``.
         display: see :func:`invrep.images.shown`; photos are always clipped.
+        mark: what the file says it shows; see :func:`marked`.
         path: of the PNG file.
     """
     rows = rows[:MOST_ROWS]
@@ -78,4 +81,14 @@ def grid(rows: Sequence[GridRow], *, title: str, display: str, path: Path) -> No
                 below = 1 - (top + height + 0.5 * caption) / total[1]
                 figure.text(middle, below, row.captions[k - before], ha="center", va="center", fontsize=7, color="0.3")
         top += height + caption + gap
-    figure.savefig(path, format="png", facecolor="white")
+    figure.savefig(path, format="png", facecolor="white", metadata={MARK: mark})
+
+
+def marked(path: Path) -> str | None:
+    """Return the ``mark`` with which a picture was drawn; None where there is no whole picture with one."""
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture.info.get(MARK)
+    except (OSError, SyntaxError, ValueError):
+        return None

@@ -82,7 +82,7 @@ class Film(pl.Callback):
         low, high = (frames[-1].min(), frames[-1].max()) if display == "rescale" else (0.0, 1.0)
         frames = ((frames - low) / max(float(high - low), 1e-12)).nan_to_num(0.0).clamp(0, 1)
         write = _write_mp4 if suffix == "mp4" else _write_gif
-        results.save_picture(results.film(image, restart, suffix), lambda path: write(frames, path))
+        results.write(results.film(image, restart, suffix), lambda path: write(frames, path))
 
 
 def _write_gif(frames: Tensor, path: Path) -> None:

@@ -2,65 +2,58 @@
 
 from __future__ import annotations
 
-import heapq
+import hashlib
 import math
 from array import array
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from operator import itemgetter
+from functools import partial
 from typing import Any
 
+import polars as pl
+import polars.selectors as cs
 import torch
 
 from invrep import metrics
 from invrep.config import layer_name
 from invrep.data import Key, Keys
-from invrep.figures import MOST_COLUMNS, MOST_ROWS, GridRow, grid
+from invrep.exports import export
+from invrep.figures import MOST_COLUMNS, MOST_ROWS, GridRow, grid, marked
 from invrep.job import Job, Read
-from invrep.merge import merge
 from invrep.objectives import Match
 from invrep.parts import boxes_in
 from invrep.progress import worded
-from invrep.results import SPREADS
+from invrep.results import SPREADS, as_rows, decoded
 from invrep.sources import Photo
 from invrep.spread import code_spread, lpips_at_hand, pixel_spread
+from invrep.table import KEY
 
 TABLE_ROWS = 1000  # of the table in a logger; all are in metrics.csv
 MOST_NAMED = 5  # photos in a line
 AHEAD = 8  # photos that are read while the last one's code is computed
 
 
-@dataclass
+@dataclass(frozen=True)
 class Summed:
-    """What is told of a column: its finite values are summed, not kept."""
+    """What is told of a column: of its finite values the mean, the sum and the rest; NaN where there are none.
 
-    count: int = 0
-    total: float = 0.0
-    squares: float = 0.0  # of the differences from the mean
-    least: float = math.inf
-    most: float = -math.inf
+    Attributes:
+        deviation: with n − 1; NaN below two values.
+    """
 
-    def add(self, value: float) -> None:
-        """Take a value (Welford's update)."""
-        if math.isnan(value):
-            return
-        before = self.total / self.count if self.count else value
-        self.count += 1
-        self.total += value
-        self.squares += (value - before) * (value - self.mean)
-        self.least, self.most = min(self.least, value), max(self.most, value)
+    count: int
+    total: float
+    mean: float
+    deviation: float
+    least: float
+    most: float
 
-    @property
-    def mean(self) -> float:
-        """NaN where there is no value."""
-        return self.total / self.count if self.count else math.nan
-
-    @property
-    def deviation(self) -> float:
-        """With n − 1; NaN below two values."""
-        return math.sqrt(self.squares / (self.count - 1)) if self.count > 1 else math.nan
+    @classmethod
+    def of(cls, column: pl.Series) -> Summed:
+        """Sum a column up."""
+        values = column.cast(pl.Float64).fill_nan(None).drop_nulls()
+        told = values.sum(), values.mean(), values.std(), values.min(), values.max()
+        return cls(len(values), *(math.nan if value is None else value for value in told))
 
 
 @dataclass
@@ -88,65 +81,39 @@ class Found:
         """The means of the columns."""
         return {name: column.mean for name, column in self.columns.items() if column.count}
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Take the numbers of a row, or its remark."""
-        if remark := row.get("remark"):
-            self.bare += 1
-            self.remarked.setdefault(remark, {})[row["image"]] = None
-            return
-        for name, value in row.items():
-            if isinstance(value, int | float):
-                self.columns.setdefault(name, Summed()).add(value)
 
-
-@dataclass(frozen=True)
-class SpreadPlan:
-    """What is to become of a row of ``spread.csv``.
-
-    Attributes:
-        photo: one of the job's with several pre-images; None for a row of another.
-        keys: its pre-images.
-        content: its present one.
-        row: the row where it is up to date.
-    """
-
-    photo: Photo | None
-    keys: list[Key]
-    content: str
-    row: dict[str, Any] | None
-
-
-def finish(job: Job, places: Sequence[int], *, new: bool) -> Found:
-    """Merge the parts, fill in what needs all photos or restarts, draw the grid, and return what was found.
+def finish(job: Job, places: Sequence[int]) -> Found:
+    """Bring the rows into few files, fill in what needs all photos or restarts, draw the grid, export the tables.
 
     Args:
         job: whose inversions are done.
         places: of its photos, but those that cannot be read.
-        new: whether anything has been inverted since the files were last written.
+
+    Returns:
+        What was found.
     """
-    results, restarts = job.results, job.config.restarts
-    done = results.done()
-    if not done:
+    results, keys = job.results, Keys({job.photos.ids[place] for place in places}, job.config.restarts)
+    rows = results.frame(keys)
+    if rows.is_empty():
         return Found()
-    keys = Keys({job.photos.ids[place] for place in places}, restarts)
-    here = array("Q", (p for p in places if any((job.photos.ids[p], r) in done for r in range(restarts))))
-    del done
-    new = new or results.parts.is_dir()  # a merge was killed
-    if new or any(math.isnan(row["pairwise_error"]) for _, row in results.walk(keys)):
-        merge(results, _pairwise(job, here), keys.images)
+    done = {decoded(image) for image in rows["image"].unique()}
+    here = array("Q", (place for place in places if job.photos.ids[place] in done))
+    pairwise = math.nan
+    if not (settled := results.table.settled()) or rows["pairwise_error"].is_nan().any():
+        pairwise = _pairwise(job, here)
+    if not settled or not math.isnan(pairwise):
+        results.compact(pairwise, keys.images)
+        rows = results.frame(keys)
     if job.config.save_codes:
         _save_codes(job, here)
-    found, last = Found(), None
-    for (image, _), row in results.walk(keys):
-        found.count += 1
-        found.images += image != last
-        last = image
-        found.add(row)
-        if found.count <= TABLE_ROWS:
-            found.table.append(row)
-    _spreads(job, here, found)
-    if found.count and (new or not results.grid.exists()):
-        _draw(job, here[:MOST_ROWS])
+    found = Found(rows.height, len(done), list(as_rows(rows.head(TABLE_ROWS))))
+    for image, remark in rows.filter(pl.col("remark") != "").select("image", "remark").iter_rows():
+        found.bare += 1
+        found.remarked.setdefault(remark, {})[decoded(image)] = None
+    sound = rows.filter(pl.col("remark") == "").select(cs.numeric())
+    found.columns = {column.name: Summed.of(column) for column in sound} | _spreads(job, here, found)
+    _draw(job, here[:MOST_ROWS])
+    export(results)
     return found
 
 
@@ -183,58 +150,31 @@ def _save_codes(job: Job, places: Sequence[int]) -> None:
         job.results.save_code(photo.id, [part[0] for part in code], tuple(read.pixels.shape[1:]))
 
 
-def _spread_plan(job: Job, places: Sequence[int]) -> Iterator[SpreadPlan]:
-    """Yield what is to become of each row of ``spread.csv``, in the order of images.
+def _spreads(job: Job, places: Sequence[int], found: Found) -> dict[str, Summed]:
+    """Bring the rows of ``spread.csv`` up to date, and return what is told of those of the job's photos.
 
     Of a photo with several finished restarts all that are of its present content count, those of earlier runs too.
     """
-    ids = job.photos.ids
-    by_image = heapq.merge(
-        ((ids[place], "place", place) for place in sorted(places, key=ids.__getitem__)),
-        ((key[0], "row", (key, row["content"])) for key, row in job.results.walk()),
-        ((row["image"], "old", row) for row in job.results.walk_spreads()),
-        key=itemgetter(0),
-    )
-    for _, some in groupby(by_image, key=itemgetter(0)):
-        known: dict[str, list[Any]] = {"place": [], "row": [], "old": []}
-        for _, kind, value in some:
-            known[kind].append(value)
-        old = next(iter(known["old"]), None)
-        if known["place"] and len(known["row"]) > 1:
-            photo = job.photos[known["place"][0]]
-            content = photo.content()
-            keys = [key for key, of in known["row"] if of == content]
-            if len(keys) > 1:
-                same = old is not None and (old["restarts"], old["content"]) == (len(keys), content)
-                yield SpreadPlan(photo, keys, content, old if same else None)
-                continue
-        if old is not None:
-            yield SpreadPlan(None, [], "", old)
-
-
-def _spreads(job: Job, places: Sequence[int], found: Found) -> None:
-    """Bring ``spread.csv`` up to date, and add the rows of this job's photos to what was found."""
-    if job.config.restarts == 1 and not job.results.spread.exists():
-        return
-    lpips = None
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for plan in _spread_plan(job, places):
-            row = plan.row
-            if row is None:
-                spread = _spread(job, plan.photo, plan.keys, lpips)
-                if any(plan.photo.id in images for images in found.remarked.values()):
-                    spread["spread_code"] = math.nan
-                row = {"image": plan.photo.id, "restarts": len(plan.keys), **spread, "content": plan.content}
-            if plan.photo is not None:
-                found.add({name: row[name] for name in SPREADS})
-            yield row
-
-    if any(plan.row is None for plan in _spread_plan(job, places)):
-        lpips = lpips_at_hand()
-        job.results.save_spreads(rows())
-    else:
-        deque(rows(), maxlen=0)
+    results = job.results
+    rows = results.table.collect(lambda rows: rows.select(*KEY, "content"))
+    several = rows.group_by("image").agg(pl.struct("restart", "content").sort_by("restart").alias("all"))
+    several = {decoded(image): found for image, found in several.filter(pl.col("all").list.len() > 1).iter_rows()}
+    known, new, told = results.spreads(), [], []
+    lpips: list[Any] = []
+    for photo in (job.photos[place] for place in places if job.photos.ids[place] in several):
+        content = photo.content()
+        keys = [(photo.id, one["restart"]) for one in several[photo.id] if one["content"] == content]
+        row = known.get(photo.id)
+        if len(keys) > 1 and (row is None or (row["restarts"], row["content"]) != (len(keys), content)):
+            lpips = lpips or [lpips_at_hand()]
+            row = {"image": photo.id, "restarts": len(keys), **_spread(job, photo, keys, *lpips), "content": content}
+            if any(photo.id in images for images in found.remarked.values()):
+                row["spread_code"] = math.nan
+            new.append(row)
+        if len(keys) > 1:
+            told.append(row)
+    results.save_spreads(new)
+    return {name: Summed.of(pl.Series([row[name] for row in told], dtype=pl.Float64)) for name in SPREADS if told}
 
 
 @torch.no_grad()
@@ -251,21 +191,26 @@ def _spread(job: Job, photo: Photo, keys: Sequence[Key], lpips: Any) -> dict[str
 
 
 def _draw(job: Job, places: Sequence[int]) -> None:
-    ids = job.photos.ids
-    rows = dict(job.results.walk(Keys([ids[place] for place in places], min(job.config.restarts, MOST_COLUMNS))))
-    pixels = job.results.pixels(list(rows))
-    drawn, shows = [], job.kind.shows
-    for photo, read in _read(job, places):
-        some = [key for key in rows if key[0] == photo.id]
-        captions = [rows[key].get("remark") or f"{shows} {_short(shows, rows[key][shows])}" for key in some]
-        shown = read.pixels if photo.open else None
-        drawn.append(GridRow(shown, [pixels[key] for key in some], captions, boxes_in(rows[some[0]])))
+    """Draw the picture, unless what it would show is what it shows."""
+    ids, shows = job.photos.ids, job.kind.shows
+    rows = job.results.rows(Keys([ids[place] for place in places], min(job.config.restarts, MOST_COLUMNS)))
     title = " ".join(filter(None, (job.config.name, layer_name(job.config.layer))))
     if not job.kind.needs_photo and shows == "activation":
         title += f" {job.config.objective.channels}"
-    job.results.save_picture(
-        job.results.grid, lambda path: grid(drawn, title=title, display=job.config.display, path=path)
-    )
+    exact = [{name: value for name, value in row.items() if name != "seconds"} for row in rows.values()]
+    shown = [title, job.config.display, [ids[place] for place in places], exact]
+    mark = hashlib.sha256(repr(shown).encode(errors="surrogateescape")).hexdigest()
+    if marked(job.results.grid) == mark:
+        return
+    pixels, drawn = job.results.pixels(list(rows)), []
+    for photo, read in _read(job, places):
+        some = [key for key in rows if key[0] == photo.id]
+        captions = [rows[key].get("remark") or f"{shows} {_short(shows, rows[key][shows])}" for key in some]
+        seen = read.pixels if photo.open else None
+        drawn.append(GridRow(seen, [pixels[key] for key in some], captions, boxes_in(rows[some[0]])))
+    if drawn:
+        picture = partial(grid, drawn, title=title, display=job.config.display, mark=mark)
+        job.results.write(job.results.grid, lambda path: picture(path=path))
 
 
 def _short(shows: str, value: float) -> str:

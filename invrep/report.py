@@ -24,7 +24,7 @@ from rich.console import Console
 from invrep.compare import Run, compare, find_runs, sweep_runs, words
 from invrep.data import Key
 from invrep.errors import one_sentence
-from invrep.results import Results
+from invrep.files import atomic
 from invrep.terminal import make_console
 from invrep.thumbnails import Pictures, as_base64
 
@@ -82,7 +82,7 @@ def write(runs: Sequence[Run], path: Path, console: Console) -> None:
     )
     # a file's name may be no Unicode
     content = html.encode("utf-8", errors="replace")
-    Results(path.parent).save_picture(path, lambda beside: beside.write_bytes(content))
+    atomic(path, lambda beside: beside.write_bytes(content))
 
 
 def _title(runs: Sequence[Run], swept: Mapping[str, Sequence[Any]]) -> str:
@@ -107,7 +107,7 @@ def _facts(runs: Sequence[Run], data: Mapping[str, Any]) -> list[tuple[str, str]
         if values:
             name = {"tv_weight": "λ_V", "optim": "descent"}.get(key, key)
             facts.append((name, ", ".join(values[:6]) + (", …" if len(values) > 6 else "")))
-    commits = [OmegaConf.select(run.config, "provenance.commit") for run in runs if run.config is not None]
+    commits = [run.config.get("provenance", {}).get("commit") for run in runs if run.config is not None]
     if any(commits):
         facts.append(("commit", ", ".join(dict.fromkeys(commit[:8] for commit in commits if commit))))
     if data["left_out"]:
@@ -256,7 +256,7 @@ def _job(
         "field": run.used.get("receptive_field"),
         "stride": run.used.get("stride"),
         "start": run.used.get("start"),
-        "region": None if config is None else config.objective.get("region"),
+        "region": None if config is None else config.get("objective", {}).get("region"),
         "command": _command(run),
         "config": _text(OmegaConf.to_yaml(config)) if config is not None else "",
         "folder": box.link(run.results.folder),
@@ -269,7 +269,7 @@ def _command(run: Run) -> str:
     """Return the command that makes this job alone, or what was typed where that is not known."""
     if run.job is not None:
         return _text(shlex.join(["python", "train.py", *run.job.overrides]))
-    return _text(f"python {run.config.provenance.command}")
+    return _text(f"python {run.config.get('provenance', {}).get('command', 'train.py')}")
 
 
 def _text(text: str) -> str:

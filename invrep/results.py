@@ -1,42 +1,43 @@
 """What a job leaves on disk: the only source for going on, for tables and for figures.
 
-A finished pre-image is first a *part*, one safetensors file with its pixels, its row of the table and its curve. At the
-job's end :mod:`invrep.merge` brings the parts into ``metrics.csv``, ``curves.csv`` and ``reconstructions.safetensors``
-(of more than 256 MiB also ``reconstructions.1.safetensors``, …) and removes them. Every file is written beside its
-place and then renamed, so that it is there whole or not at all.
+A finished pre-image is a tensor file, ``parts/IMAGE.RESTART.safetensors``, and then a row of a :mod:`invrep.table` in
+``table/``, by which it counts as finished; its curve is in the row. ``spread/`` is a table of the photos with several
+pre-images. ``metrics.csv``, ``curves.csv``, ``spread.csv`` and ``reconstructions.safetensors`` are made of these for
+people. Nothing reads them. Every file is there whole or not at all.
 """
 
 from __future__ import annotations
 
-import hashlib
-import heapq
-import json
 import math
-from array import array
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
+from uuid import uuid4
 
-import numpy as np
+import polars as pl
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from yaml import YAMLError
 
 from invrep.codes import save_code
-from invrep.data import Key
+from invrep.data import Done, Key, Keys
 from invrep.errors import InvrepError
-from invrep.files import as_written, atomic, disk, edited, file_name, read_table, stored, write_table
+from invrep.files import as_written, atomic, disk, file_name
 from invrep.images import shown, to_pil
+from invrep.table import CURVE, KEY, Table
 
-ALWAYS = ("image", "restart", "pairwise_error", "energy", "passes", "seconds", "content")  # whatever the objective
+FORMAT = "2"  # of the folder; 1 had no number
 SPREADS = ("spread_ssim", "spread_lpips", "spread_code")
+FIRST = ("image", "restart", "error", "root_error", "pairwise_error", "psnr", "ssim", "energy")
+LAST = ("passes", "seconds", "distance", "code_norm", "remark", "content")
 
 
 @dataclass
@@ -53,49 +54,10 @@ class Finished:
     curve: list[tuple[int, dict[str, float]]]
     pixels: Tensor
 
-
-class Numbered:
-    """A 64-bit number for each of many pre-images, in sixteen bytes each.
-
-    Args:
-        numbers: by the pre-images' names (:func:`name_of`). Of a million names two are taken for one in one of 40
-            million jobs.
-    """
-
-    def __init__(self, numbers: Iterable[tuple[str, int]]) -> None:
-        flat = array("Q", chain.from_iterable((_short(name), number) for name, number in numbers))
-        pairs = np.asarray(flat).reshape(-1, 2)
-        self._names, self._numbers = pairs[np.argsort(pairs[:, 0])].T.copy()
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def get(self, name: str) -> int | None:
-        """Return the number of a name, or None."""
-        short = np.uint64(_short(name))
-        at = int(np.searchsorted(self._names, short))
-        return int(self._numbers[at]) if at < len(self) and self._names[at] == short else None
-
-
-class Done:
-    """Which pre-images are finished, and of what content of their photo.
-
-    Args:
-        rows: of all.
-    """
-
-    def __init__(self, rows: Iterable[tuple[Key, Mapping[str, Any]]]) -> None:
-        self._contents = Numbered((name_of(key), int(row["content"] or "0", 16)) for key, row in rows)
-
-    def __bool__(self) -> bool:
-        return len(self._contents) > 0
-
-    def __contains__(self, key: Key) -> bool:
-        return self._contents.get(name_of(key)) is not None
-
-    def of(self, key: Key, content: str) -> bool:
-        """Return whether a pre-image is finished of a photo with this content."""
-        return self._contents.get(name_of(key)) == int(content or "0", 16)
+    @property
+    def key(self) -> Key:
+        """Image id and restart."""
+        return self.row["image"], self.row["restart"]
 
 
 class Results:
@@ -107,6 +69,7 @@ class Results:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.format = folder / "format"
         self.parts = folder / "parts"
         self.reconstructions = folder / "reconstructions.safetensors"
         self.metrics = folder / "metrics.csv"
@@ -116,8 +79,9 @@ class Results:
         self.config = folder / "config.yaml"
         self.checkpoints = folder / "checkpoints"  # of inversions that are not finished
         self.ranks = folder / "ranks"  # where ranks that torchrun or SLURM started leave word
-        self._shards: tuple[list[tuple[int, int]], Numbered] = [], Numbered(())
-        self._unmerged: tuple[tuple[int, int], list[Key]] = (0, 0), []
+        self._table = Table(folder / "table", self.write)
+        self._spreads = Table(folder / "spread", self.write)
+        self._begun = False
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -137,86 +101,153 @@ class Results:
                     f"output=FOLDER."
                 ) from None
         try:
+            self._begin()
             yield
         finally:
             lock.release()
 
+    # --- format -------------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Check that this version reads what is in the folder.
+
+        Raises:
+            InvrepError: the results are of another format.
+        """
+        try:
+            number = self.format.read_text("ascii", "replace").strip()
+        except OSError:
+            if not (self.metrics.exists() or self.parts.exists() or self._table.folder.exists()):
+                return
+            number = "1"
+        if number != FORMAT:
+            raise InvrepError(
+                f"{self.folder} holds results of format {number[:9]}, but this version reads format {FORMAT}; remove "
+                f"that folder, or choose another one with output=FOLDER."
+            )
+
+    def _begin(self) -> None:
+        self.check()
+        if not self.format.exists():
+            # several processes may begin at once
+            atomic(self.format, lambda path: path.write_text(f"{FORMAT}\n"), beside=uuid4().hex)
+        self._begun = True
+
+    def write(self, path: Path, write: Callable[[Path], Any], **options: Any) -> None:
+        """Write a file of the folder, see :func:`invrep.files.atomic`.
+
+        Raises:
+            InvrepError: the folder has gone since this process wrote to it first, or it cannot be written.
+        """
+        if not self._begun:
+            self._begin()
+        elif not self.format.exists():
+            raise InvrepError(
+                f"{self.folder} was removed while this job was at work in it; run the same command again, which makes "
+                f"it anew."
+            )
+        atomic(path, write, **options)
+
+    @property
+    def table(self) -> Table:
+        """The rows, with their curves in columns that begin with ``curve.``."""
+        self.check()
+        return self._table
+
+    @property
+    def spread_table(self) -> Table:
+        """The rows of ``spread.csv``; their restart is 0."""
+        self.check()
+        return self._spreads
+
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def walk(self, keys: Container[Key] | None = None) -> Iterator[tuple[Key, dict[str, Any]]]:
-        """Yield key and row of the given finished pre-images, or of all, in the order of image and restart."""
-        merged = self._merged()
-        table = (((row["image"], row["restart"]), row) for row in read_table(self.metrics, *ALWAYS))
-        # a row without pixels is not finished
-        table = ((key, row) for key, row in table if merged.get(name_of(key)) is not None)
-        parts = ((key, row_of(self.part(key))) for key in self.unmerged())
-        return (item for item in _joined(table, parts) if keys is None or item[0] in keys)
+    def frame(self, keys: Collection[Key] | Keys | None = None) -> pl.DataFrame:
+        """Return the rows of the given finished pre-images, or of all, in the order of image and restart.
 
-    def walk_curves(self, keys: Container[Key] | None = None) -> Iterator[tuple[Key, list[dict[str, Any]]]]:
-        """Yield key and points of the curves of the given pre-images, or of all; see :meth:`curve_points`."""
-        points = (
-            ((point.pop("image"), point.pop("restart")), point)
-            for point in read_table(self.curves, "image", "restart", "pass")
-        )
-        table = ((key, [point for _, point in some]) for key, some in groupby(points, key=itemgetter(0)))
-        parts = ((key, curve_of(self.part(key))) for key in self.unmerged())
-        return (item for item in _joined(table, parts) if keys is None or item[0] in keys)
+        Every column of :data:`FIRST` and :data:`LAST` is there; images are :func:`encoded`.
+        """
+        rows = self.table.collect(lambda rows: _chosen(rows, keys).select(pl.exclude(f"^{CURVE}.*$"))).sort(KEY)
+        blank = [pl.lit(math.nan).alias(name) for name in (*FIRST, *LAST) if name not in rows.columns]
+        return rows.with_columns(blank)
 
-    def rows(self) -> dict[Key, dict[str, Any]]:
-        """Return the rows of all finished pre-images, in the order of image and restart."""
-        return dict(self.walk())
+    def rows(self, keys: Collection[Key] | Keys | None = None) -> dict[Key, dict[str, Any]]:
+        """Return rows as :meth:`frame` does, as dictionaries with NaN for a blank number."""
+        return {(row["image"], row["restart"]): row for row in as_rows(self.frame(keys))}
 
     def done(self) -> Done:
-        """Return which pre-images are finished."""
-        return Done(self.walk())
+        """Return which pre-images are finished: they have a row and a tensor file."""
+        found = self.table.collect(lambda rows: rows.select(*KEY, "content"))
+        keyed = (((decoded(image), restart), content) for image, restart, content in found.iter_rows())
+        return Done(item for item in keyed if os.path.exists(self.part(*item[0])))
 
     def curve_points(self, keys: Collection[Key]) -> dict[Key, list[dict[str, Any]]]:
         """Return the recorded points of some pre-images' curves: pass, error or activation, energy and its terms."""
-        found: dict[Key, list[dict[str, Any]]] = {key: [] for key in keys}
-        return found | dict(self.walk_curves(found))
+        found = self.table.collect(lambda rows: _chosen(rows, keys).select(*KEY, f"^{CURVE}.*$"))
+        points: dict[Key, list[dict[str, Any]]] = {key: [] for key in keys}
+        for image, restart, *lists in found.iter_rows():
+            names = [name.removeprefix(CURVE) for name in found.columns[2:]]
+            points[decoded(image), restart] = [dict(zip(names, at, strict=True)) for at in zip(*lists, strict=True)]
+        return points
 
-    def mean_curves(self, keys: Container[Key] | None = None) -> list[tuple[int, dict[str, float]]]:
-        """Return the means over some pre-images, or all, of each recorded values; without those with a remark."""
-        sums: dict[int, dict[str, list[float]]] = {}
-        bare = {key for key, row in self.walk(keys) if row.get("remark")}
-        for key, points in self.walk_curves(keys):
-            for point in points if key not in bare else ():
-                for name, value in point.items():
-                    if name != "pass" and not math.isnan(value):
-                        total = sums.setdefault(point["pass"], {}).setdefault(name, [0.0, 0])
-                        total[0] += value
-                        total[1] += 1
-        return [(at, {name: total / n for name, (total, n) in sums[at].items()}) for at in sorted(sums)]
+    def mean_curves(self, keys: Collection[Key] | Keys | None = None) -> list[tuple[int, dict[str, float]]]:
+        """Return the means over some pre-images, or all, of each recorded pass's values; without remarked ones."""
+        if not self.table.files():
+            return []
+        found = self.table.collect(
+            lambda rows: (
+                _chosen(rows, keys)
+                .filter(pl.col("remark") == "")
+                .select(f"^{CURVE}.*$")
+                .explode(pl.all())
+                .group_by(f"{CURVE}pass")
+                .agg(pl.all().fill_nan(None).mean())
+            )
+        ).sort(f"{CURVE}pass")
+        names = [name.removeprefix(CURVE) for name in found.columns]
+        named = (dict(zip(names, values, strict=True)) for values in found.iter_rows())
+        return [(at.pop("pass"), {name: value for name, value in at.items() if value is not None}) for at in named]
 
     def pixels(self, keys: Collection[Key] | None = None) -> dict[Key, Tensor]:
         """Return the reconstructions, (C, H, W) each, of the given keys or of all that are finished."""
-        merged = self._merged()
-        where: dict[Path, list[Key]] = {}
-        for key in [key for key, _ in self.walk()] if keys is None else keys:
-            if (part := self.part(key)).exists():
-                where[part] = [key]
-            elif (number := merged.get(name_of(key))) is not None:
-                where.setdefault(self.shard(number), []).append(key)
         found = {}
-        for path, some in where.items():
+        for key in sorted(self.rows() if keys is None else keys):
+            path = self.part(*key)
+            if not path.exists():
+                raise InvrepError(f"{path} is missing; run the same command again, which makes it anew.")
             with as_written(path), safe_open(path, "pt") as file:
-                for key in some:
-                    found[key] = file.get_tensor("reconstruction" if path.parent == self.parts else name_of(key))
-        if lost := set(keys or ()) - found.keys():
-            raise edited(self.reconstructions, f"{name_of(min(lost))} is missing")
-        return dict(sorted(found.items()))
-
-    def walk_spreads(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows of ``spread.csv``, in the order of images."""
-        return read_table(self.spread, "image", "restarts", "content", *SPREADS)
+                found[key] = file.get_tensor("reconstruction")
+        return found
 
     def spreads(self) -> dict[str, dict[str, Any]]:
         """Return the rows of ``spread.csv``, by image."""
-        return {row["image"]: row for row in self.walk_spreads()}
+        found = self.spread_table.collect(lambda rows: rows.drop("restart", "remark")).sort("image")
+        return {row["image"]: row for row in as_rows(found)}
+
+    def read_config(self) -> dict[str, Any] | None:
+        """Return the resolved config as data: nothing that it names is imported, called or filled in; None without one.
+
+        Raises:
+            InvrepError: it is damaged.
+        """
+        if not self.config.is_file():
+            return None
+        with as_written(self.config):
+            try:
+                found = OmegaConf.to_container(OmegaConf.load(self.config), resolve=False)
+            except (YAMLError, OmegaConfBaseException) as error:
+                raise ValueError(" ".join(str(error).split())[:100]) from None
+            if not isinstance(found, dict):
+                raise ValueError("it is no config")
+            return found
 
     def picture(self, image: str, restart: int) -> Path:
         """Return where a reconstruction's PNG is."""
         return self.folder / "reconstructions" / f"{file_name(image)}.{restart}.png"
+
+    def part(self, image: str, restart: int) -> Path:
+        """Return where the pixels of a pre-image are: a safetensors file with the key ``reconstruction``."""
+        return self.parts / f"{file_name(image)}.{restart}.safetensors"
 
     def photo(self, image: str) -> Path:
         """Return where the PNG of a photo, as Φ saw it, is."""
@@ -230,104 +261,74 @@ class Results:
         """Return where the code of a photo is."""
         return self.folder / "codes" / f"{file_name(image)}.safetensors"
 
-    def shards(self) -> dict[int, Path]:
-        """Return the files of merged reconstructions by their numbers, in order."""
-        found = {0: self.reconstructions} if self.reconstructions.exists() else {}
-        for path in self.folder.glob("reconstructions.*.safetensors"):
-            if (number := path.name.split(".")[1]).isdecimal():
-                found[int(number)] = path
-        return dict(sorted(found.items()))
-
-    def shard(self, number: int) -> Path:
-        """Return where the file of merged reconstructions with a number, from 0, is."""
-        return self.folder / f"reconstructions.{number}.safetensors" if number else self.reconstructions
-
-    def part(self, key: Key) -> Path:
-        """Return where the part of a pre-image is, until it is merged."""
-        digest = hashlib.sha256(f"{key[0]}/{key[1]}".encode(errors="surrogateescape")).hexdigest()[:24]
-        return self.parts / f"{digest}.safetensors"
-
-    def unmerged(self) -> list[Key]:
-        """Return the pre-images that have a part, in order."""
-        if not self.parts.is_dir():
-            return []
-        # a part's name is made from its key, so that the same files are of the same keys
-        stamp = self.parts.stat().st_mtime_ns, sum(1 for _ in self.parts.glob("*.safetensors"))
-        if stamp != self._unmerged[0]:
-            rows = map(row_of, self.parts.glob("*.safetensors"))
-            self._unmerged = stamp, sorted((row["image"], row["restart"]) for row in rows)
-        return self._unmerged[1]
-
-    def _merged(self) -> Numbered:
-        """Return the number of the file where each merged reconstruction is."""
-        shards = self.shards()
-        stamps = [(number, path.stat().st_mtime_ns) for number, path in shards.items()]
-        if stamps != self._shards[0]:
-            names = ((name, number) for number, path in shards.items() for name in stored(path)[0])
-            self._shards = stamps, Numbered(names)
-        return self._shards[1]
-
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def save(self, image: str, restart: int, finished: Finished, display: str) -> None:
-        """Write a finished pre-image: its PNG and its part."""
-        picture = self.picture(image, restart)
-        atomic(picture, lambda path: to_pil(shown(finished.pixels, display)).save(path, format="PNG"))
-        meta = {"row": json.dumps(finished.row), "curve": json.dumps(finished.curve)}
-        tensors = {"reconstruction": finished.pixels.contiguous()}
-        atomic(self.part((image, restart)), lambda path: save_file(tensors, path, metadata=meta))
+    def save(self, found: Finished, display: str) -> None:
+        """Write a finished pre-image: its PNG, its tensor file, then its row, by which it counts as finished."""
+        picture, tensors = to_pil(shown(found.pixels, display)), {"reconstruction": found.pixels.contiguous()}
+        self.write(self.picture(*found.key), lambda path: picture.save(path, format="PNG"))
+        self.write(self.part(*found.key), lambda path: save_file(tensors, path))
+        curve = {f"{CURVE}pass": [at for at, _ in found.curve]}
+        for name in dict.fromkeys(name for _, values in found.curve for name in values):
+            curve[f"{CURVE}{name}"] = [values.get(name, math.nan) for _, values in found.curve]
+        self._table.add([found.row | curve | {"image": encoded(found.key[0])}])
 
     def save_photo(self, image: str, pixels: Tensor) -> None:
         """Write the PNG of a photo as Φ saw it, (C, H, W) in [0, 1]."""
-        atomic(self.photo(image), lambda path: to_pil(shown(pixels, "clip")).save(path, format="PNG"))
+        self.write(self.photo(image), lambda path: to_pil(shown(pixels, "clip")).save(path, format="PNG"))
 
     def save_code(self, image: str, code: Sequence[Tensor], size: tuple[int, int]) -> None:
         """Write the code of a photo; see :func:`invrep.codes.save_code`."""
-        atomic(self.code(image), lambda path: save_code(path, code, size))
+        self.write(self.code(image), lambda path: save_code(path, code, size))
 
-    def save_spreads(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write ``spread.csv`` of rows in the order of images."""
-        atomic(self.spread, lambda path: write_table(path, rows, ("image", "restarts", *SPREADS, "content")))
+    def save_spreads(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write rows of ``spread.csv`` in the place of those of the same images."""
+        if rows:
+            self._spreads.add([{**row, "image": encoded(row["image"]), "restart": 0} for row in rows])
+        if not self._spreads.settled():
+            self._spreads.compact()
 
     def save_config(self, config: DictConfig) -> None:
         """Write the resolved config."""
-        atomic(self.config, lambda path: OmegaConf.save(config, path))
+        self.write(self.config, lambda path: OmegaConf.save(config, path))
 
-    def save_picture(self, path: Path, save: Callable[[Path], Any]) -> None:
-        """Write a picture by ``save(path)``, whole or not at all."""
-        atomic(path, save)
+    def compact(self, pairwise: float, images: Collection[str]) -> None:
+        """Bring the rows into few files, with their ``pairwise_error``; no other process is at work in the folder.
 
-
-def name_of(key: Key) -> str:
-    """Return what a pre-image is called in ``reconstructions.safetensors``: ``IMAGE/RESTART``.
-
-    Bytes of a file's name that are no UTF-8 are percent-encoded, since the format takes no other text.
-    """
-    image = "".join(quote(c, errors="surrogateescape") if "\ud800" <= c <= "\udfff" else c for c in key[0])
-    return f"{image}/{key[1]}"
-
-
-def row_of(part: Path) -> dict[str, Any]:
-    """Return a part's row of ``metrics.csv``."""
-    with as_written(part):
-        row = json.loads(stored(part)[1]["row"])
-        if lacking := {*ALWAYS} - row.keys():
-            raise LookupError(f"no {', '.join(sorted(lacking))}")
-        return row
+        Args:
+            pairwise: mean_ij ‖Φ0_i − Φ0_j‖² over ``images``; NaN leaves ``pairwise_error`` blank.
+            images: the ids over which that mean was taken; other rows keep what they had.
+        """
+        own = pl.col("image").is_in([encoded(image) for image in images])
+        error = pl.col("distance") / pairwise if pairwise > 0 else pl.lit(math.nan)
+        error = pl.when(own).then(error).otherwise("pairwise_error").alias("pairwise_error")
+        self._table.compact(lambda rows: rows.with_columns(error))
 
 
-def curve_of(part: Path) -> list[dict[str, Any]]:
-    """Return the points of a part's curve."""
-    with as_written(part):
-        return [{"pass": at, **values} for at, values in json.loads(stored(part)[1]["curve"])]
+def encoded(image: str) -> str:
+    """Return an image id as UTF-8 takes it: bytes of a file's name that are none, and ``%``, are percent-encoded."""
+    return "".join(quote(c, errors="surrogateescape") if c == "%" or "\ud800" <= c <= "\udfff" else c for c in image)
 
 
-def _short(name: str) -> int:
-    """Return 64 bits in a name's stead."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+def decoded(image: str) -> str:
+    """Return the image id that :func:`encoded` was given."""
+    return unquote(image, errors="surrogateescape") if "%" in image else image
 
 
-def _joined(old: Iterator[tuple[Key, Any]], new: Iterator[tuple[Key, Any]]) -> Iterator[tuple[Key, Any]]:
-    """Yield two sorted streams as one; where both have a key the new one's."""
-    for _, some in groupby(heapq.merge(new, old, key=itemgetter(0)), key=itemgetter(0)):
-        yield next(some)
+def as_rows(frame: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a frame as dictionaries, with their own image ids and NaN for a blank number."""
+    for row in frame.iter_rows(named=True):
+        yield {name: math.nan if value is None else value for name, value in row.items()} | {
+            "image": decoded(row["image"])
+        }
+
+
+def _chosen(rows: pl.LazyFrame, keys: Collection[Key] | Keys | None) -> pl.LazyFrame:
+    if keys is None:
+        return rows
+    if isinstance(keys, Keys):
+        images = pl.LazyFrame({"image": [encoded(image) for image in keys.images]}, schema={"image": pl.String})
+        return rows.filter(pl.col("restart") < keys.restarts).join(images, on="image", how="semi")
+    chosen = [(encoded(image), restart) for image, restart in keys]
+    schema = {"image": pl.String, "restart": pl.Int64}
+    return rows.join(pl.LazyFrame(chosen, schema=schema, orient="row"), on=KEY, how="semi")

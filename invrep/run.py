@@ -29,7 +29,7 @@ from rich.markup import escape
 from invrep.callbacks import Record
 from invrep.compute import exact
 from invrep.config import build, check, layer_name, name_of
-from invrep.data import Batch, Keys, Size, ahead, batches, deal, evenly, split
+from invrep.data import Batch, Done, Keys, Size, ahead, batches, deal, evenly, split
 from invrep.errors import InvrepError, ToldError, choice, out_of_memory, printable
 from invrep.film import film_format
 from invrep.finish import Found, finish, summary
@@ -43,7 +43,6 @@ from invrep.ranks import Rank, check_launch, gpus, launched, local_devices, spre
 from invrep.representations.base import Geometry
 from invrep.representations.listing import layers_table
 from invrep.representations.network import LISTING, Network
-from invrep.results import Done
 from invrep.sources import Photo
 from invrep.sweep import in_multirun, noted
 from invrep.terminal import make_console
@@ -186,7 +185,7 @@ def _carry_out(job: Job, devices: Sequence[int], rank: Rank | None, words: Words
             every=config.images_every,
             display=config.display,
         )
-        record.write_config(OmegaConf.to_container(OmegaConf.load(results.config)))
+        record.write_config(results.read_config() or {})
         found = Found()
         whole, absent = False, None
         try:
@@ -199,7 +198,7 @@ def _carry_out(job: Job, devices: Sequence[int], rank: Rank | None, words: Words
             if words is not None:
                 absent = _gather(job, words, shares)
             return_memory()
-            found = finish(job, places, new=bool(todo) or rank is not None)
+            found = finish(job, places)
             if rank is not None or len(devices) > 1:
                 record.replay(results.mean_curves(Keys({job.photos.ids[place] for place in places}, config.restarts)))
             whole = not job.failures

@@ -83,9 +83,9 @@ def swept(folder: Path) -> list[SweptJob]:
     """Return the jobs that have left word in a sweep's folder, in the order of their numbers."""
     jobs = []
     for path in sorted((folder / JOBS).glob("*.yaml"), key=lambda path: int(path.stem)):
-        note = OmegaConf.load(path)
-        results = None if note.folder is None else Results(Path(os.path.normpath(folder / note.folder)))
-        known = (int(path.stem), tuple(note.overrides), results, note.status, note.message or "")
+        note = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        results = None if note["folder"] is None else Results(Path(os.path.normpath(folder / note["folder"])))
+        known = (int(path.stem), tuple(note["overrides"]), results, note["status"], note["message"] or "")
         jobs.append(SweptJob(*known, note.get("reason") or "failed"))
     return jobs
 

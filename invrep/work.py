@@ -240,10 +240,9 @@ def _write(
     for image, pixels in photos:
         job.results.save_photo(image, pixels)
     for row, finished in found:
-        key = finished.row["image"], finished.row["restart"]
         if film is not None:  # before what makes the pre-image count as finished
-            film.save(row, job.results, *key, display=config.display, suffix=film_format(config.video))
-        job.results.save(*key, finished, config.display)
+            film.save(row, job.results, *finished.key, display=config.display, suffix=film_format(config.video))
+        job.results.save(finished, config.display)
 
 
 def finished_rows(inversion: Inversion, photos: Tensor | None, rows: Sequence[tuple[int, str, int]]) -> list[Finished]:

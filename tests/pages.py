@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from invrep.merge import merge
+from invrep.exports import export
 from invrep.results import Finished, Results
 
 FIELDS = {"conv1": 11, "relu1": 11, "relu2": 51, "relu3": 99, "fc6": None}
@@ -25,8 +25,9 @@ def made_job(place: Path, layer: str, images: list[str], *, restarts: int = 2, w
             row |= {"passes": 40, "seconds": 0.5, "content": f"{images.index(image):016x}"}
             curve = [(at, {"error": error * (1 + 40 - at), "energy": 1.0}) for at in (0, 20, 40)]
             noise = torch.rand(3, 40, 64)
-            results.save(image, restart, Finished(row, curve, (tone + 0.2 * noise).clamp(0, 1)), "clip")
-    merge(results, float("nan"), images)
+            results.save(Finished(row, curve, (tone + 0.2 * noise).clamp(0, 1)), "clip")
+    results.compact(float("nan"), images)
+    export(results)
     config = {
         "name": "net",
         "layer": layer,

@@ -13,14 +13,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import invrep
 import invrep.images
+import invrep.report
 from invrep.errors import InvrepError
+from invrep.figures import marked
 from invrep.files import file_name
 from invrep.images import read, size_of
+from invrep.layouts.cells import Cell
+from invrep.layouts.pictures import grid, photos
+from invrep.layouts.tables import table
 from invrep.results import Results
 from invrep.sources import find
 
@@ -272,7 +278,9 @@ def test_every_name_has_results_of_its_own_and_none_elsewhere(tmp_path, job):
     place = tmp_path / "photos"
     for k, name in enumerate(NAMES):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (24, 16), 5 * k).save(place / name, "PNG")
+        photo = Image.effect_noise((24, 16), 50)
+        photo.putpixel((0, 0), 5 * k)
+        photo.save(place / name, "PNG")
     outcome = job("data.path=photos", "optim.steps=1", "data.batch_size=32", "prior=none")
     assert outcome.status == 0, outcome.err
     results = Results(outcome.folder)
@@ -370,46 +378,59 @@ def test_brackets_in_names_are_no_markup(job, tiny):
     assert outcome.status == 0 and "[red]: 1 image" in outcome.out and "out[/x]/_red_" in outcome.out
 
 
-def _with(file: str, old: str, new: str) -> Callable[[Path], None]:
+def _filled(pattern: str, data: bytes | None) -> Callable[[Path], None]:
+    """Fill the first file of a pattern with bytes; None leaves its first half."""
+
     def act(folder: Path) -> None:
-        text = (folder / file).read_text()
-        assert old in text
-        (folder / file).write_text(text.replace(old, new))
-
-    return act
-
-
-def _filled(file: str, data: bytes) -> Callable[[Path], None]:
-    def act(folder: Path) -> None:
-        (folder / file).parent.mkdir(exist_ok=True)
-        (folder / file).write_bytes(data)
-
-    return act
-
-
-def _part(metadata: dict[str, str] | None) -> Callable[[Path], None]:
-    def act(folder: Path) -> None:
-        (folder / "parts").mkdir()
-        save_file({"reconstruction": torch.zeros(1, 2, 2)}, folder / "parts" / "x.safetensors", metadata=metadata)
+        path = min(folder.glob(pattern))
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if data is None else data)
 
     return act
 
 
 EDITS = {
-    "a column less": _with("metrics.csv", "code_norm", "norm"),
-    "no number": _with("metrics.csv", "a.png,0,", "a.png,0,x"),
-    "a value more": _with("metrics.csv", "a.png,0,", "a.png,0,1,1,1,"),
-    "bytes": _filled("metrics.csv", bytes(range(256))),
-    "curves": _with("curves.csv", "pass", "step"),
-    "curve's numbers": _with("curves.csv", "a.png,", "a.png,x"),
-    "no pixels": _filled("reconstructions.safetensors", b"\xff" * 99),
-    "other pixels": lambda folder: save_file({"b/0": torch.zeros(1)}, folder / "reconstructions.safetensors"),
-    "a part": _filled("parts/x.safetensors", b"x"),
-    "a part without a row": _part(None),
-    "a part without values": _part({"row": '{"image": "a.png", "restart": 0}', "curve": "[]"}),
-    "spread": _filled("spread.csv", b"image,restarts\na.png,2\n"),
+    "a table cut": _filled("table/*.parquet", None),
+    "a table empty": _filled("table/*.parquet", b""),
+    "a table's bytes": _filled("table/*.parquet", bytes(range(256))),
+    "a table lost": lambda folder: min(folder.glob("table/*.parquet")).unlink(),
+    "a table more": lambda folder: (folder / "table" / "x.parquet").write_bytes(b"x"),
+    "pixels cut": _filled("parts/*.safetensors", None),
+    "pixels empty": _filled("parts/*.safetensors", b""),
+    "pixels lost": lambda folder: min(folder.glob("parts/*.safetensors")).unlink(),
+    "other pixels": lambda folder: save_file({"b": torch.zeros(1)}, min(folder.glob("parts/*.safetensors"))),
+    "spread": _filled("spread/*.parquet", None),
+    "spread lost": lambda folder: min(folder.glob("spread/*.parquet")).unlink(),
+    "exports": lambda folder: [_filled(name, b"x")(folder) for name in ("*.csv", "curves.csv", "*.safetensors")],
+    "a picture": _filled("grid.png", None),
     "config": _filled("config.yaml", b"{[: !!python/object/apply:os.system ['touch ran']"),
 }
+
+
+def test_what_a_results_folder_names_is_never_run(tmp_path, job, tiny, monkeypatch):
+    """A job, its page and its figures read data: a planted ``_target_`` or interpolation stays the text that it is."""
+    command = ("-m", *TINY, "seed=0,1", "hydra.sweep.dir=out/sweeps/now", "objective.region=1x1")
+    assert job(*command).status == 0
+    monkeypatch.setenv("SECRET", "hunter2")
+    planted = {"_target_": "builtins.open", "_args_": [str(tmp_path / "ran"), "w"]}
+    folders = [path for path in (tmp_path / "out").iterdir() if path.name != "sweeps"]
+    for folder in folders:
+        config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+        config |= dict.fromkeys(("rep", "objective", "prior", "optim", "logger", "trainer", "compute"), planted)
+        config["used"]["layer"] = "${oc.env:SECRET}"
+        OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
+    for path in (tmp_path / "out/sweeps/now/jobs").iterdir():
+        note = OmegaConf.to_container(OmegaConf.load(path)) | {"message": "${oc.env:SECRET}", "more": planted}
+        OmegaConf.save(OmegaConf.create(note), path)
+    for place in (tmp_path / "out", tmp_path / "out/sweeps/now"):
+        invrep.report.main([str(place), "-o", str(tmp_path / "page.html")])
+        page = (tmp_path / "page.html").read_text()
+        assert "hunter2" not in page and "oc.env:SECRET" in page
+    cells = [Cell({"seed": k}, Results(folder), "done", ["a.png"], 1) for k, folder in enumerate(folders)]
+    grid(cells, tmp_path / "figure", columns="seed")
+    photos(cells, tmp_path / "photos")
+    table(cells, tmp_path / "table", rows="value", columns="seed", values={"error": "error"})
+    assert "1 of 1 are finished" in job(*command).out
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.fixture(scope="module")
@@ -436,4 +457,8 @@ def test_results_that_somebody_edited(tmp_path, job, tiny, finished, edit):
         named.unlink()  # as the sentence says
         outcome = job(*command)
     assert outcome.status == 0, outcome.err
-    assert len(Results(folder).rows()) == 3 == len(Results(folder).pixels())
+    results = Results(folder)
+    assert len(results.rows()) == 3 == len(results.pixels()) == len(load_file(results.reconstructions))
+    assert results.spreads()["a.png"]["restarts"] == 3 and marked(results.grid)
+    lines = [len(path.read_text().splitlines()) for path in (results.metrics, results.curves, results.spread)]
+    assert lines == [4, 7, 2]

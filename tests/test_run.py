@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import invrep.exports
 import invrep.finish
-import invrep.merge
 import invrep.run
 import invrep.work
 from invrep.api import representation
@@ -102,7 +102,7 @@ def test_finished_images_are_skipped_and_more_restarts_extend(job, photos):
     after = load_file(more.folder / "reconstructions.safetensors")
     assert len(after) == 6 and all(torch.equal(after[key], before[key]) for key in before)
     assert len(table(more.folder)) == 6
-    assert not (more.folder / "parts").exists()
+    assert Results(more.folder).table.settled()
 
 
 def test_an_edited_photo_is_done_anew(job, photos):
@@ -127,7 +127,7 @@ def test_a_broken_job_goes_on_to_what_an_unbroken_one_gives(job, photos, monkeyp
     monkeypatch.setattr(invrep.work, "solve", break_down)
     broken = job(f"data.path={photos}", "data.batch_size=1")
     assert broken.status == 130 and "what is finished is kept" in broken.err
-    assert len(list((broken.folder / "parts").iterdir())) == 1
+    assert len(Results(broken.folder).rows()) == 1
     rest = job(f"data.path={photos}", "data.batch_size=1")
     assert "1 of 3 are finished" in rest.out and len(calls) == 4
     (reference,) = (whole.output.parent / "whole").iterdir()
@@ -329,9 +329,9 @@ def test_display_is_what_the_png_shows(job, photos):
 
 
 def test_a_part_is_enough_to_go_on(job, photos, monkeypatch):
-    """Killed between the last part and the merge, the next run merges without inverting anything."""
+    """Killed between the last part and the compaction, the next run compacts without inverting anything."""
     with monkeypatch.context() as patch:
-        patch.setattr(invrep.finish, "merge", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Results, "compact", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         job(f"data.path={photos}")
     outcome = job(f"data.path={photos}")
     assert "3 of 3 are finished" in outcome.out and len(table(outcome.folder)) == 3
@@ -340,42 +340,28 @@ def test_a_part_is_enough_to_go_on(job, photos, monkeypatch):
     )
 
 
-def test_reconstructions_are_files_of_bounded_size_with_each_key_once(job, photos, monkeypatch):
-    monkeypatch.setattr(invrep.merge, "MOST_BYTES", 30_000)  # two of the pictures
+def test_reconstructions_are_one_file_unless_they_are_many(job, photos, monkeypatch):
     base = (f"data.path={photos}", "optim.steps=2")
     folder = job(*base).folder
-    whole = load_file(next(job(*base, "output=one").output.parent.glob("one/*/reconstructions.safetensors")))
-
-    def held() -> list[list[str]]:
-        return [sorted(load_file(path)) for path in Results(folder).shards().values()]
-
-    assert held() == [["a.png/0", "b.png/0"], ["sub/a.png/0"]]
-    assert sorted(path.name for path in folder.glob("*.safetensors")) == [
-        "reconstructions.1.safetensors",
-        "reconstructions.safetensors",
-    ]
-    found = Results(folder).pixels()
-    assert all(torch.equal(found[(name[:-2], 0)], whole[name]) for name in whole if name in held()[0])
-    assert job(*base, "restarts=2").status == 0
-    # the file that has room is filled first
-    assert held() == [["a.png/0", "b.png/0"], ["a.png/1", "sub/a.png/0"], ["b.png/1", "sub/a.png/1"]]
-    rows, pixels = Results(folder).rows(), Results(folder).pixels()
-    assert list(rows) == list(pixels) == [(name, r) for name in ("a.png", "b.png", "sub/a.png") for r in (0, 1)]
+    path = folder / "reconstructions.safetensors"
+    whole = path.read_bytes()
+    for damage in (path.unlink, lambda: path.write_bytes(whole[:-9]), lambda: path.write_bytes(b"")):
+        damage()
+        assert "3 of 3 are finished" in job(*base).out and path.read_bytes() == whole
+    pixels = Results(folder).pixels()
+    assert [f"{image}/{restart}" for image, restart in pixels] == list(load_file(path))
     # a photo done anew takes the old one's place
     shutil.copy(photos / "sub" / "a.png", photos / "b.png")
-    assert job(*base, "restarts=2").status == 0
-    assert held() == [["a.png/0", "b.png/0"], ["a.png/1", "sub/a.png/0"], ["b.png/1", "sub/a.png/1"]]
+    assert "2 of 3 are finished" in job(*base).out
     again = Results(folder).pixels()
-    assert [key for key in again if not torch.equal(again[key], pixels[key])] == [("b.png", 0), ("b.png", 1)]
-    points = Results(folder).curve_points([("b.png", 1)])
-    assert [point["pass"] for point in points[("b.png", 1)]] == [0, 2]
-    assert points[("b.png", 1)][-1]["error"] == pytest.approx(Results(folder).rows()[("b.png", 1)]["error"], rel=1e-4)
-    # what a lost file held is found again
-    Results(folder).shard(1).unlink()
-    assert len(Results(folder).rows()) == 4
-    assert "4 of 6 are finished" in job(*base, "restarts=2").out
-    more = Results(folder).pixels()
-    assert list(more) == list(again) and all(torch.equal(more[key], again[key]) for key in more)
+    assert [key for key in again if not torch.equal(again[key], pixels[key])] == [("b.png", 0)]
+    assert torch.equal(load_file(path)["b.png/0"], again[("b.png", 0)])
+    points = Results(folder).curve_points([("b.png", 0)])
+    assert [point["pass"] for point in points[("b.png", 0)]] == [0, 2]
+    assert points[("b.png", 0)][-1]["error"] == pytest.approx(Results(folder).rows()[("b.png", 0)]["error"], rel=1e-4)
+    monkeypatch.setattr(invrep.exports, "MOST_BYTES", 30_000)  # two of the pictures
+    assert job(*base, "restarts=2").status == 0 and not path.exists()
+    assert list(Results(folder).pixels()) == [(name, r) for name in ("a.png", "b.png", "sub/a.png") for r in (0, 1)]
 
 
 ALEXNET = ("rep=alexnet", "rep.weights=random")

@@ -1,0 +1,85 @@
+"""What the store of results costs at many pre-images: saving, resuming, finishing, in seconds and memory.
+
+Each stage is a process of its own on a folder of pre-images of 8×8 pixels with curves of 40 points.
+
+    python benchmarks/store.py [--rows 100000] [--folder FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import random
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from invrep.exports import export
+from invrep.results import Finished, Results
+
+NAMES = ("error", "energy", "data", "tv", "alpha")
+
+
+def found(number: int, draw: random.Random) -> Finished:
+    """Return a pre-image as a job of 400 passes leaves it."""
+    row = {"image": f"photos/{number:08}.jpg", "restart": 0, "pairwise_error": math.nan, "passes": 400}
+    row |= {name: draw.random() for name in (*NAMES, "root_error", "psnr", "ssim", "distance", "code_norm", "seconds")}
+    curve = [(10 * at, {name: draw.random() for name in NAMES}) for at in range(40)]
+    return Finished(row | {"content": f"{number:016x}"}, curve, torch.zeros(1, 8, 8))
+
+
+def saved(folder: Path, rows: int) -> None:
+    draw, results = random.Random(0), Results(folder)
+    for k in range(rows):
+        results.save(found(k, draw), "clip")
+
+
+def resumed(folder: Path, rows: int) -> None:
+    done = Results(folder).done()
+    assert all((f"photos/{k:08}.jpg", 0) in done for k in range(rows))
+
+
+def compacted(folder: Path, rows: int) -> None:
+    Results(folder).compact(1.0, [f"photos/{k:08}.jpg" for k in range(rows)])
+
+
+def exported(folder: Path, rows: int) -> None:
+    export(Results(folder))
+
+
+def averaged(folder: Path, rows: int) -> None:
+    assert len(Results(folder).mean_curves()) == 40
+
+
+def measured(stage: Callable[..., None], *arguments: object) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began, cpu = time.perf_counter(), time.process_time()
+    stage(*arguments)
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(f"{stage.__name__:>10} {seconds:8.1f} s, {cpu:8.1f} s of CPU, {peak:6.0f} MB above imports", flush=True)
+
+
+def main() -> None:
+    """Print a line for each stage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--folder", type=Path, help="an empty one; /dev/shm leaves the disk out")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.folder) as place:
+        for stage in (saved, resumed, compacted, resumed, exported, averaged):
+            arguments = (stage, Path(place) / "job", given.rows)
+            process = multiprocessing.get_context("spawn").Process(target=measured, args=arguments)
+            process.start()
+            process.join()
+        files = Results(Path(place) / "job").table.files()
+        print(f"{len(files)} files of rows, {sum(path.stat().st_size for path in files) / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
