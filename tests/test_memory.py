@@ -33,7 +33,7 @@ def seven(tmp_path: Path) -> Path:
 
 
 def finished(outcome) -> list[tuple[str, int]]:
-    return sorted(key for key, _ in Results(outcome.folder).walk())
+    return sorted(Results(outcome.folder).rows())
 
 
 @pytest.mark.parametrize(
@@ -139,8 +139,8 @@ def test_a_measure_for_which_there_is_no_memory_is_blank_and_the_descent_kept(
     outcome = job(f"data.path={seven}")
     assert outcome.status == 0, outcome.err
     assert "Memory has run out after the last pass" in outcome.out + outcome.err
-    rows = dict(Results(outcome.folder).walk())
-    exact = dict(Results(next((outcome.output.parent / "whole").glob("hog-*"))).walk())
+    rows = Results(outcome.folder).rows()
+    exact = Results(next((outcome.output.parent / "whole").glob("hog-*"))).rows()
     assert rows.keys() == exact.keys() and whole.status == 0
     for key, row in rows.items():
         assert {n for n, v in row.items() if v != v} - {n for n, v in exact[key].items() if v != v} == blank
@@ -161,8 +161,8 @@ def test_the_final_energy_is_found_image_by_image_where_memory_is_short(
     monkeypatch.setattr(invrep.inversion.Inversion, "forward", scarce)
     outcome = job(f"data.path={seven}")
     assert (exact.status, outcome.status) == (0, 0), outcome.err
-    wanted = dict(Results(next((outcome.output.parent / "whole").glob("hog-*"))).walk())
-    for key, row in Results(outcome.folder).walk():
+    wanted = Results(next((outcome.output.parent / "whole").glob("hog-*"))).rows()
+    for key, row in Results(outcome.folder).rows().items():
         assert row["energy"] == pytest.approx(wanted[key]["energy"], rel=1e-5)
 
 
