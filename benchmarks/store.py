@@ -18,10 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from invrep.exports import export
-from invrep.results import Finished, Results
+from invrep.results import Finished, Results, row_of
+from invrep.table import MOST_PARTS
 
+SAVED = 2000
 NAMES = ("error", "energy", "data", "tv", "alpha")
 
 
@@ -34,9 +37,20 @@ def found(number: int, draw: random.Random) -> Finished:
 
 
 def saved(folder: Path, rows: int) -> None:
+    """Save the first pre-images as a job does."""
     draw, results = random.Random(0), Results(folder)
-    for k in range(rows):
+    for k in range(min(SAVED, rows)):
         results.save(found(k, draw), "clip")
+
+
+def filled(folder: Path, rows: int) -> None:
+    """Make the rest, as a job has left it whose processes have brought their own parts together."""
+    draw, results = random.Random(1), Results(folder)
+    for first in range(SAVED, rows, MOST_PARTS):
+        some = [found(k, draw) for k in range(first, min(first + MOST_PARTS, rows))]
+        for one in some:
+            save_file({"reconstruction": one.pixels}, results.part(*one.key))
+        results.table.add([row_of(one) for one in some])
 
 
 def resumed(folder: Path, rows: int) -> None:
@@ -72,7 +86,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="an empty one; /dev/shm leaves the disk out")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as place:
-        for stage in (saved, resumed, compacted, resumed, exported, averaged):
+        for stage in (saved, filled, resumed, compacted, resumed, exported, averaged):
             arguments = (stage, Path(place) / "job", given.rows)
             process = multiprocessing.get_context("spawn").Process(target=measured, args=arguments)
             process.start()

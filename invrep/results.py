@@ -22,8 +22,7 @@ import polars as pl
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 from yaml import YAMLError
 
@@ -215,8 +214,8 @@ class Results:
             path = self.part(*key)
             if not path.exists():
                 raise InvrepError(f"{path} is missing; run the same command again, which makes it anew.")
-            with as_written(path), safe_open(path, "pt") as file:
-                found[key] = file.get_tensor("reconstruction")
+            with as_written(path):  # not mapped into memory: a process may map 65530 files
+                found[key] = load(path.read_bytes())["reconstruction"]
         return found
 
     def spreads(self) -> dict[str, dict[str, Any]]:
@@ -268,10 +267,7 @@ class Results:
         picture, tensors = to_pil(shown(found.pixels, display)), {"reconstruction": found.pixels.contiguous()}
         self.write(self.picture(*found.key), lambda path: picture.save(path, format="PNG"))
         self.write(self.part(*found.key), lambda path: save_file(tensors, path))
-        curve = {f"{CURVE}pass": [at for at, _ in found.curve]}
-        for name in dict.fromkeys(name for _, values in found.curve for name in values):
-            curve[f"{CURVE}{name}"] = [values.get(name, math.nan) for _, values in found.curve]
-        self._table.add([found.row | curve | {"image": encoded(found.key[0])}])
+        self._table.add([row_of(found)])
 
     def save_photo(self, image: str, pixels: Tensor) -> None:
         """Write the PNG of a photo as Φ saw it, (C, H, W) in [0, 1]."""
@@ -313,6 +309,14 @@ def encoded(image: str) -> str:
 def decoded(image: str) -> str:
     """Return the image id that :func:`encoded` was given."""
     return unquote(image, errors="surrogateescape") if "%" in image else image
+
+
+def row_of(found: Finished) -> dict[str, Any]:
+    """Return a pre-image's row of :attr:`Results.table`."""
+    curve = {f"{CURVE}pass": [at for at, _ in found.curve]}
+    for name in dict.fromkeys(name for _, values in found.curve for name in values):
+        curve[f"{CURVE}{name}"] = [values.get(name, math.nan) for _, values in found.curve]
+    return found.row | curve | {"image": encoded(found.key[0])}
 
 
 def as_rows(frame: pl.DataFrame) -> Iterator[dict[str, Any]]:

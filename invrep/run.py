@@ -198,6 +198,7 @@ def _carry_out(job: Job, devices: Sequence[int], rank: Rank | None, words: Words
             if words is not None:
                 absent = _gather(job, words, shares)
             return_memory()
+            _note_gone(job, planned)
             found = finish(job, places)
             if rank is not None or len(devices) > 1:
                 record.replay(results.mean_curves(Keys({job.photos.ids[place] for place in places}, config.restarts)))
@@ -346,6 +347,16 @@ def _note_missing(job: Job, batches: Sequence[Batch], why: str) -> None:
     for batch in _missing(job, batches, job.results.done()):
         for image in (job.photos.ids[place] for place in batch.places):
             job.failures.setdefault(image, f"{image} is missing, since {why}; run the same command again.")
+
+
+def _note_gone(job: Job, batches: Sequence[Batch]) -> None:
+    """Note pre-images that neither failed nor are in the folder: somebody has removed them."""
+    done = job.results.done()
+    for batch in batches:
+        for place, restart in (divmod(row, batch.restarts) for row in batch.rows):
+            if ((image := job.photos.ids[place]), restart) not in done:
+                why = "its results were removed while the job was at work; run the same command again."
+                job.failures.setdefault(image, f"{image} is missing, since {why}")
 
 
 def _fit(job: Job, size: Size, known: dict[int, tuple[int, Need | None]]) -> int:

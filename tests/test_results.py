@@ -245,6 +245,11 @@ class TestDamage:
         with pytest.raises(InvrepError, match=r"1\.png\.0\.safetensors is missing; run the same command again"):
             results.pixels([("1.png", 0)])
 
+    def test_none_comes_of_more_files_than_a_process_may_map(self, tmp_path):
+        results = filled(tmp_path, 3)
+        pixels = results.pixels()
+        assert str(tmp_path) not in Path("/proc/self/maps").read_text() and len(pixels) == 3
+
     def test_of_an_export_harms_nobody(self, tmp_path):
         results = filled(tmp_path)
         exports = (results.metrics, results.curves, results.reconstructions)

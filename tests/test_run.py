@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import shutil
+import time
 
 import pytest
 import torch
@@ -137,6 +138,52 @@ def test_a_broken_job_goes_on_to_what_an_unbroken_one_gives(job, photos, monkeyp
     assert [[row[c] for c in columns] for row in table(reference)] == [
         [row[c] for c in columns] for row in table(rest.folder)
     ]
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [
+        ("", "was removed while this job was at work"),
+        ("table", "a.png is missing, since its results were removed"),
+        ("parts", "a.png.0.safetensors is missing; run the same command again"),
+    ],
+)
+def test_results_that_are_removed_under_a_job_are_missed(job, photos, monkeypatch, gone, said):
+    solve, calls = invrep.work.solve, []
+
+    def removed(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            (folder,) = (photos.parent / "out").iterdir()
+            while not (folder / "parts/a.png.0.safetensors").exists() or len(Results(folder).rows()) < 2:
+                time.sleep(0.01)  # another thread writes
+            shutil.rmtree(folder / gone)
+        return solve(*args, **kwargs)
+
+    monkeypatch.setattr(invrep.work, "solve", removed)
+    outcome = job(f"data.path={photos}", "data.batch_size=1")
+    assert outcome.status == 1 and "Traceback" not in outcome.err
+    assert said in outcome.err
+    outcome = job(f"data.path={photos}", "data.batch_size=1")
+    assert outcome.status == 0 and len(Results(outcome.folder).pixels()) == 3, outcome.err
+
+
+def test_the_picture_is_drawn_anew_unless_it_shows_what_there_is(job, photos, monkeypatch):
+    """A job is extended and killed before its picture is drawn; the next run has nothing else to do."""
+    folder = job(f"data.path={photos}", "data.limit=2").folder
+    old = (folder / "grid.png").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(invrep.finish, "_draw", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert job(f"data.path={photos}").status == 130
+    assert (folder / "grid.png").read_bytes() == old
+    assert "3 of 3 are finished" in job(f"data.path={photos}").out
+    new, stamp = (folder / "grid.png").read_bytes(), (folder / "grid.png").stat().st_mtime_ns
+    assert new != old and job(f"data.path={photos}").status == 0
+    assert (folder / "grid.png").stat().st_mtime_ns == stamp
+    assert job(f"data.path={photos}", "output=unbroken").status == 0
+    assert next(folder.parent.parent.glob("unbroken/*/grid.png")).read_bytes() == new
+    job(f"data.path={photos}", "display=clip")
+    assert (folder / "grid.png").read_bytes() != new
 
 
 def test_a_bad_photo_among_others_is_reported_and_they_are_inverted(job, photos):
