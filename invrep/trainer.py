@@ -62,13 +62,16 @@ def make_trainer(options: Mapping[str, Any], callbacks: Sequence[pl.Callback]) -
     """Return a Trainer for one fit on one device.
 
     Args:
-        options: arguments of Lightning's Trainer; ``num_nodes`` is for the launcher of ranks and not handed on.
+        options: arguments of Lightning's Trainer; ``num_nodes`` is for the launcher of ranks and not handed on, and of
+            several ``devices`` the first is taken: Lightning would start a process for each.
         callbacks: Lightning callbacks.
 
     Raises:
         InvrepError: the Trainer does not take the options.
     """
     options = {key: value for key, value in options.items() if key != "num_nodes"}  # of ranks, which are alone
+    given = options.get("devices", 1)
+    options["devices"] = list(given)[:1] if isinstance(given, Sequence) and not isinstance(given, str) else 1
     if "precision" in options:
         raise InvrepError(
             "trainer.precision would round the image too; compute.precision=bf16 or tf32 is for the network alone."
@@ -76,7 +79,7 @@ def make_trainer(options: Mapping[str, Any], callbacks: Sequence[pl.Callback]) -
     try:
         with quiet():
             return pl.Trainer(
-                **{"accelerator": "auto", "devices": 1, **options},
+                **{"accelerator": "auto", **options},
                 max_epochs=1,
                 logger=False,
                 enable_checkpointing=False,
