@@ -17,6 +17,7 @@ import invrep.table
 from invrep.data import Keys
 from invrep.errors import InvrepError
 from invrep.exports import export
+from invrep.layouts.cells import Cell
 from invrep.results import Finished, Results, decoded, encoded
 
 IMAGES = ["b.png", "a/x.png", "100%.png", "%25.png", "%FF.png", os.fsdecode(b"\xff.png"), "猫.png", 'a b\n,".png']
@@ -232,6 +233,14 @@ class TestDamage:
         named.unlink()
         lost = {"foreign": 0}.get(kind, 4 if settled else 1)
         assert len(Results(tmp_path).rows()) == 4 - lost
+
+    def test_of_a_table_is_what_its_job_failed_of(self, tmp_path):
+        results = filled(tmp_path, 2)
+        min(results.table.files()).write_bytes(b"")
+        cell = Cell({}, Results(tmp_path), "failed", ["0.png"], 1)
+        assert cell.rows() == {} and cell.numbers("error") == []
+        with pytest.raises(InvrepError, match="is not as it was written"):
+            Cell({}, Results(tmp_path), "done", ["0.png"], 1).rows()
 
     def test_of_pixels(self, tmp_path):
         results = filled(tmp_path)

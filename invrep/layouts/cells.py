@@ -45,9 +45,18 @@ class Cell:
 
     def rows(self) -> dict[Key, dict[str, Any]]:
         """Return the job's finished rows of ``metrics.csv``; its folder may hold those of more photos."""
-        found = self.results.rows() if self.results is not None else {}
+        found = self._read(Results.rows)
         keys = [(image, restart) for image in self.images for restart in range(self.restarts)]
         return {key: found[key] for key in keys if key in found}
+
+    def _read(self, read: Callable[[Results], dict[Any, dict[str, Any]]]) -> dict[Any, dict[str, Any]]:
+        """Read results; a job may have failed of their damage, and the other jobs are laid out all the same."""
+        try:
+            return {} if self.results is None else read(self.results)
+        except InvrepError:
+            if self.status == "done":
+                raise
+            return {}
 
     def numbers(self, name: str) -> list[float]:
         """Return what a table or a plot takes the mean of, one number for each pre-image or each photo.
@@ -57,7 +66,7 @@ class Cell:
                 its root; ``restart_std`` is the standard deviation of ``root_error`` over a photo's restarts.
         """
         if name in SPREADS:
-            spreads = self.results.spreads() if self.results is not None else {}
+            spreads = self._read(Results.spreads)
             found = [spreads[image][name] for image in self.images if image in spreads]
         elif name == "restart_std":
             rows = [item for item in self.rows().items() if not item[1].get("remark")]
