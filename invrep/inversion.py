@@ -43,6 +43,7 @@ FAULTS = (  # of Φ, met on the way with pixels that are in range: no divergence
     "failed: on the way its gradient became NaN or infinite, though its code was not; add a small number below the "
     "root, norm, logarithm or quotient of Φ",
 )
+FEWEST = 3  # passes of a descent that is judged by its end: a first step may overshoot
 IN_RANGE = 10.0  # pixels beyond ± this, in units of black to white, have run away
 NO_LOWER = "ended with no lower energy than it began with: change the learning rate (optim.lr) or optim.steps"
 MOST_RISE = 10.0  # of an energy, over one and its start: no descent comes back from there
@@ -347,7 +348,7 @@ class Inversion(pl.LightningModule):
         with torch.no_grad():
             self.latest = self._final()
         self._record(self.passes)
-        if self.last:
+        if self.last and self.passes >= FEWEST:
             self.active &= self.latest["energy"] < self.curve[0][1]["energy"]
         if bool(self.done.any()):
             self.curve = [(at, self._held(at, terms)) for at, terms in self.curve]
