@@ -124,7 +124,7 @@ class Words:
             shutil.rmtree(self.folder, ignore_errors=True)
         if self.rank.index > 0 and self.first is not None:
             seen = self._look(self._path(0, self.first))
-            if seen is not None and not seen.dead:
+            if seen is not None and (seen.word["state"] == STOPPED or not seen.dead):
                 if isinstance(error, Stop):
                     raise SystemExit(error.status) from None
                 if mistake is not None:

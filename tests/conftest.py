@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from invrep.images import bundled, read
+from invrep.memory import Need
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 SHARED = Path(__file__).parents[2] / "shared"
@@ -50,8 +51,16 @@ class Outcome:
 
 
 @pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
-    """Run ``python train.py …`` in this process, with few passes and no logger unless the overrides say so."""
+def job(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    """Run ``python train.py …`` in this process, with few passes and no logger unless the overrides say so.
+
+    No passes are rehearsed for the plan of memory, but in a test marked ``rehearsed``.
+    """
     sys.path.insert(0, str(Path(__file__).parents[1]))
     import invrep.run
     import train
@@ -60,6 +69,8 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
 
+    if request.node.get_closest_marker("rehearsed") is None:
+        monkeypatch.setattr(invrep.run, "need", lambda *_: Need(2**20, 2**20))
     values: list[float | None] = []
     run_job = invrep.run.run
     monkeypatch.setattr(invrep.run, "run", lambda config: values.append(run_job(config)))

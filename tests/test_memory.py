@@ -20,6 +20,7 @@ from invrep.errors import out_of_memory
 from invrep.memory import HEAP, Need, Peak, room
 from invrep.results import Results
 
+pytestmark = pytest.mark.rehearsed
 ALLOCATOR = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to …"
 
 

@@ -171,7 +171,8 @@ def test_a_rank_of_torchrun_that_dies_is_noticed_and_the_same_command_completes_
     ranks = both(ends_at=6)
     assert ranks[1].exitcode == -signal.SIGKILL and ended(ranks[0]) == 1
     out = folder(tmp_path / "out")
-    assert 4 <= len(Results(out).rows()) < 7  # rank 0's own share
+    # rank 0's own share, and the other one where rank 1 died before the two had met
+    assert 4 <= len(Results(out).rows()) <= 7
     ranks = both(ends_at=0)
     assert [ended(rank) for rank in ranks] == [0, 0]
     found, wanted = (Results(place).pixels() for place in (out, folder(tmp_path / "whole")))
