@@ -12,8 +12,9 @@ from hydra.errors import HydraException
 
 from invrep.errors import InvrepError
 
-HYDRA = ("help", "hydra-help", "version", "cfg", "resolve", "package", "run", "multirun", "shell-completion")
-HYDRA += ("config-path", "config-name", "config-dir", "experimental-rerun", "info")
+HYDRA = ("help", "hydra-help", "version", "resolve", "run", "multirun", "shell-completion", "info")
+VALUED = ("cfg", "package", "config-path", "config-name", "config-dir", "experimental-rerun")  # a value follows
+SHORT = ("-c", "-p", "-cp", "-cn", "-cd")  # of these
 TEXT = ("data.path", "data.root", "output", "name", "rep.weights")  # keys that take a file's or folder's name
 
 
@@ -27,26 +28,45 @@ def as_typed() -> Iterator[None]:
     typed = sys.argv[1:]
     sys.argv[1:] = given = arguments(typed)
     yield
-    if bare := [argument for argument, was in zip(given, typed, strict=True) if was == f"--{argument}"]:
+    if bare := [argument for argument in given if f"--{argument}" in typed]:
         print(f"taken without their dashes: {' '.join(bare)}", file=sys.stderr)
 
 
 def arguments(typed: Sequence[str]) -> list[str]:
     """Return a command's arguments as Hydra has to be given them.
 
-    ``--prior.tv.weight=5``, as W&B's agents type it, becomes ``prior.tv.weight=5``; Hydra's own flags stay. A name
-    that Hydra would read as a number, as in ``data.path=2024_01_05``, is quoted.
+    ``--prior.tv.weight=5``, as W&B's agents type it, becomes ``prior.tv.weight=5``; Hydra's own flags stay, and come
+    last, since its parser takes no overrides on both sides of a flag. A name that Hydra would read as a number, as in
+    ``data.path=2024_01_05``, is quoted.
 
     Raises:
         InvrepError: an argument has dashes, but is neither a flag of Hydra nor ``--key=value``.
     """
-    return [_as_text(_without_dashes(argument)) for argument in typed]
+    flags, overrides = [], []
+    left = list(typed)
+    while left:
+        argument = _without_dashes(left.pop(0))
+        if not argument.startswith("-"):
+            overrides.append(_as_text(argument))
+            continue
+        flags.append(argument)
+        if left and _takes(argument, left[0]):
+            flags.append(left.pop(0))
+    return [*overrides, *flags]
+
+
+def _takes(flag: str, following: str) -> bool:
+    """Return whether a flag's value is the argument that follows it."""
+    if flag in ("-i", "--info"):  # whose value may be left out
+        return "=" not in following and not following.startswith("-")
+    name = flag.removeprefix("--")
+    return flag in SHORT or (name != flag and any(valued.startswith(name) for valued in VALUED))
 
 
 def _without_dashes(argument: str) -> str:
     name, equals, _ = argument.removeprefix("--").partition("=")
     # argparse takes the beginning of a flag's name, too; no key of the config is one
-    if not argument.startswith("--") or not name or any(flag.startswith(name) for flag in HYDRA):
+    if not argument.startswith("--") or not name or any(flag.startswith(name) for flag in HYDRA + VALUED):
         return argument
     if not equals:
         raise InvrepError(f"{argument} is no flag of Hydra; a setting is given as {name}=VALUE, without dashes.")

@@ -43,17 +43,22 @@ def preset(group: str, name: str) -> DictConfig:
     return OmegaConf.merge(merged, own)
 
 
+def find_here() -> None:
+    """Let the working folder's modules be imported; an installed package of the same name comes first."""
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)
+        importlib.invalidate_caches()
+
+
 def build(config: DictConfig | Mapping[str, Any], **kwargs: Any) -> Any:
     """Instantiate a config node by its ``_target_``; a user's mistake inside comes out as it is.
 
-    A ``_target_`` may be a class in a file of the working folder. An installed package of the same name comes first.
+    A ``_target_`` may be a class in a file of the working folder.
 
     Raises:
         InvrepError: an argument is wrong or unknown.
     """
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)
-        importlib.invalidate_caches()
+    find_here()
     try:
         return instantiate(config, _convert_="object", **kwargs)
     except InstantiationException as error:

@@ -25,7 +25,8 @@ def export(results: Results) -> None:
     rows = results.frame()
     first = (*FIRST[:2], "activation", *FIRST[2:]) if "activation" in rows.columns else FIRST
     names = [*first, *(name for name in rows.columns if name not in (*first, *LAST)), *LAST]
-    results.write(results.metrics, lambda path: _csv(path, [rows.select(names)]))
+    plain = rows.select(names).with_columns(pl.col("^class_kept$").fill_nan(None).cast(pl.Int64))
+    results.write(results.metrics, lambda path: _csv(path, [plain]))
     results.write(results.curves, lambda path: _csv(path, map(_points, results.table.chunks())))
     spreads = results.spread_table.collect(lambda rows: rows).sort("image")
     if spreads.height:

@@ -79,13 +79,7 @@ def job(
         capfd.readouterr()
         values.clear()
         base = ["logger=none", "optim.steps=4", "log_every=2", "output=out"] if defaults else []
-        words = list(overrides)
-        flags = ["-m"] * words.count("-m")
-        if "--config-dir" in words:  # which Hydra takes before the overrides or behind them, not between
-            at = words.index("--config-dir")
-            flags += words[at : at + 2]
-            del words[at : at + 2]
-        monkeypatch.setattr(sys, "argv", ["train.py", *flags, *base, *(word for word in words if word != "-m")])
+        monkeypatch.setattr(sys, "argv", ["train.py", *base, *overrides])
         monkeypatch.setattr(sys, "path", [*sys.path])  # the working folder is added to it
         status = 0
         try:

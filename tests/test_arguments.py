@@ -45,6 +45,28 @@ def test_what_hydra_is_given(typed, given):
     assert arguments([typed]) == [given]
 
 
+@pytest.mark.parametrize(
+    ("typed", "given"),
+    [
+        ("a=1 -m b=2", "a=1 b=2 -m"),
+        ("-m a=1 --config-dir mine b=2", "a=1 b=2 -m --config-dir mine"),
+        ("a=1 -cd x=y b=2 -c job", "a=1 b=2 -cd x=y -c job"),
+        ("a=1 --config-dir=mine b=2", "a=1 b=2 --config-dir=mine"),
+        ("--info a=1", "a=1 --info"),
+        ("a=1 -i all b=2", "a=1 b=2 -i all"),
+        ("--cfg", "--cfg"),
+        ("--a=1 -m ~b", "a=1 ~b -m"),
+    ],
+)
+def test_overrides_on_both_sides_of_flags(typed, given):
+    assert arguments(typed.split()) == given.split()
+
+
+def test_a_sweep_with_its_flag_between_overrides(job):
+    outcome = job("rep=hog", "-m", "seed=0,1", "dry_run=true")
+    assert outcome.status == 0 and outcome.out.count("4 passes each") == 2, outcome.err
+
+
 def test_dashes_that_mean_nothing():
     with pytest.raises(InvrepError, match="--dry_run is no flag of Hydra; a setting is given as dry_run=VALUE"):
         arguments(["--dry_run"])

@@ -141,7 +141,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     name = f"models_{os.getpid()}"
     (tmp_path / f"{name}.py").write_text(SOURCE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)  # as config.build does with the working folder
+    monkeypatch.setattr("sys.path", [*sys.path])  # the working folder is added to it
     return Path(name)
 
 
@@ -227,7 +227,7 @@ def test_the_class_kept(job, tmp_path: Path) -> None:
     (row,) = csv.DictReader((outcome.folder / "metrics.csv").open())
     assert row["class"] == "Egyptian cat" and 0 < float(row["class_probability"]) < 1
     assert float(row["photo_probability"]) == pytest.approx(0.391, abs=0.01)
-    assert f"top-1 class kept: {float(row['class_kept']):.0f} of 1" in outcome.out
+    assert f"top-1 class kept: {row['class_kept']} of 1" in outcome.out
 
 
 def test_no_class_where_the_weights_end_before_it(job, tmp_path: Path) -> None:

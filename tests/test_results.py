@@ -81,6 +81,9 @@ class TestRows:
             assert math.isnan(rows["a", 0]["class_kept"]) and math.isnan(rows["a", 0]["psnr"])
             assert rows["a", 0]["error"] == math.inf
             results.compact(math.nan, [])
+        export(results)
+        with results.metrics.open(newline="") as file:
+            assert [row["class_kept"] for row in csv.DictReader(file)] == ["", "1", ""]
 
     def test_that_are_done_anew_take_the_place_of_the_old(self, tmp_path):
         results = Results(tmp_path)

@@ -12,6 +12,7 @@ import torch
 from hydra.utils import get_object
 from torch import nn
 
+from invrep.config import find_here
 from invrep.errors import InvrepError, words
 from invrep.representations.base import InputSize, Representation
 from invrep.representations.checkpoints import lacking
@@ -56,6 +57,7 @@ def module_network(
     """
     if not isinstance(target, str) or "." not in target:
         raise InvrepError(f"rep.target={target} is not valid: expected package.module.factory.")
+    find_here()
     with torch.random.fork_rng(devices=[]):
         try:
             factory = get_object(target)
