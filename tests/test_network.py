@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import weakref
 from pathlib import Path
 
 import pytest
@@ -270,6 +272,32 @@ def test_no_hook_is_left_after_a_failure() -> None:
     assert calls == phi._calls
     with pytest.raises(InvrepError):
         Network(Twice(), "unused")(photos(8))
+
+
+class Local(nn.Module):
+    """Holds a tensor of its own when it calls its layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.ReLU()
+        self.held: list[weakref.ref[Tensor]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        own = 2 * images
+        self.held.append(weakref.ref(own))
+        return self.layer(own + 1)
+
+
+def test_a_pass_that_ends_at_its_layer_holds_no_tensor() -> None:
+    module = Local()
+    network = Network(module, "layer")
+    gc.disable()
+    try:
+        with torch.no_grad():
+            network(torch.rand(1, 3, 8, 8))
+    finally:
+        gc.enable()
+    assert module.held and not any(ref() is not None for ref in module.held)
 
 
 def test_an_error_past_the_layer_is_none() -> None:

@@ -267,6 +267,8 @@ class Network(Representation):
             except _Stop as caught:
                 if caught is not stop:
                     raise
+                # Frees the frames of the pass, which hold its tensors, and with torch 2.11 a checkpoint's hooks too.
+                caught.__traceback__ = None
         return outputs, others
 
     def _label(self, path: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._autograd import _top_saved_tensors_default_hooks
-from torch.autograd.graph import _engine_run_backward
+from torch.autograd.graph import get_gradient_edge
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -65,14 +65,12 @@ def backward(loss: Tensor, surrogate: Surrogate | None) -> None:
     """
     # Only where such a module has been met, for the context costs each function of a backward pass two microseconds.
     with smoothed(surrogate if _checkpoints else None, loss):
-        _run_backward([loss], [torch.ones_like(loss)])
+        _run_backward([loss])
 
 
-def _run_backward(tensors: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-    # What torch.autograd.backward does; that one would be handed to the context, and run while the context is off.
-    _engine_run_backward(
-        tuple(tensors), tuple(gradients), False, False, (), allow_unreachable=True, accumulate_grad=True
-    )
+def _run_backward(tensors: Sequence[Tensor], gradients: Sequence[Tensor] | None = None) -> None:
+    # From edges of the graph, since torch would run a backward pass from tensors while the context is off.
+    torch.autograd.backward([get_gradient_edge(tensor) for tensor in tensors], gradients)
 
 
 @torch.library.custom_op("invrep::soft_relu", mutates_args=())  # an operation, for torch.compile to keep its gradient
