@@ -21,9 +21,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from invrep.objectives import Match
-from invrep.representations.vision import torchvision_network
-from invrep.run import keep_memory
+from invrep.jobs.process import prepare_process
+from invrep.objectives.match import Match
+from invrep.representations.zoo.torchvision_models import torchvision_network
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406])[:, None, None], torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
@@ -95,7 +95,7 @@ def main() -> None:
     if options.inner:
         measure_here(options.inner, options.layers[0], options.batch)
         return
-    keep_memory()
+    prepare_process()
     images = torch.rand(options.batch, 3, 224, 224)
     trace = torchvision_network("vgg16", layer="list").published_trace
     aliases = torchvision_network("vgg16", layer="list").aliases

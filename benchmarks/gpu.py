@@ -24,13 +24,14 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from invrep.compute import Compute
-from invrep.config import build, preset
-from invrep.images import bundled, read
-from invrep.inversion import measure, solve
-from invrep.optimisers import Descent
+from invrep.data.photo_reading import bundled, read
+from invrep.inversion.compute import Compute
+from invrep.inversion.measures import measure
+from invrep.inversion.solver import solve
+from invrep.optim.descent import Descent
+from invrep.presets import build, preset
 from invrep.representations.network import Network
-from invrep.representations.vision import torchvision_network
+from invrep.representations.zoo.torchvision_models import torchvision_network
 
 WAYS = {
     "float32": Compute(),

@@ -18,8 +18,8 @@ import skimage.transform
 import torch
 
 from invrep.representations.base import Representation
-from invrep.representations.dsift import DSIFT
-from invrep.representations.hog import HOG
+from invrep.representations.handcrafted.dsift import DSIFT
+from invrep.representations.handcrafted.hog import HOG
 
 REPEATS = 31
 FLOATS = ctypes.POINTER(ctypes.c_float)

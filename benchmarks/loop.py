@@ -18,11 +18,11 @@ import torch
 import torchvision
 from torch import Tensor
 
-from invrep.config import build, preset
-from invrep.images import bundled, read
-from invrep.inversion import solve
-from invrep.optimisers import Descent
-from invrep.representations.vision import torchvision_network
+from invrep.data.photo_reading import bundled, read
+from invrep.inversion.solver import solve
+from invrep.optim.descent import Descent
+from invrep.presets import build, preset
+from invrep.representations.zoo.torchvision_models import torchvision_network
 
 
 def bare(photos: Tensor, start: Tensor, features: torch.nn.Module, mean: Tensor, std: Tensor, passes: int) -> float:

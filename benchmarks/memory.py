@@ -20,26 +20,27 @@ from pathlib import Path
 
 from PIL import Image
 
-from invrep.images import bundled
+from invrep.data.photo_reading import bundled
 
 ROOT = Path(__file__).resolve().parents[1]
 USUAL = ("logger=none", "trainer.accelerator=cpu", "optim.steps=4", "log_every=2")
 JOB = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
-import invrep.run, train
+import invrep.jobs.run
+from invrep.cli.command import command
 def status(name):
     lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
     return int(lines[name].split()[0]) / 1024
-assemble = invrep.run.assemble
+assemble = invrep.jobs.run.assemble
 def assembled(*arguments):
     job = assemble(*arguments)
     open("/proc/self/clear_refs", "w").write("5")  # the peak is the present state
-    invrep.run.before = status("VmRSS")
+    invrep.jobs.run.before = status("VmRSS")
     return job
-invrep.run.assemble = assembled
-train.main()
-print("PEAK", status("VmHWM") - invrep.run.before)
+invrep.jobs.run.assemble = assembled
+command()
+print("PEAK", status("VmHWM") - invrep.jobs.run.before)
 """
 CASES = (  # photos, their side, what is asked for
     (1, 64, "rep=hog"),

@@ -25,13 +25,15 @@ import torch
 from torch import Tensor
 
 import invrep
-from invrep.compute import Compute
-from invrep.config import build, preset
-from invrep.images import read
-from invrep.inversion import measure, solve
-from invrep.representations.base import InputSize, Representation
-from invrep.run import keep_memory
-from invrep.sources import find
+from invrep.data.photo_reading import read
+from invrep.data.photo_sources import find
+from invrep.inversion.compute import Compute
+from invrep.inversion.measures import measure
+from invrep.inversion.solver import solve
+from invrep.jobs.process import prepare_process
+from invrep.presets import build, preset
+from invrep.representations.base import Representation
+from invrep.representations.geometry import InputSize
 
 # name: representation, options, file of weights, passes of ours
 CASES = {
@@ -74,7 +76,7 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[1.0, 0.1], help="tried for networks, in theirs")
     parser.add_argument("--out", type=Path, default=Path("preimages.json"))
     given = parser.parse_args()
-    keep_memory()
+    prepare_process()
     photographs = find(str(given.photos))
     files = [photographs[k] for k in range(0, len(photographs), 2)][: given.number]
     print(f"{len(files)} photos, {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")

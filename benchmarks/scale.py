@@ -29,9 +29,10 @@ ROOT = Path(__file__).parents[1]
 USUAL = ("rep=hog", "logger=none", "trainer.accelerator=cpu", "log_every=50")
 SHARE = """
 import sys, time
-from invrep import inversion
 sys.path.insert(0, sys.argv.pop(1))
-import invrep.run, train
+import invrep.inversion.module as inversion
+import invrep.jobs.run
+from invrep.cli.command import command
 inside, evaluate = 0.0, inversion.Inversion._evaluate
 def timed(self):
     global inside
@@ -42,7 +43,7 @@ def timed(self):
         inside += time.perf_counter() - began
 inversion.Inversion._evaluate = timed
 began = time.perf_counter()
-train.command()
+command()
 print("SHARE", inside, time.perf_counter() - began)
 """
 
@@ -95,7 +96,7 @@ def main() -> None:
         place = Path(folder)
         photos = tar(place / "photos.tar", max(*options.photos, options.listed, options.share, 1), options.side)
         path = f"data.path={photos}"
-        seconds, base, _ = run(place, "-c", "import invrep.run, train")
+        seconds, base, _ = run(place, "-c", "import invrep.jobs.run")
         print(f"imports alone: {seconds:.1f} s, {base:.0f} MB")
         print(f"\n{'photos':>8} {'peak MB':>8} {'seconds':>8}   whole jobs of 2 passes, batches of 64")
         for count in options.photos:

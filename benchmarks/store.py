@@ -20,9 +20,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from invrep.exports import export
-from invrep.results import Finished, Results, row_of
-from invrep.table import MOST_PARTS
+from invrep.results.exports import export
+from invrep.results.rows import Finished, row_of
+from invrep.results.store import Results
+from invrep.results.table import MOST_PARTS
 
 SAVED = 2000
 NAMES = ("error", "energy", "data", "tv", "alpha")

@@ -20,12 +20,14 @@ import torch
 from torch import Tensor
 
 import invrep
-from invrep.config import build, preset
-from invrep.images import read
-from invrep.inversion import Inversion, solve
-from invrep.representations.base import InputSize, Representation
-from invrep.run import keep_memory
-from invrep.sources import find
+from invrep.data.photo_reading import read
+from invrep.data.photo_sources import find
+from invrep.inversion.module import Inversion
+from invrep.inversion.solver import solve
+from invrep.jobs.process import prepare_process
+from invrep.presets import build, preset
+from invrep.representations.base import Representation
+from invrep.representations.geometry import InputSize
 
 # name: representation, layer, file of weights
 CASES = {
@@ -64,7 +66,7 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=20)
     parser.add_argument("--side", type=int, default=64)
     given = parser.parse_args()
-    keep_memory()
+    prepare_process()
     photographs = find(str(given.photos))
     files = [photographs[k * len(photographs) // given.number] for k in range(given.number)]
     print(f"{len(files)} photos of {given.side} px, {platform.machine()}, torch {torch.__version__}")

@@ -1,12 +1,31 @@
 """invrep: see what an image representation keeps, by inverting it under natural-image priors."""
 
-import os
+from __future__ import annotations
 
-# By default MKL rounds a product by how its operands lie in memory on some processors, so that an image's last bits
-# would depend on its place in a batch. Read by MKL at its first product.
-os.environ.setdefault("MKL_CBWR", "AUTO")
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from invrep.api import Inverted, invert, representation
-from invrep.errors import InvrepError
+if TYPE_CHECKING:
+    from invrep.api import Inverted, invert, representation
+    from invrep.errors import InvrepError
 
-__all__ = ["Inverted", "InvrepError", "invert", "representation"]
+__all__ = ["Inverted", "InvrepError", "__version__", "invert", "representation"]
+_HOMES = {"Inverted": "invrep.api", "invert": "invrep.api", "representation": "invrep.api"}
+_HOMES |= {"InvrepError": "invrep.errors"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: torch takes seconds."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("invrep")
+    if name in ("objectives", "optim", "priors"):  # rooms whose classes are public
+        return import_module(f"invrep.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'invrep' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

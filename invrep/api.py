@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,22 +14,24 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL.Image import Image
-from pytorch_lightning import Callback
 from rich.console import Console
 from torch import Tensor, nn
 
-from invrep.compute import exact
-from invrep.config import build, preset
-from invrep.data import MOST_RESTARTS
-from invrep.errors import InvrepError, UnfitError, nearest, number
-from invrep.given import as_images, as_representation, is_shape
-from invrep.inversion import measure, solve
-from invrep.objectives import Objective
-from invrep.optimisers import Descent
-from invrep.priors import Prior
-from invrep.progress import Bar
+from invrep.data.batching import MOST_RESTARTS
+from invrep.data.given_images import as_images, is_shape
+from invrep.errors import InvrepError, UnfitError, nearest
+from invrep.inversion.compute import exact
+from invrep.inversion.outcome import Curve, outcome_of
+from invrep.inversion.solver import solve
+from invrep.inversion.trial import Trial
+from invrep.objectives.base import Objective
+from invrep.optim.descent import Descent
+from invrep.presets import build, preset
+from invrep.priors.prior import Prior
 from invrep.representations.base import Representation
-from invrep.trial import Trial
+from invrep.representations.zoo.user_function import as_representation
+from invrep.tracking.progress import Bar
+from invrep.validation import number
 
 
 def representation(name: str, *, layer: Any = None, seed: int = 0, **options: Any) -> Representation:
@@ -97,13 +99,14 @@ def invert(
     seed: int = 0,
     ids: Sequence[str] | None = None,
     log_every: int = 20,
+    batch_size: int = 32,
     accelerator: str = "auto",
     progress: bool = False,
 ) -> Inverted:
     """Find images whose code under ``phi`` is that of the given images, or does what another objective asks for.
 
-    All images and restarts are one batch. Each is found as if it were alone: its start depends on the seed, its id and
-    the restart, not on its place.
+    Each pre-image is found as if it were alone: its start depends on the seed, its id and the restart, not on its
+    place.
 
     Args:
         images: (n, C, H, W) in [0, 1], or one image (C, H, W), as a tensor or a NumPy array of floating-point numbers;
@@ -123,6 +126,7 @@ def invert(
         seed: of the start noise.
         ids: a name for each image, of which its noise depends; by default a hash of its values.
         log_every: passes between two points of the curve.
+        batch_size: pre-images that are computed together; fewer take less memory.
         accelerator: Lightning's, such as ``cpu`` or ``gpu``.
         progress: whether to draw a bar.
 
@@ -150,50 +154,68 @@ def invert(
     if len(ids) != len(images):
         raise InvrepError(f"ids has {len(ids)} names for {len(images)} images; expected one for each.")
     rows = [(k, image, restart) for k, image in enumerate(ids) for restart in range(restarts)]
+    size = number("batch_size", batch_size, minimum=1, whole=True)
     bar = Bar(len(rows) * math.prod(images.shape[2:]) * descent.plan(phi)[0], Console(quiet=not progress))
-    callbacks: list[Callback] = [bar]
-    trial = Trial()
+    trial, outcomes, codes = Trial(), [], []
+    made_prior = _part("prior", prior, {})
     with bar, trial.undrawn():
-        try:
-            inversion = solve(
-                images,
-                rows,
-                phi=phi,
-                prior=_part("prior", prior, {}),
-                descent=descent,
-                objective=make,
-                seed=seed,
-                segment=log_every,
-                trainer={"accelerator": accelerator},
-                callbacks=callbacks,
-                trial=trial,
-            )
-        except UnfitError as error:
-            whose = sorted({rows[place][0] for place in error.rows})
-            raise UnfitError(f"{', '.join(f'images[{k}]' for k in whose)}: {error}" if whose else str(error)) from error
-    remarks = [next(filter(None, some), "") for some in zip(*[iter(inversion.remarks)] * restarts, strict=True)]
-    for remark in filter(None, dict.fromkeys(remarks)):
-        some = ", ".join(f"images[{k}]" for k, said in enumerate(remarks) if said == remark)
-        warnings.warn(f"No relative error has {some}: {remark}.", stacklevel=3)  # past its decorator
-    photos = None if imagined else images.repeat_interleave(restarts, 0)
+        for some in (rows[k : k + size] for k in range(0, len(rows), size)):
+            first = some[0][0]
+            try:
+                inversion = solve(
+                    images[first : some[-1][0] + 1],
+                    [(k - first, image, restart) for k, image, restart in some],
+                    phi=phi,
+                    prior=made_prior,
+                    descent=descent,
+                    objective=make,
+                    seed=seed,
+                    segment=log_every,
+                    trainer={"accelerator": accelerator},
+                    callbacks=[bar],
+                    trial=trial,
+                )
+            except UnfitError as error:
+                whose = ", ".join(f"images[{k}]" for k in sorted({some[place][0] for place in error.rows}))
+                raise UnfitError(f"{whose}: {error}" if whose else str(error)) from error
+            with torch.no_grad():
+                outcomes.append(outcome_of(inversion, None if imagined else images[[k for k, _, _ in some]]))
+                codes.append([code.cpu() for code in inversion.phi(inversion.reconstruction())])
+        with torch.no_grad():
+            parts = [] if imagined else [inversion.phi(part.to(inversion.device)) for part in images.split(size)]
+    remarks = _remarks([remark for outcome in outcomes for remark in outcome.remarks], restarts)
 
-    def grouped(values: Tensor) -> Tensor:
-        return values.detach().cpu().unflatten(0, (len(images), restarts))
+    def grouped(values: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(values)).unflatten(0, (len(images), restarts))
 
-    with torch.no_grad(), trial.undrawn():
-        pixels = inversion.reconstruction()
-        codes = inversion.phi(pixels)
-        targets = [] if imagined else inversion.phi(images.to(pixels.device))
-        measures = measure(inversion, photos)
+    names = outcomes[0].measures
     return Inverted(
-        reconstructions=grouped(pixels),
-        codes=[grouped(code) for code in codes],
-        targets=[target.cpu() for target in targets],
-        metrics={name: grouped(value) for name, value in measures.items()},
-        curve=[(at, {name: grouped(value) for name, value in terms.items()}) for at, terms in inversion.points()],
-        converged=grouped(inversion.active),
+        reconstructions=grouped([outcome.images for outcome in outcomes]),
+        codes=[grouped(part) for part in zip(*codes, strict=True)],
+        targets=[torch.cat(part).cpu() for part in zip(*parts, strict=True)],
+        metrics={name: grouped([outcome.measures[name] for outcome in outcomes]) for name in names},
+        curve=[
+            (at, {name: grouped([terms[name] for terms in batches]) for name in batches[0]})
+            for at, batches in _together([outcome.curve for outcome in outcomes])
+        ],
+        converged=grouped([torch.tensor([why is None for why in outcome.failures]) for outcome in outcomes]),
         remarks=remarks,
     )
+
+
+def _remarks(found: Sequence[str], restarts: int) -> list[str]:
+    """Return why each image has no relative error, blank for one that has, and warn of those."""
+    remarks = [next(filter(None, some), "") for some in zip(*[iter(found)] * restarts, strict=True)]
+    for remark in filter(None, dict.fromkeys(remarks)):
+        some = ", ".join(f"images[{k}]" for k, said in enumerate(remarks) if said == remark)
+        warnings.warn(f"No relative error has {some}: {remark}.", stacklevel=4)  # past invert and its decorator
+    return remarks
+
+
+def _together(curves: Sequence[Curve]) -> Iterator[tuple[int, list[dict[str, Tensor]]]]:
+    """Yield each recorded pass with every batch's values; a batch that has ended before keeps those of its end."""
+    for at in sorted({at for curve in curves for at, _ in curve}):
+        yield at, [[terms for passes, terms in curve if passes <= at][-1] for curve in curves]
 
 
 def _part(group: str, given: Any, options: Mapping[str, Any]) -> Any:

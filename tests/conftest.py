@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from invrep.images import bundled, read
-from invrep.memory import Need
+from invrep.data.photo_reading import bundled, read
+from invrep.jobs.memory import Need
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 SHARED = Path(__file__).parents[2] / "shared"
@@ -62,7 +62,8 @@ def job(
     No passes are rehearsed for the plan of memory, but in a test marked ``rehearsed``.
     """
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    import invrep.run
+    import invrep.jobs.plan
+    import invrep.jobs.run
     import train
 
     monkeypatch.chdir(tmp_path)
@@ -70,10 +71,10 @@ def job(
     monkeypatch.setenv("COLUMNS", "200")
 
     if request.node.get_closest_marker("rehearsed") is None:
-        monkeypatch.setattr(invrep.run, "need", lambda *_: Need(2**20, 2**20))
+        monkeypatch.setattr(invrep.jobs.plan, "need", lambda *_: Need(2**20, 2**20))
     values: list[float | None] = []
-    run_job = invrep.run.run
-    monkeypatch.setattr(invrep.run, "run", lambda config: values.append(run_job(config)))
+    run_job = invrep.jobs.run.run
+    monkeypatch.setattr(invrep.jobs.run, "run", lambda config: values.append(run_job(config)))
 
     def run(*overrides: str, defaults: bool = True) -> Outcome:
         capfd.readouterr()

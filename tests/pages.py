@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from invrep.exports import export
-from invrep.results import Finished, Results
+from invrep.results.exports import export
+from invrep.results.rows import Finished
+from invrep.results.store import Results
 
 FIELDS = {"conv1": 11, "relu1": 11, "relu2": 51, "relu3": 99, "fc6": None}
 HOSTILE = "a\"'<script>alert(1)<&%20#?\n.png"

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from invrep.layouts.latex import NEEDS
+from invrep.reporting.layouts.latex import NEEDS
 
 PREAMBLE = "\\documentclass{article}\n" + "\n".join(re.findall(r"\\usepackage\S+}", NEEDS))
 

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 import invrep
-from invrep.config import build
 from invrep.errors import InvrepError
+from invrep.presets import build
 
 
 def test_representation_by_name():

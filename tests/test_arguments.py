@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from invrep.arguments import arguments
+from invrep.cli.arguments import arguments
 from invrep.errors import InvrepError
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -14,10 +14,10 @@ import torch
 from conftest import SHARED
 
 from invrep.api import representation
-from invrep.config import build, preset
-from invrep.inversion import Inversion
-from invrep.objectives import Match
-from invrep.trainer import make_trainer
+from invrep.inversion.module import Inversion
+from invrep.inversion.trainer import make_trainer
+from invrep.objectives.match import Match
+from invrep.presets import build, preset
 
 GOLD = SHARED / "gold" / "authors.npz"
 TERMS = ("data", "tv", "alpha", "energy")

@@ -12,7 +12,7 @@ from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-import invrep.results
+import invrep.results.store
 
 HOG_CHANNEL = ("objective=maximise", "objective.channels=1", "data=none")
 ALEXNET = ("rep=alexnet", "layer=conv1", "rep.weights=random", "data.resize=none")
@@ -153,7 +153,7 @@ def test_a_mistake_gets_one_sentence_and_leaves_nothing(job, photos, tmp_path, o
 
 
 def test_a_full_disk_keeps_what_is_finished(job, photos, monkeypatch):
-    save, calls = invrep.results.save_file, []
+    save, calls = invrep.results.store.save_file, []
 
     def full(tensors, path, **kwargs):
         calls.append(path)
@@ -161,7 +161,7 @@ def test_a_full_disk_keeps_what_is_finished(job, photos, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         save(tensors, path, **kwargs)
 
-    monkeypatch.setattr(invrep.results, "save_file", full)
+    monkeypatch.setattr(invrep.results.store, "save_file", full)
     outcome = job(f"data.path={photos}")
     assert outcome.status == 1 and "No space is left" in outcome.err and "goes on from what is finished" in outcome.err
     assert len(list((outcome.folder / "parts").iterdir())) == 1

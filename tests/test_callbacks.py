@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from wandb_file import OfflineRun
 
-import invrep.callbacks
+import invrep.tracking.logger
 
 
 def test_wandb_gets_curves_grids_the_table_and_the_config(job, photos):
@@ -98,7 +98,7 @@ def test_a_failing_logger_does_not_fail_the_job(job, photos, monkeypatch, broken
     def fail(*args, **kwargs):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(invrep.callbacks.Record, broken, fail)
+    monkeypatch.setattr(invrep.tracking.logger.Record, broken, fail)
     outcome = job("logger=wandb", f"data.path={photos}", "data.limit=1")
     assert outcome.status == 0, outcome.err
     assert "switched off" in outcome.out + outcome.err and (outcome.folder / "metrics.csv").exists()

@@ -15,12 +15,13 @@ from test_inversion import small_network
 from test_ranks import files
 from torch import Tensor
 
-import invrep.inversion
+import invrep.inversion.module
 from invrep.api import representation
-from invrep.checkpoint import Checkpoint
-from invrep.config import build, preset
-from invrep.inversion import Inversion, solve
-from invrep.signals import Stop, stopped_by
+from invrep.inversion.module import Inversion
+from invrep.inversion.solver import solve
+from invrep.jobs.signals import Stop, stopped_by
+from invrep.presets import build, preset
+from invrep.tracking.checkpoint import Checkpoint
 
 ROWS = [(0, "a", 0), (0, "a", 1), (1, "b", 0)]
 
@@ -104,7 +105,7 @@ def test_a_signal_in_the_middle_of_a_pass_loses_no_segment(
     prior, optim, options = RECIPES[recipe]
     phi = small_network() if recipe == "soft ReLUs" else representation("hogb")
     small = small.expand(-1, phi.channels[-1], -1, -1)
-    backward, done, stop_at = invrep.inversion.backward, [], [14, 26]
+    backward, done, stop_at = invrep.inversion.module.backward, [], [14, 26]
 
     def stopping(loss: Tensor, surrogate: object) -> None:
         backward(loss, surrogate)
@@ -127,7 +128,7 @@ def test_a_signal_in_the_middle_of_a_pass_loses_no_segment(
         )
 
     whole = run(None)
-    monkeypatch.setattr(invrep.inversion, "backward", stopping)
+    monkeypatch.setattr(invrep.inversion.module, "backward", stopping)
     for _ in range(2):
         with pytest.raises(Stop, match=r"Ended by SIGTERM"), stopped_by(signal.SIGTERM):
             run(Checkpoint(tmp_path, 1000, ROWS, small, 3))

@@ -16,17 +16,19 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-import invrep.finish
-import invrep.inversion
-import invrep.job
-import invrep.work
+import invrep.inversion.measures
+import invrep.jobs.completion
+import invrep.jobs.job
+import invrep.jobs.worker
 from invrep.api import representation
-from invrep.compute import Compute, _backends, rounding
-from invrep.config import build, preset
+from invrep.data.photo_reading import bundled
 from invrep.errors import InvrepError
-from invrep.images import bundled
-from invrep.inversion import Inversion, measure, solve
-from invrep.optimisers import Descent
+from invrep.inversion.compute import Compute, _backends, rounding
+from invrep.inversion.measures import measure
+from invrep.inversion.module import Inversion
+from invrep.inversion.solver import solve
+from invrep.optim.descent import Descent
+from invrep.presets import build, preset
 from invrep.representations.base import Representation
 from invrep.representations.network import Network
 from invrep.representations.surrogate import Surrogate
@@ -198,14 +200,14 @@ def test_everything_that_a_job_measures_is_exact(job, photos, rounds, monkeypatc
         monkeypatch.setattr(place, name, call)
 
     for place, name in (
-        (invrep.work, "measure"),
-        (invrep.finish, "pixel_spread"),
-        (invrep.finish, "code_spread"),
-        (invrep.inversion, "psnr"),
-        (invrep.inversion, "ssim"),
+        (invrep.inversion.outcome, "measure"),
+        (invrep.jobs.completion, "pixel_spread"),
+        (invrep.jobs.completion, "code_spread"),
+        (invrep.inversion.measures, "psnr"),
+        (invrep.inversion.measures, "ssim"),
     ):
         watched(place, name)
-    monkeypatch.setattr(invrep.job, "Classifier", lambda _: lambda *_: measures.append("class") or [])
+    monkeypatch.setattr(invrep.jobs.job, "Classifier", lambda _: lambda *_: measures.append("class") or [])
     options = ("save_codes=true", "restarts=2", "objective.region=1x1", "compute.precision=tf32")
     outcome = job(f"data.path={photos}", "rep=module", f"rep.target={__name__}.Recording", *options)
     assert outcome.status == 0, outcome.err

@@ -5,14 +5,15 @@ import torch
 from test_inversion import Fragile, flat, photographs, small_network
 
 from invrep.api import representation
-from invrep.config import build, preset
-from invrep.convergence import CHECKS, converged
-from invrep.inversion import Inversion, solve
-from invrep.objectives import Match
-from invrep.optimisers import Descent
-from invrep.priors import Prior
+from invrep.inversion.convergence import CHECKS, converged
+from invrep.inversion.module import Inversion
+from invrep.inversion.outcome import outcome_of
+from invrep.inversion.solver import solve
+from invrep.objectives.match import Match
+from invrep.optim.descent import Descent
+from invrep.presets import build, preset
+from invrep.priors.prior import Prior
 from invrep.representations.base import Representation
-from invrep.work import finished_rows
 
 QUIET = [1.0] * (CHECKS + 1)
 
@@ -108,17 +109,16 @@ def test_images_that_have_converged_end_as_they_would_and_cost_no_more_time():
     assert found.done.tolist() == [False, True, True] and whole.passes == found.passes == 400
     torch.testing.assert_close(found.latest["energy"], whole.latest["energy"], rtol=0.01, atol=0)
     assert {1, 3} <= set(found.sizes[:-1]) and set(whole.sizes) == {3}
-    rows = [
-        finished.row | {"curve": finished.curve}
-        for finished in finished_rows(found, None, [(k, "a", k) for k in range(3)])
-    ]
-    ended = [row["passes"] for row in rows]
+    outcome = outcome_of(found, None)
+    ended = outcome.passes
     assert ended[0] == 400 and 50 < ended[1] < 400 and 50 < ended[2] < 400 and ended[1] != ended[2]
-    for row in rows:  # its own values, which stay as they were at its end
-        energies = {at: values["energy"] for at, values in row["curve"]}
-        assert list(energies) == list(range(0, 401, 10)) and energies[400] == pytest.approx(row["energy"], rel=1e-6)
-        assert {energies[at] for at in energies if at >= row["passes"]} == {energies[400]}
-        assert energies[row["passes"] - 10] != energies[400]
+    for k in range(3):  # its own values, which stay as they were at its end
+        energies = {at: float(values["energy"][k]) for at, values in outcome.curve}
+        assert list(energies) == list(range(0, 401, 10)) and energies[400] == pytest.approx(
+            float(outcome.measures["energy"][k]), rel=1e-6
+        )
+        assert {energies[at] for at in energies if at >= ended[k]} == {energies[400]}
+        assert energies[ended[k] - 10] != energies[400]
 
 
 def test_an_image_ends_alike_whether_or_not_its_neighbours_go_on():

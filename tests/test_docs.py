@@ -29,9 +29,10 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 import invrep
-from invrep.codes import save_code
-from invrep.config import FOLDER
-from invrep.errors import one_sentence
+from invrep.cli.report import report
+from invrep.cli.sentences import one_sentence
+from invrep.data.code_files import save_code
+from invrep.presets import FOLDER
 
 ROOT = Path(__file__).parents[1]
 SITE = runpy.run_path(str(ROOT / "docs" / "conf.py"))
@@ -77,7 +78,9 @@ def _lines(kind: str) -> list[tuple[str, str]]:
     """Return page and line of every command, once."""
     found = {}
     for block in BLOCKS:
-        if block.kind == "bash" or (block.kind == "inline" and re.match(r"(python|make|pytest|pip) ", block.text)):
+        if block.kind == "bash" or (
+            block.kind == "inline" and re.match(r"(python|invrep|make|pytest|pip) ", block.text)
+        ):
             for line in block.text.replace("\\\n", " ").splitlines():
                 words = shlex.split(line, comments=True)
                 if words:
@@ -88,7 +91,7 @@ def _lines(kind: str) -> list[tuple[str, str]]:
 def _kind(line: str) -> str:
     if "train.py" in shlex.split(line):
         return "train"
-    return "report" if line.startswith("python -m invrep.report") else "other"
+    return "report" if line.startswith("invrep report") else "other"
 
 
 # --- the site --------------------------------------------------------------------------------------------------------
@@ -312,8 +315,7 @@ def test_batch_scripts_have_slurms_options():
 
 @pytest.mark.parametrize(("page", "line"), _lines("report"))
 def test_the_report_is_made(job, place, page, line):
-    report = pytest.importorskip("invrep.report")
-    words = shlex.split(line)[3:]
+    words = shlex.split(line)[2:]
     job("data.path=photo.jpg", "optim.steps=1", "output=outputs")
     (made,) = (place / "outputs").glob("hog-*")
     folders = [word for k, word in enumerate(words) if word.startswith("outputs/") and words[k - 1] != "-o"]
@@ -322,7 +324,7 @@ def test_the_report_is_made(job, place, page, line):
             (place / folder).parent.mkdir(parents=True, exist_ok=True)
             (place / folder).symlink_to(made, target_is_directory=True)
     with contextlib.redirect_stdout(io.StringIO()):
-        report.main(words)
+        report(words)
     named = words[words.index("-o") + 1] if "-o" in words else f"{folders[0]}/report.html"
     assert (place / named).stat().st_size > 1000
 

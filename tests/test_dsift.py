@@ -11,7 +11,7 @@ from alike import assert_alike_in_any_order
 from torch import Tensor
 
 from invrep.errors import InvrepError
-from invrep.representations.dsift import DSIFT
+from invrep.representations.handcrafted.dsift import DSIFT
 
 GOLD = Path(__file__).parents[2] / "shared" / "gold"
 CROP = np.load(Path(__file__).parent / "data" / "vlfeat_crop.npz")

@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from pdflatex import typeset
 from PIL import Image
 
-from invrep.config import FOLDER, build
-from invrep.layouts.latex import latex
-from invrep.sweep import swept
+from invrep.presets import FOLDER, build
+from invrep.reporting.layouts.latex import latex
+from invrep.results.sweep_journal import swept
 
 EXPERIMENTS = sorted(
     path.relative_to(FOLDER / "experiment").with_suffix("").as_posix()

@@ -44,6 +44,6 @@ def test_an_mp4_of_odd_sides_and_ranks(job, photos, tmp_path):
 def test_what_cannot_be_filmed_is_said(job, monkeypatch):
     assert "expected one of mp4, gif" in job("video=avi").err
     monkeypatch.setitem(sys.modules, "av", None)
-    monkeypatch.setattr("invrep.film.find_spec", lambda name: None)
+    monkeypatch.setattr("invrep.tracking.film.find_spec", lambda name: None)
     outcome = job("video=mp4")
     assert outcome.status == 1 and "invrep[video]" in outcome.err and not outcome.output.exists()

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import invrep.folders
+import invrep.data.folders
+from invrep.data.photo_sources import find
 from invrep.errors import InvrepError
-from invrep.sources import find
 
 
 def photo(path: Path) -> Path:
@@ -121,7 +121,7 @@ def test_a_place_where_the_user_may_not_look(tmp_path, monkeypatch):
         find(str(tmp_path / "shut" / "a.png"))
     with pytest.raises(InvrepError, match=r"data\.path=x+ cannot be read \(File name too long\)"):
         find("x" * 300)
-    monkeypatch.setattr(invrep.folders.os, "scandir", lambda path: refuse(path))
+    monkeypatch.setattr(invrep.data.folders.os, "scandir", lambda path: refuse(path))
     with pytest.raises(InvrepError, match=r"The folder data\.path=.*shut cannot be read \(Permission denied\)"):
         find(str(tmp_path / "shut"))
 

@@ -13,11 +13,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 import invrep
+from invrep.data.given_images import as_images
+from invrep.data.photo_reading import bundled, read
 from invrep.errors import InvrepError
-from invrep.given import as_images, as_representation
-from invrep.images import bundled, read
-from invrep.objectives import Maximise
+from invrep.objectives.activation import Maximise
 from invrep.representations.network import Network
+from invrep.representations.zoo.user_function import as_representation
 
 
 def photo() -> Tensor:

@@ -25,8 +25,8 @@ from alike import assert_alike_in_any_order
 from torch import Tensor
 
 from invrep.errors import InvrepError
-from invrep.representations.gradients import Vote, linear_votes
-from invrep.representations.hog import HOG
+from invrep.representations.handcrafted.hog import HOG
+from invrep.representations.handcrafted.oriented_gradients import Vote, linear_votes
 from invrep.representations.surrogate import Surrogate
 
 GOLD = Path(__file__).parents[2] / "shared" / "gold"

@@ -18,17 +18,18 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import invrep
-import invrep.images
-import invrep.report
+import invrep.data.photo_reading
+import invrep.reporting.page.page
+from invrep.cli.report import report
+from invrep.data.photo_reading import read, size_of
+from invrep.data.photo_sources import find
 from invrep.errors import InvrepError
-from invrep.figures import marked
-from invrep.files import file_name
-from invrep.images import read, size_of
-from invrep.layouts.cells import Cell
-from invrep.layouts.pictures import grid, photos
-from invrep.layouts.tables import table
-from invrep.results import Results
-from invrep.sources import find
+from invrep.reporting.job_grid import marked
+from invrep.reporting.layouts.cells import Cell
+from invrep.reporting.layouts.pictures import grid, photos
+from invrep.reporting.layouts.tables import table
+from invrep.results.file_names import file_name
+from invrep.results.store import Results
 
 # --- photos ----------------------------------------------------------------------------------------------------------
 
@@ -125,7 +126,7 @@ def test_no_parser_runs_that_is_not_for_photos(tmp_path, monkeypatch):
     (tmp_path / "a.jpg").write_bytes(head + b"(/tmp/x) (w) file\nshowpage\n%%EOF\n")
     with pytest.raises(InvrepError, match="not an image that Pillow can read"):
         read(tmp_path / "a.jpg")
-    assert not ran and not {".eps", ".ps", ".psd", ".fits"} & set(invrep.images.SUFFIXES)
+    assert not ran and not {".eps", ".ps", ".psd", ".fits"} & set(invrep.data.photo_reading.SUFFIXES)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000", "AVIF", "TGA"])
@@ -422,7 +423,7 @@ def test_what_a_results_folder_names_is_never_run(tmp_path, job, tiny, monkeypat
         note = OmegaConf.to_container(OmegaConf.load(path)) | {"message": "${oc.env:SECRET}", "more": planted}
         OmegaConf.save(OmegaConf.create(note), path)
     for place in (tmp_path / "out", tmp_path / "out/sweeps/now"):
-        invrep.report.main([str(place), "-o", str(tmp_path / "page.html")])
+        report([str(place), "-o", str(tmp_path / "page.html")])
         page = (tmp_path / "page.html").read_text()
         assert "hunter2" not in page and "oc.env:SECRET" in page
     cells = [Cell({"seed": k}, Results(folder), "done", ["a.png"], 1) for k, folder in enumerate(folders)]

@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 from tifffile import imwrite
 
-from invrep.data import batches
+from invrep.data.batching import batches
+from invrep.data.display import shown, to_pil
+from invrep.data.photo_reading import bundled, read, size_of
+from invrep.data.photo_sources import find
 from invrep.errors import InvrepError
-from invrep.files import file_name
-from invrep.images import bundled, read, shown, size_of, to_pil
-from invrep.representations.base import InputSize
-from invrep.sources import find
+from invrep.representations.geometry import InputSize
+from invrep.results.file_names import file_name
 
 
 @pytest.fixture

@@ -4,17 +4,22 @@ import torch
 from torch import nn
 
 from invrep.api import representation
-from invrep.bases import FourierBasis
-from invrep.config import build, preset
-from invrep.given import Function
-from invrep.images import Pixels, bundled, read
-from invrep.inversion import Inversion, measure, solve
-from invrep.objectives import Caricature, Match
-from invrep.optimisers import Descent, generator_of
-from invrep.priors import FixedPrior, Prior
+from invrep.data.photo_reading import bundled, read
+from invrep.inversion.measures import measure
+from invrep.inversion.module import Inversion
+from invrep.inversion.pixels import Pixels
+from invrep.inversion.solver import solve
+from invrep.objectives.activation import Caricature
+from invrep.objectives.match import Match
+from invrep.optim.bases import FourierBasis
+from invrep.optim.descent import Descent
+from invrep.optim.start_noise import generator_of
+from invrep.presets import build, preset
+from invrep.priors.prior import FixedPrior, Prior
 from invrep.representations.base import Representation
 from invrep.representations.network import Network
 from invrep.representations.surrogate import Surrogate
+from invrep.representations.zoo.user_function import Function
 
 # of three photos: each is at its place beside others, and beside itself
 ORDERS = ([0, 1, 2], [0, 2, 1], [2, 1, 0], [1, 0, 2], [0, 0, 0])

@@ -5,8 +5,8 @@ import shutil
 import pytest
 from pdflatex import typeset
 
-from invrep.layouts import Cell, table
-from invrep.layouts.latex import latex, tabular
+from invrep.reporting.layouts import Cell, table
+from invrep.reporting.layouts.latex import latex, tabular
 
 needs_pdflatex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 LETTERS = [chr(code) for code in (*range(0x2700), *range(0xFB00, 0xFFFE), 0x1D49C, 0x1F600, 0xDCFF)]

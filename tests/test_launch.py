@@ -18,12 +18,12 @@ from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 from test_ranks import ROOT
 
-import invrep.launch
-from invrep.config import FOLDER
+import invrep.jobs.machine
 from invrep.errors import InvrepError
-from invrep.launch import BASIC, machine, register, share_machine, slurm
-from invrep.ranks import Rank, check_launch
-from invrep.results import Results
+from invrep.jobs.machine import BASIC, machine, register, share_machine, slurm
+from invrep.jobs.ranks import Rank, check_launch
+from invrep.presets import FOLDER
+from invrep.results.store import Results
 
 BASE = ("rep=hogb", "rep.cell=16", "data.limit=1", "logger=none", "optim.steps=3", "log_every=2", "output=out")
 
@@ -56,7 +56,7 @@ def test_a_sweep_ends_with_every_job_that_failed(job, photos: Path) -> None:
 
 
 def test_a_fault_of_the_programs_own_keeps_its_traceback(job, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("invrep.run.finish", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("invrep.jobs.completion.finish", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         job("-m", f"data.path={photos}", "data.limit=1", "seed=1,2")
 
@@ -145,11 +145,11 @@ def in_sweep(monkeypatch: pytest.MonkeyPatch):
 
     def be(number: int, there: int, target: str = "JoblibLauncher", **launcher: int) -> None:
         monkeypatch.setattr("torch.cuda.device_count", lambda: there)
-        monkeypatch.setattr(invrep.launch, "in_multirun", lambda: True)
+        monkeypatch.setattr(invrep.jobs.machine, "in_multirun", lambda: True)
         hydra = SimpleNamespace(
             launcher=OmegaConf.create({"_target_": target, **launcher}), job=SimpleNamespace(num=number)
         )
-        monkeypatch.setattr(invrep.launch.HydraConfig, "get", staticmethod(lambda: hydra))
+        monkeypatch.setattr(invrep.jobs.machine.HydraConfig, "get", staticmethod(lambda: hydra))
 
     return be
 

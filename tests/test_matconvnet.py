@@ -19,8 +19,8 @@ from scipy.io import savemat
 from torch import Tensor
 
 from invrep.errors import InvrepError
-from invrep.representations.matconvnet import matconvnet_network
 from invrep.representations.network import Network
+from invrep.representations.zoo.matconvnet import matconvnet_network
 
 ROOT = Path(__file__).parents[1]
 LAYOUTS = ("2014", "later")

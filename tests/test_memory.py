@@ -11,14 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
-import invrep.inversion
-import invrep.memory
-import invrep.run
-import invrep.work
-from invrep.data import Batch, split
+import invrep.inversion.measures
+import invrep.inversion.module
+import invrep.jobs.completion
+import invrep.jobs.memory
+import invrep.jobs.plan
+import invrep.jobs.plan_text
+import invrep.jobs.worker
+from invrep.data.batching import Batch, split
 from invrep.errors import out_of_memory
-from invrep.memory import HEAP, Need, Peak, room
-from invrep.results import Results
+from invrep.jobs.memory import HEAP, Need, Peak, room
+from invrep.results.store import Results
 
 pytestmark = pytest.mark.rehearsed
 ALLOCATOR = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to …"
@@ -63,7 +66,7 @@ def test_other_errors_are_no_lack_of_memory(error: Exception) -> None:
 
 @pytest.mark.parametrize("words", ["CUDA out of memory. Tried to allocate 2.00 GiB", "could not create a primitive"])
 def test_memory_that_runs_out_halves_the_batch(job, seven: Path, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    solve, sizes, held = invrep.work.solve, [], []
+    solve, sizes, held = invrep.jobs.worker.solve, [], []
 
     def scarce(photos, rows, **options):
         gc.collect()
@@ -75,7 +78,7 @@ def test_memory_that_runs_out_halves_the_batch(job, seven: Path, words: str, mon
             raise RuntimeError(words)
         return solve(photos, rows, **options)
 
-    monkeypatch.setattr(invrep.work, "solve", scarce)
+    monkeypatch.setattr(invrep.jobs.worker, "solve", scarce)
     outcome = job(f"data.path={seven}", "data.batch_size=auto")
     assert outcome.status == 0 and sizes == [7, 3, 1, 2, 4, 2, 2], (sizes, outcome.err)
     assert len(finished(outcome)) == 7
@@ -84,14 +87,14 @@ def test_memory_that_runs_out_halves_the_batch(job, seven: Path, words: str, mon
 def test_a_photo_that_does_not_fit_alone_is_named_and_the_others_are_kept(
     job, seven: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    solve = invrep.work.solve
+    solve = invrep.jobs.worker.solve
 
     def scarce(photos, rows, **options):
         if any(image == "3.png" for _, image, _ in rows):
             raise RuntimeError("could not create a primitive")
         return solve(photos, rows, **options)
 
-    monkeypatch.setattr(invrep.work, "solve", scarce)
+    monkeypatch.setattr(invrep.jobs.worker, "solve", scarce)
     outcome = job(f"data.path={seven}", "data.batch_size=4")
     assert outcome.status == 1 and len(finished(outcome)) == 6
     assert "3.png does not fit into memory (could not create a primitive)" in outcome.err
@@ -100,16 +103,16 @@ def test_a_photo_that_does_not_fit_alone_is_named_and_the_others_are_kept(
 def test_a_photo_that_cannot_be_decoded_for_lack_of_memory_is_named(
     job, seven: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import invrep.job
+    import invrep.jobs.job
 
-    read = invrep.job.read
+    read = invrep.jobs.job.read
 
     def scarce(file, **options):
         if options["name"].endswith("3.png"):
             raise RuntimeError(ALLOCATOR)
         return read(file, **options)
 
-    monkeypatch.setattr(invrep.job, "read", scarce)
+    monkeypatch.setattr(invrep.jobs.job, "read", scarce)
     outcome = job(f"data.path={seven}", "data.batch_size=4")
     assert outcome.status == 1 and len(finished(outcome)) == 6
     assert "3.png does not fit into memory; make it smaller" in outcome.err
@@ -122,8 +125,8 @@ def _runs_out(*_: object, **__: object) -> None:
 @pytest.mark.parametrize(
     ("place", "name", "blank"),
     [
-        (invrep.inversion, "ssim", {"ssim"}),
-        (invrep.inversion, "psnr", {"psnr"}),
+        (invrep.inversion.measures, "ssim", {"ssim"}),
+        (invrep.inversion.measures, "psnr", {"psnr"}),
         ("objective", "measures", {"root_error", "distance", "code_norm", "pairwise_error"}),
         ("classifier", "__call__", set()),
     ],
@@ -131,8 +134,8 @@ def _runs_out(*_: object, **__: object) -> None:
 def test_a_measure_for_which_there_is_no_memory_is_blank_and_the_descent_kept(
     job, seven: Path, place: object, name: str, blank: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from invrep.classes import Classifier
-    from invrep.objectives import Match
+    from invrep.evaluation.top1_class import Classifier
+    from invrep.objectives.match import Match
 
     place = {"objective": Match, "classifier": Classifier}.get(place, place) if isinstance(place, str) else place
     whole = job(f"data.path={seven}", "output=whole")
@@ -151,7 +154,7 @@ def test_a_measure_for_which_there_is_no_memory_is_blank_and_the_descent_kept(
 def test_the_final_energy_is_found_image_by_image_where_memory_is_short(
     job, seven: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward = invrep.inversion.Inversion.forward
+    forward = invrep.inversion.module.Inversion.forward
 
     def scarce(self, *, jitter: bool = False):
         if not jitter and self._rows is None:
@@ -159,7 +162,7 @@ def test_the_final_energy_is_found_image_by_image_where_memory_is_short(
         return forward(self, jitter=jitter)
 
     exact = job(f"data.path={seven}", "output=whole")
-    monkeypatch.setattr(invrep.inversion.Inversion, "forward", scarce)
+    monkeypatch.setattr(invrep.inversion.module.Inversion, "forward", scarce)
     outcome = job(f"data.path={seven}")
     assert (exact.status, outcome.status) == (0, 0), outcome.err
     wanted = Results(next((outcome.output.parent / "whole").glob("hog-*"))).rows()
@@ -168,19 +171,19 @@ def test_the_final_energy_is_found_image_by_image_where_memory_is_short(
 
 
 def test_memory_that_runs_out_anywhere_else_is_one_sentence(job, seven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(invrep.run, "finish", _runs_out)
+    monkeypatch.setattr(invrep.jobs.completion, "finish", _runs_out)
     outcome = job(f"data.path={seven}")
     assert outcome.status == 1 and "Memory has run out" in outcome.err and "Traceback" not in outcome.err
 
 
 def test_a_batch_larger_than_memory_is_warned_of(job, seven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "warning" not in job(f"data.path={seven}", "dry_run=true").out
-    monkeypatch.setattr(invrep.run, "room", lambda accelerator: 1000)
+    monkeypatch.setattr(invrep.jobs.plan_text, "room", lambda accelerator: 1000)
     assert "of which 0 MB are free" in job(f"data.path={seven}", "dry_run=true").out
 
 
 def test_a_plan_that_cannot_know_says_so(job, seven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(invrep.memory, "solve", _runs_out)
+    monkeypatch.setattr(invrep.jobs.memory, "solve", _runs_out)
     outcome = job(f"data.path={seven}", "data.batch_size=auto", "dry_run=true")
     assert outcome.status == 0 and "an unknown amount of memory" in outcome.out
 
@@ -207,14 +210,14 @@ def test_blocks_that_the_system_gives_by_themselves_waste_nothing() -> None:
 
 def plan(job, monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[Need, Batch]:
     """Return what a dry run has found out of its need."""
-    found, need = [], invrep.memory.need
+    found, need = [], invrep.jobs.memory.need
 
     def watched(*arguments):
         found.append(need(*arguments))
         return found[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr(invrep.run, "need", watched)
+        patch.setattr(invrep.jobs.plan, "need", watched)
         outcome = job(*options, "dry_run=true")
     assert outcome.status == 0, outcome.err
     return found[-1]
@@ -238,7 +241,7 @@ def test_the_plan_grows_with_what_the_job_is(job, seven: Path, monkeypatch: pyte
 def test_a_large_photo_is_planned_from_a_smaller_one(job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.effect_noise((300, 200), 50).save(tmp_path / "large.png")
     exact = plan(job, monkeypatch, "data.path=large.png")
-    monkeypatch.setattr(invrep.memory, "SMALL", 100 * 150)
+    monkeypatch.setattr(invrep.jobs.memory, "SMALL", 100 * 150)
     told = plan(job, monkeypatch, "data.path=large.png")
     assert 0.8 < told.each / exact.each < 1.2
 
@@ -250,7 +253,7 @@ def _file(root: Path, path: str, text: str) -> None:
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_containers_limit_counts(version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(invrep.memory, "ROOT", tmp_path)
+    monkeypatch.setattr(invrep.jobs.memory, "ROOT", tmp_path)
     _file(tmp_path, "proc/meminfo", "MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\n")
     assert room("cpu") == 8_000_000 * 1024
     group, base = ("0::/pod/job", "sys/fs/cgroup") if version == 2 else ("4:memory:/pod/job", "sys/fs/cgroup/memory")
@@ -266,7 +269,7 @@ def test_a_containers_limit_counts(version: int, tmp_path: Path, monkeypatch: py
 
 
 def test_a_shells_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(invrep.memory, "ROOT", tmp_path)
+    monkeypatch.setattr(invrep.jobs.memory, "ROOT", tmp_path)
     _file(tmp_path, "proc/meminfo", "MemAvailable: 8000000 kB\n")
     _file(tmp_path, "proc/self/status", "VmSize:\t 1000 kB\nVmData:\t 10 kB\n")
     limits = {resource.RLIMIT_AS: 5_000_000, resource.RLIMIT_DATA: resource.RLIM_INFINITY}
@@ -285,9 +288,11 @@ def test_parts_of_a_batch_are_about_equal_and_lose_nothing() -> None:
 def test_more_restarts_than_a_batch_holds_are_divided(
     job, seven: Path, batch_size: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    solve, sizes = invrep.work.solve, []
-    monkeypatch.setattr(invrep.run, "MOST_AT_ONCE", 2)
-    monkeypatch.setattr(invrep.work, "solve", lambda p, rows, **o: sizes.append(len(rows)) or solve(p, rows, **o))
+    solve, sizes = invrep.jobs.worker.solve, []
+    monkeypatch.setattr(invrep.jobs.plan, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(
+        invrep.jobs.worker, "solve", lambda p, rows, **o: sizes.append(len(rows)) or solve(p, rows, **o)
+    )
     options = (f"data.path={seven}", "data.limit=2", f"data.batch_size={batch_size}")
     outcome = job(*options, "restarts=3")
     assert outcome.status == 0 and max(sizes) == 2 and sum(sizes) == 6

@@ -7,8 +7,8 @@ from skimage.metrics import peak_signal_noise_ratio as skimage_psnr
 from skimage.metrics import structural_similarity as skimage_ssim
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from invrep import metrics
-from invrep.metrics import PairwiseError, RelativeError, psnr, ssim
+from invrep.evaluation import metrics
+from invrep.evaluation.metrics import PairwiseError, RelativeError, psnr, ssim
 
 
 def test_relative_error_and_its_root():

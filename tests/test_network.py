@@ -19,11 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 from torchvision.transforms.functional import normalize
 
-from invrep.config import preset
 from invrep.errors import InvrepError
+from invrep.presets import preset
 from invrep.representations.network import Network
-from invrep.representations.trace import meta_copy
-from invrep.representations.vision import numbered_layers, torchvision_network
+from invrep.representations.tracing.dry_run import meta_copy
+from invrep.representations.zoo.torchvision_models import numbered_layers, torchvision_network
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT.parent / "shared" / "weights"

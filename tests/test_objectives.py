@@ -8,11 +8,12 @@ from safetensors.torch import save_file
 
 import invrep
 from invrep.api import representation
-from invrep.codes import save_code
+from invrep.data.code_files import save_code
+from invrep.data.photo_reading import bundled, read
 from invrep.errors import InvrepError, UnfitError
-from invrep.images import bundled, read
-from invrep.objectives import PHOTOS, Caricature, Match, MatchFile, Maximise, data_weight
-from invrep.representations.base import InputSize
+from invrep.objectives.activation import PHOTOS, Caricature, Maximise
+from invrep.objectives.match import Match, MatchFile, data_weight
+from invrep.representations.geometry import InputSize
 
 USUAL = {"weights": None, "channel_axes": None}  # of a representation
 

@@ -3,10 +3,11 @@ import math
 import pytest
 import torch
 
-from invrep.config import build, preset
 from invrep.errors import InvrepError
-from invrep.optimisers import Descent, HeavyBall, names
-from invrep.priors import Prior
+from invrep.optim.descent import Descent
+from invrep.optim.optimizers import HeavyBall, names
+from invrep.presets import build, preset
+from invrep.priors.prior import Prior
 from invrep.representations.base import Representation
 
 PHI = Representation()

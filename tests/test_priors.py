@@ -5,9 +5,10 @@ import pytest
 import torch
 from alike import assert_alike_in_any_order
 
-from invrep.config import build, preset
 from invrep.errors import InvrepError
-from invrep.priors import AlphaNorm, ChromaVariation, PixelNorm, Prior, TotalVariation, weight_by_depth
+from invrep.presets import build, preset
+from invrep.priors.prior import Prior
+from invrep.priors.terms import AlphaNorm, ChromaVariation, PixelNorm, TotalVariation, weight_by_depth
 from invrep.representations.base import Representation
 
 

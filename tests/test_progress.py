@@ -10,15 +10,15 @@ import pytest
 import torch
 from rich.console import Console
 
-import invrep.progress
-from invrep.progress import Bar, Report, Ticks
+import invrep.tracking.progress
+from invrep.tracking.progress import Bar, Report, Ticks
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A clock that stands still unless it is set."""
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr(invrep.progress, "time", clock)
+    monkeypatch.setattr(invrep.tracking.progress, "time", clock)
     return clock
 
 
@@ -113,9 +113,10 @@ def test_the_seconds_of_compiling_are_those_between_two_ticks(clock: SimpleNames
 @pytest.mark.parametrize("mode", [None, "default"])
 def test_a_descent_tells_of_the_pass_that_compiles(mode: str | None, photo: torch.Tensor) -> None:
     from invrep.api import representation
-    from invrep.compute import Compute
-    from invrep.config import build, preset
-    from invrep.inversion import Inversion, solve
+    from invrep.inversion.compute import Compute
+    from invrep.inversion.module import Inversion
+    from invrep.inversion.solver import solve
+    from invrep.presets import build, preset
 
     phi = representation("torchvision", model="alexnet", layer="relu1", weights="random")
     seen = []

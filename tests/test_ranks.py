@@ -19,11 +19,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from wandb_file import OfflineRun
 
+from invrep.data.photo import Photo
 from invrep.errors import InvrepError
-from invrep.ranks import Rank, launched, local_devices, spread
-from invrep.results import Results
-from invrep.sources import Photo
-from invrep.words import Gathered
+from invrep.jobs.ranks import Rank, launched, local_devices, spread
+from invrep.jobs.words import Gathered
+from invrep.results.store import Results
 
 ROOT = Path(__file__).parents[1]
 USUAL = ("logger=none", "optim.steps=4", "log_every=2", "data.batch_size=2", "trainer.accelerator=cpu")
@@ -102,7 +102,7 @@ def test_one_photo_on_two_ranks_and_a_bad_one(job, seven: Path) -> None:
 def test_a_sweep_on_two_ranks_with_a_failing_job_and_one_run_in_wandb(
     job, seven: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("invrep.finish.TABLE_ROWS", 2)
+    monkeypatch.setattr("invrep.jobs.completion.TABLE_ROWS", 2)
     options = ("-m", f"data.path={seven}", "data.limit=3", "rep.cell=0,8", "trainer.devices=2", "data.batch_size=2")
     outcome = job(*options, "trainer.accelerator=cpu", "logger=wandb")
     assert outcome.status == 1 and "cell" in outcome.err
@@ -211,7 +211,7 @@ def environment(monkeypatch: pytest.MonkeyPatch):
 def test_variables_that_speak_of_ranks_that_nobody_started(
     job, seven: Path, environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("invrep.words.ABSENCE", 0.5)
+    monkeypatch.setattr("invrep.jobs.words.ABSENCE", 0.5)
     options = (f"data.path={seven}", "trainer.accelerator=cpu", "rep=hogb")
     environment({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"})
     outcome = job(*options)
@@ -280,11 +280,11 @@ def test_rank_0_does_its_own_share_and_reads_what_it_has_finished_once(
     read, shares, content = [], [], Photo.content
     monkeypatch.setattr(Photo, "content", lambda photo: read.append(photo.id) or content(photo))
     monkeypatch.setattr(
-        "invrep.run.work",
+        "invrep.jobs.executors.work",
         lambda job, todo, *_: shares.append([job.photos.ids[place] for batch in todo for place in batch.places]),
     )
-    monkeypatch.setattr("invrep.words.Words.gather", lambda _: Gathered())
-    monkeypatch.setattr("invrep.run._note_gone", lambda *_: None)  # nothing was inverted
+    monkeypatch.setattr("invrep.jobs.words.Words.gather", lambda _: Gathered())
+    monkeypatch.setattr("invrep.jobs.completion.note_gone", lambda *_: None)  # nothing was inverted
     for name, value in {**TORCHRUN, "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     assert job(*options).status == 0
@@ -353,9 +353,9 @@ def test_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_a_batch_leaves_is_gone_before_the_next(job, seven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import invrep.work
+    import invrep.jobs.worker
 
-    solve, left, alive = invrep.work.solve, [], []
+    solve, left, alive = invrep.jobs.worker.solve, [], []
 
     def watched(*arguments, **options):
         alive.append(sum(one() is not None for one in left))
@@ -363,6 +363,6 @@ def test_what_a_batch_leaves_is_gone_before_the_next(job, seven: Path, monkeypat
         left.append(weakref.ref(found))
         return found
 
-    monkeypatch.setattr(invrep.work, "solve", watched)
+    monkeypatch.setattr(invrep.jobs.worker, "solve", watched)
     assert job(f"data.path={seven}", "data.batch_size=2").status == 0
     assert len(alive) == 4 and max(alive) <= 1  # the last one, which the callbacks may still hold

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from invrep.errors import InvrepError
-from invrep.representations.reach import unreachable
-from invrep.representations.timm_models import timm_network
+from invrep.representations.zoo.reach import unreachable
+from invrep.representations.zoo.timm_models import timm_network
 
 timm = pytest.importorskip("timm")
 MODEL = "test_vit.r160_in1k"

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from invrep.objectives import data_weight
-from invrep.priors import TotalVariation
-from invrep.representations.matconvnet import _module
-from invrep.representations.matfile import Layer
+from invrep.objectives.match import data_weight
+from invrep.priors.terms import TotalVariation
 from invrep.representations.network import Network
-from invrep.representations.trace import dry_run, meta_copy
-from invrep.representations.watch import tensors_of, watching
+from invrep.representations.tracing.dry_run import dry_run, meta_copy
+from invrep.representations.tracing.value_names import tensors_of, watching
+from invrep.representations.zoo.matconvnet_layers import layer_module
+from invrep.representations.zoo.matfile import Layer
 
 SIZE = (90, 104)
 most = F.max_pool2d
@@ -67,7 +67,7 @@ def wrong_boxes(module: nn.Module, monkeypatch: pytest.MonkeyPatch, wanted: Call
 
 def chain(*layers: Layer) -> nn.Sequential:
     """Return MatConvNet's modules with weights."""
-    modules = OrderedDict((layer.name, _module(layer)) for layer in layers)
+    modules = OrderedDict((layer.name, layer_module(layer)) for layer in layers)
     for module in modules.values():
         if isinstance(module, nn.Conv2d):
             module.to_empty(device="cpu")

@@ -11,9 +11,9 @@ from pages import HOSTILE, error_of, made_job, made_sweep
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-import invrep.report
-from invrep.compare import compare, find_runs
-from invrep.report import main
+import invrep.reporting.page.page
+from invrep.cli.report import report
+from invrep.reporting.comparison import compare, find_runs
 
 IMAGES = ["a.png", HOSTILE, "sub/a.png", "d.png"]
 LAYERS = ["relu3", "relu1", "relu2"]
@@ -31,7 +31,7 @@ def data_of(path):
 def page(tmp_path_factory):
     """The page of three layers, of which a fourth failed."""
     sweep = made_sweep(tmp_path_factory.mktemp("out"), LAYERS, IMAGES)
-    main([str(sweep)])
+    report([str(sweep)])
     return sweep / "report.html"
 
 
@@ -76,9 +76,9 @@ def test_the_page_holds_all_of_it(page):
 
 def test_large_sweeps_are_linked_and_cut(tmp_path, monkeypatch):
     sweep = made_sweep(tmp_path, LAYERS, IMAGES)
-    monkeypatch.setattr(invrep.report, "MOST_EMBEDDED", 0)
-    monkeypatch.setattr(invrep.report, "MOST_PICTURES", 15)
-    main([str(sweep), "-o", str(tmp_path / "pages" / "p.html")])
+    monkeypatch.setattr(invrep.reporting.page.page, "MOST_EMBEDDED", 0)
+    monkeypatch.setattr(invrep.reporting.page.page, "MOST_PICTURES", 15)
+    report([str(sweep), "-o", str(tmp_path / "pages" / "p.html")])
     data, html = data_of(tmp_path / "pages" / "p.html")
     assert len(data["photos"]) == 2 and "the first 2 photos" in html and "linked, not embedded" in html
     link = data["jobs"][0]["cells"]["0"]["restarts"][0]["picture"]
@@ -95,7 +95,7 @@ def test_what_is_no_run_is_said(tmp_path, capsys, make):
     if make == "broken":
         (folder / "jobs" / "000.yaml").write_text("- a: [")
     with pytest.raises(SystemExit) as error:
-        main([str(folder)])
+        report([str(folder)])
     said = capsys.readouterr().err
     assert error.value.code == 1 and said.startswith("error: ") and "runs" in said and "Traceback" not in said
     assert not (folder / "report.html").exists()

@@ -9,9 +9,9 @@ from alike import assert_alike_in_any_order
 from torch import Tensor
 
 from invrep.api import representation
+from invrep.data.photo_reading import bundled, read
 from invrep.errors import InvrepError
-from invrep.images import bundled, read
-from invrep.objectives import Match
+from invrep.objectives.match import Match
 from invrep.representations.base import Representation
 
 # config, options, channels of the images, height and width (odd and unequal where the layer allows)

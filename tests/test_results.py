@@ -13,12 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import invrep.table
-from invrep.data import Keys
+import invrep.results.table
+from invrep.data.batching import Keys
 from invrep.errors import InvrepError
-from invrep.exports import export
-from invrep.layouts.cells import Cell
-from invrep.results import Finished, Results, decoded, encoded
+from invrep.reporting.layouts.cells import Cell
+from invrep.results.exports import export
+from invrep.results.rows import Finished, decoded, encoded
+from invrep.results.store import Results
 
 IMAGES = ["b.png", "a/x.png", "100%.png", "%25.png", "%FF.png", os.fsdecode(b"\xff.png"), "猫.png", 'a b\n,".png']
 
@@ -116,8 +117,8 @@ class TestRows:
         assert errors[:2] == [0.25, 0.25] and math.isnan(errors[2])
 
     def test_are_files_of_bounded_size_in_order(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(invrep.table, "MOST_BYTES", 10_000)
-        monkeypatch.setattr(invrep.table, "MOST_PARTS", 5)
+        monkeypatch.setattr(invrep.results.table, "MOST_BYTES", 10_000)
+        monkeypatch.setattr(invrep.results.table, "MOST_PARTS", 5)
         results = Results(tmp_path)
         keys = [(f"{k:02}", r) for k in range(12) for r in range(2)]
         for image, restart in reversed(keys):
@@ -134,7 +135,7 @@ class TestRows:
 
 
 def add(folder: Path, number: int) -> None:
-    invrep.table.MOST_PARTS = 3
+    invrep.results.table.MOST_PARTS = 3
     results = Results(folder)
     for k in range(20):
         results.save(one(f"{number}-{k}"), "clip")
@@ -154,14 +155,14 @@ class TestProcesses:
     def test_late_one_loses_nothing_to_a_compaction(self, tmp_path, monkeypatch):
         first, late = Results(tmp_path), Results(tmp_path)
         first.save(one("a"), "clip")
-        save = invrep.table.Table._save
+        save = invrep.results.table.Table._save
 
         def slow(table, *arguments):
-            monkeypatch.setattr(invrep.table.Table, "_save", save)
+            monkeypatch.setattr(invrep.results.table.Table, "_save", save)
             late.save(one("b"), "clip")
             return save(table, *arguments)
 
-        monkeypatch.setattr(invrep.table.Table, "_save", slow)
+        monkeypatch.setattr(invrep.results.table.Table, "_save", slow)
         first.compact(math.nan, [])
         assert list(first.rows()) == [("a", 0), ("b", 0)]
 
@@ -172,7 +173,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("settled", [True, False])
 def test_killed_at_every_step_of_the_compaction(tmp_path, monkeypatch, settled):
-    monkeypatch.setattr(invrep.table, "MOST_BYTES", 12_000)
+    monkeypatch.setattr(invrep.results.table, "MOST_BYTES", 12_000)
     whole = filled(tmp_path / "whole", 6, compact=settled)
     steps = 0
 

@@ -17,8 +17,8 @@ import pytest
 import torch
 from test_ranks import TORCHRUN, command, done, files, seven  # noqa: F401, a fixture
 
-import invrep.table
-from invrep.results import Results
+import invrep.results.table
+from invrep.results.store import Results
 
 OPTIONS = ("rep=hogb", "data.path=seven", "optim.steps=40", "log_every=10", "data.batch_size=2", "logger=none")
 ENDLESS = (*OPTIONS[:2], "optim.steps=100000", "logger=none", "output=out")
@@ -29,7 +29,7 @@ FILE = 20_000  # bytes; so that the seven rows are several files
 def server() -> Iterator[ForkServerContext]:
     """Start processes that have imported all they need: a run of theirs takes tenths of a second."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["invrep.run", "wandb", "test_ranks"])
+    context.set_forkserver_preload(["invrep.jobs.run", "wandb", "test_ranks"])
     yield context
 
 
@@ -39,7 +39,7 @@ def train(place: Path, overrides: tuple[str, ...], ends_at: int, environment: di
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
     torch.set_num_threads(1)
-    invrep.table.MOST_BYTES = FILE
+    invrep.results.table.MOST_BYTES = FILE
     steps = 0
 
     def counted(act: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,11 +56,9 @@ def train(place: Path, overrides: tuple[str, ...], ends_at: int, environment: di
     os.fsync, os.replace, Path.unlink = counted(os.fsync), counted(os.replace), counted(Path.unlink)
     sys.argv = ["train.py", *overrides]
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from invrep.errors import one_sentence
-    from train import main
+    from invrep.cli.command import command
 
-    with one_sentence():
-        main()
+    command()
 
 
 def start(server: ForkServerContext, place: Path, *overrides: str, ends_at: int = 0, **environment: str) -> Any:

@@ -13,14 +13,14 @@ from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-import invrep.exports
-import invrep.finish
-import invrep.run
-import invrep.work
+import invrep.jobs.completion
+import invrep.jobs.run
+import invrep.jobs.worker
+import invrep.results.exports
 from invrep.api import representation
-from invrep.config import name_of
-from invrep.images import read
-from invrep.results import Results
+from invrep.data.photo_reading import read
+from invrep.jobs.identity import name_of
+from invrep.results.store import Results
 
 
 def table(folder) -> list[dict[str, str]]:
@@ -117,7 +117,7 @@ def test_an_edited_photo_is_done_anew(job, photos):
 
 def test_a_broken_job_goes_on_to_what_an_unbroken_one_gives(job, photos, monkeypatch):
     whole = job(f"data.path={photos}", "data.batch_size=1", "output=whole")
-    solve, calls = invrep.work.solve, []
+    solve, calls = invrep.jobs.worker.solve, []
 
     def break_down(*args, **kwargs):
         calls.append(1)
@@ -125,7 +125,7 @@ def test_a_broken_job_goes_on_to_what_an_unbroken_one_gives(job, photos, monkeyp
             raise KeyboardInterrupt
         return solve(*args, **kwargs)
 
-    monkeypatch.setattr(invrep.work, "solve", break_down)
+    monkeypatch.setattr(invrep.jobs.worker, "solve", break_down)
     broken = job(f"data.path={photos}", "data.batch_size=1")
     assert broken.status == 130 and "what is finished is kept" in broken.err
     assert len(Results(broken.folder).rows()) == 1
@@ -149,7 +149,7 @@ def test_a_broken_job_goes_on_to_what_an_unbroken_one_gives(job, photos, monkeyp
     ],
 )
 def test_results_that_are_removed_under_a_job_are_missed(job, photos, monkeypatch, gone, said):
-    solve, calls = invrep.work.solve, []
+    solve, calls = invrep.jobs.worker.solve, []
 
     def removed(*args, **kwargs):
         calls.append(1)
@@ -160,7 +160,7 @@ def test_results_that_are_removed_under_a_job_are_missed(job, photos, monkeypatc
             shutil.rmtree(folder / gone)
         return solve(*args, **kwargs)
 
-    monkeypatch.setattr(invrep.work, "solve", removed)
+    monkeypatch.setattr(invrep.jobs.worker, "solve", removed)
     outcome = job(f"data.path={photos}", "data.batch_size=1")
     assert outcome.status == 1 and "Traceback" not in outcome.err
     assert said in outcome.err
@@ -173,7 +173,7 @@ def test_the_picture_is_drawn_anew_unless_it_shows_what_there_is(job, photos, mo
     folder = job(f"data.path={photos}", "data.limit=2").folder
     old = (folder / "grid.png").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(invrep.finish, "_draw", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(invrep.jobs.completion, "_draw", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert job(f"data.path={photos}").status == 130
     assert (folder / "grid.png").read_bytes() == old
     assert "3 of 3 are finished" in job(f"data.path={photos}").out
@@ -406,7 +406,7 @@ def test_reconstructions_are_one_file_unless_they_are_many(job, photos, monkeypa
     points = Results(folder).curve_points([("b.png", 0)])
     assert [point["pass"] for point in points[("b.png", 0)]] == [0, 2]
     assert points[("b.png", 0)][-1]["error"] == pytest.approx(Results(folder).rows()[("b.png", 0)]["error"], rel=1e-4)
-    monkeypatch.setattr(invrep.exports, "MOST_BYTES", 30_000)  # two of the pictures
+    monkeypatch.setattr(invrep.results.exports, "MOST_BYTES", 30_000)  # two of the pictures
     assert job(*base, "restarts=2").status == 0 and not path.exists()
     assert list(Results(folder).pixels()) == [(name, r) for name in ("a.png", "b.png", "sub/a.png") for r in (0, 1)]
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from invrep.signals import Stop, stopped_by
+from invrep.jobs.signals import Stop, stopped_by
 
 
 def test_the_first_of_several_signals_counts() -> None:

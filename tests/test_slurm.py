@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from invrep.results import Results
+from invrep.results.store import Results
 
 ROOT = Path(__file__).parents[1]
 USUAL = ("rep=hogb", "data.path=photos", "logger=none", "log_every=2", "trainer.accelerator=cpu", "output=out")

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from invrep.data.photo_reading import read
+from invrep.data.photo_sources import find
 from invrep.errors import InvrepError
-from invrep.images import read
-from invrep.sources import find
 
 
 def tar(path, **members: bytes):

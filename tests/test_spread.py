@@ -11,11 +11,11 @@ from torchvision.models import AlexNet_Weights, alexnet
 
 import invrep
 from invrep.api import representation
-from invrep.images import read
-from invrep.metrics import ssim
-from invrep.objectives import Match
-from invrep.results import Results
-from invrep.spread import code_spread, lpips_at_hand, pixel_spread
+from invrep.data.photo_reading import read
+from invrep.evaluation.metrics import ssim
+from invrep.evaluation.restart_spread import code_spread, lpips_at_hand, pixel_spread
+from invrep.objectives.match import Match
+from invrep.results.store import Results
 
 
 def spread(folder) -> list[dict[str, str]]:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import resnet18
 
-from invrep.config import build, preset
-from invrep.inversion import solve
+from invrep.inversion.solver import solve
+from invrep.presets import build, preset
 from invrep.representations.network import Network
 from invrep.representations.surrogate import SoftReLUs, Surrogate, soft_relu
 

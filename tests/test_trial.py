@@ -16,11 +16,11 @@ from torch.nn.functional import avg_pool2d
 
 import invrep
 from invrep.errors import InvrepError, UnfitError
-from invrep.inversion import solve
-from invrep.objectives import Match
-from invrep.optimisers import Descent
+from invrep.inversion.solver import solve
+from invrep.inversion.trial import Trial
+from invrep.objectives.match import Match
+from invrep.optim.descent import Descent
 from invrep.representations.network import Network
-from invrep.trial import Trial
 
 
 def images(count: int = 1) -> Tensor:

@@ -19,10 +19,11 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.models import DenseNet
 
 import invrep
-from invrep.compute import Compute
-from invrep.config import build, preset
 from invrep.errors import InvrepError
-from invrep.inversion import Inversion, solve
+from invrep.inversion.compute import Compute
+from invrep.inversion.module import Inversion
+from invrep.inversion.solver import solve
+from invrep.presets import build, preset
 from invrep.representations.base import Representation
 from invrep.representations.network import Network
 from invrep.representations.surrogate import Surrogate, _checkpoints, backward

@@ -12,10 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
 from invrep.api import representation
+from invrep.data.photo_reading import bundled, read
 from invrep.errors import InvrepError
-from invrep.images import bundled, read
 from invrep.representations.network import Network
-from invrep.representations.vision import torchvision_network
+from invrep.representations.zoo.torchvision_models import torchvision_network
 
 BUDGET = 900  # seconds for the slow test of all models
 

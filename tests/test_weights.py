@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torchvision import models
 
 from invrep.errors import InvrepError
-from invrep.representations.vision import torchvision_network
-from invrep.representations.weights import assign_weights, download_weights, file_id, read_weights
+from invrep.representations.zoo.torchvision_models import torchvision_network
+from invrep.representations.zoo.weights import assign_weights, download_weights, file_id, read_weights
 
 
 @pytest.fixture(scope="module")

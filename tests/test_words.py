@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-import invrep.words
+import invrep.jobs.words
 from invrep.errors import InvrepError, ToldError
-from invrep.ranks import Rank
-from invrep.signals import Stop
-from invrep.words import ABSENT, DIED, DONE, STOPPED, Words
+from invrep.jobs.ranks import Rank
+from invrep.jobs.signals import Stop
+from invrep.jobs.words import ABSENT, DIED, DONE, STOPPED, Words
 
 FIRST, SECOND = Rank(0, 2, 0, "none--"), Rank(1, 2, 1, "none--")
 
@@ -24,7 +24,7 @@ FIRST, SECOND = Rank(0, 2, 0, "none--"), Rank(1, 2, 1, "none--")
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ranks look and speak often, and wait for ever unless a test says otherwise."""
     for name, value in {"BEATS": (0.02, 0.02), "POLL": 0.01, "SILENCE": 1e9, "ABSENCE": 1e9, "PATIENCE": 0.0}.items():
-        monkeypatch.setattr(invrep.words, name, value)
+        monkeypatch.setattr(invrep.jobs.words, name, value)
 
 
 def speaks(folder: Path, rank: Rank, said: list[str] | None = None) -> Words:
@@ -41,7 +41,6 @@ def first(folder: Path) -> dict[str, str]:
     """Do what rank 0 does in a job."""
     with speaks(folder, FIRST) as words:
         failures = words.gather().failures
-        words.finish()
         return failures
 
 
@@ -90,7 +89,7 @@ def test_a_rank_of_another_launch_is_not_answered(tmp_path: Path) -> None:
 def test_a_rank_that_waits_says_for_whom(tmp_path: Path) -> None:
     said: list[str] = []
     with speaks(tmp_path, Rank(0, 4, 0, "")) as words, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(invrep.words, "ABSENCE", 0.2)
+        patch.setattr(invrep.jobs.words, "ABSENCE", 0.2)
         assert words.gather().absent == [1, 2, 3]
         assert said == []
         words.tell = said.append
@@ -109,7 +108,7 @@ def test_a_rank_without_a_sign_of_life_has_died(tmp_path: Path, monkeypatch: pyt
         while not any(seen.word["place"] == place for seen in words._answers().values()):
             threading.Event().wait(0.01)
         dies._stop()
-        monkeypatch.setattr(invrep.words, "SILENCE", 0.2)
+        monkeypatch.setattr(invrep.jobs.words, "SILENCE", 0.2)
         assert words.gather().lost == {1: "rank 1 died"}
 
 
@@ -120,7 +119,7 @@ def test_a_process_of_this_machine_that_is_gone_has_died_at_once(tmp_path: Path)
 
 
 def test_a_slow_rank_has_not_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(invrep.words, "SILENCE", 2.0)
+    monkeypatch.setattr(invrep.jobs.words, "SILENCE", 2.0)
     with speaks(tmp_path, FIRST) as words, speaks(tmp_path, SECOND):
         for _ in range(500):  # five times as long
             assert not any(seen.dead for seen in words._answers().values())
@@ -128,13 +127,13 @@ def test_a_slow_rank_has_not_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_rank_0_that_dies_or_never_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(invrep.words, "SILENCE", 0.3)
+    monkeypatch.setattr(invrep.jobs.words, "SILENCE", 0.3)
     with speaks(tmp_path, FIRST) as dies, speaks(tmp_path, SECOND) as words:
         while words.first is None:
             threading.Event().wait(0.01)
         dies._stop()
         assert words.leave({}) == DIED
-    monkeypatch.setattr(invrep.words, "ABSENCE", 0.3)
+    monkeypatch.setattr(invrep.jobs.words, "ABSENCE", 0.3)
     assert second(tmp_path, {}) == ABSENT  # although the dead one's word is there
 
 

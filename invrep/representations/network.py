@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invrep.errors import InvrepError, LayerError, UnfitError, nearest, number
-from invrep.representations.base import Geometry, InputSize, Representation
+from invrep.errors import InvrepError, LayerError, UnfitError, nearest
+from invrep.representations.base import Representation
+from invrep.representations.geometry import Geometry, InputSize
 from invrep.representations.surrogate import Surrogate, smoothed
-from invrep.representations.trace import LayerTrace, Trace, dry_run, meta_copy
-from invrep.representations.watch import prefix_tokens, tensors_of, watching
-from invrep.representations.wrapped import Scripted, described, plain_names
+from invrep.representations.tracing.dry_run import LayerTrace, Trace, dry_run, meta_copy
+from invrep.representations.tracing.value_names import prefix_tokens, tensors_of, watching
+from invrep.representations.tracing.wrapped import Scripted, described, plain_names
+from invrep.validation import number
 
 LISTING = ("list", "?")  # instead of a layer: show which there are
 _SHAPE = re.compile(r"\b(shapes?|sizes?|channels?|dim(ension)?s?|height|width|resolution)\b", re.I)
@@ -27,9 +29,9 @@ LayerNames = str | int | Sequence[str | int] | Mapping[str | int, float] | None
 class Network(Representation):
     """The code of a module at one layer or at several; nothing past them runs.
 
-    A layer is a submodule, or a value in between by the names of :mod:`invrep.representations.watch`. Its code is what
-    a plain forward hook on the untouched module would have copied: of a layer that is called several times the last
-    call, of a layer that an in-place operation follows the value before it. What runs is a twin of the module
+    A layer is a submodule, or a value in between by the names of :mod:`invrep.representations.tracing.value_names`. Its
+    code is what a plain forward hook on the untouched module would have copied: of a layer that is called several times
+    the last call, of a layer that an in-place operation follows the value before it. What runs is a twin of the module
     (:func:`~.twin.twin`), in evaluation mode and without weight gradients, with the module's own hooks and ours; the
     module itself stays as it is. :meth:`train` and :meth:`eval` do not reach it.
 

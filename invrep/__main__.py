@@ -1,0 +1,6 @@
+"""``python -m invrep``."""
+
+from invrep.cli.command import command
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,73 @@
+"""What ``invrep …`` and ``python train.py …`` do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from importlib.metadata import version
+from typing import Any, TextIO
+
+import hydra
+from omegaconf import DictConfig
+
+from invrep.cli.arguments import as_typed
+from invrep.cli.help import help_text
+from invrep.cli.report import report
+from invrep.cli.sentences import one_sentence
+from invrep.presets import FOLDER
+
+PREAMBLE = "Error executing job with overrides"  # Hydra's, before the sentence that says what was wrong
+
+
+@hydra.main(version_base="1.3", config_path=str(FOLDER.resolve()), config_name="config")
+def run_job(config: DictConfig) -> float | None:
+    """Run one job of the command line or of a sweep."""
+    from invrep.jobs.config import check
+    from invrep.jobs.sweep_note import in_multirun
+
+    if not in_multirun():  # whose jobs leave word of what is wrong
+        check(config)  # before the imports that take seconds
+    from invrep.jobs.run import run
+
+    return run(config)
+
+
+def command() -> None:
+    """Do what the command line says, or say in one sentence why not."""
+    words = sys.argv[1:]
+    if words[:1] == ["report"]:
+        report(words[1:])
+    elif any(word in ("-h", "--help") for word in words):
+        print(help_text())
+    elif words == ["--version"]:
+        print(f"invrep {version('invrep')}")
+    else:
+        with one_sentence(), _without_preamble():
+            from invrep.jobs.machine import register
+            from invrep.reporting.terminal import take_any_character
+            from invrep.sweeps.completion import ending
+
+            register()
+            take_any_character()
+            with ending(), as_typed():
+                run_job()
+
+
+class _Stderr:
+    """stderr without Hydra's preamble."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return len(text) if text.startswith(PREAMBLE) else self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _without_preamble() -> Iterator[None]:
+    with redirect_stderr(_Stderr(sys.stderr)):
+        yield

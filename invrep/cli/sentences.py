@@ -1,0 +1,126 @@
+"""A user's mistake, ours or Hydra's, as one sentence."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from invrep.errors import InvrepError, ToldError, nearest
+from invrep.jobs.signals import STOPS, Stop, stopped_by
+from invrep.messages import printable
+
+LAUNCHERS = ("submitit", "ray", "joblib")
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Turn a user's mistake, ours or Hydra's, into one sentence on stderr and exit status 1.
+
+    A signal that ends the command is a sentence too, with the status that shells give it: 130 for Ctrl-C.
+    With ``HYDRA_FULL_ERROR=1`` in the environment everything comes with its traceback instead.
+    """
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        with stopped_by(*STOPS):
+            yield
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback and exits before we see the exception
+    details: Sequence[str] = ()
+    status = 1
+    try:
+        with stopped_by(*STOPS):
+            yield
+    except ToldError:
+        raise SystemExit(1) from None
+    except InvrepError as error:
+        message, details = str(error), error.details
+    except (HydraException, OmegaConfBaseException) as error:
+        message = _hydra_sentence(error)
+    except OSError as error:  # Hydra makes the folder of a sweep before any of our code runs
+        if error.filename is None:
+            raise
+        message = f"{error.filename} cannot be read or written ({error.strerror}); choose another folder with output=."
+    except Exception as error:
+        if (launcher := _launcher_of(error)) is None:
+            raise
+        message = f"{launcher} could not start the jobs of the sweep: {' '.join(str(error).split())}"
+    except KeyboardInterrupt as error:
+        stop = error if isinstance(error, Stop) else Stop(signal.SIGINT)
+        message, status = str(stop), stop.status
+    else:
+        return
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+    for line in (f"error: {message}", *details):
+        print(printable(line), file=sys.stderr)
+    raise SystemExit(status)
+
+
+def _launcher_of(error: Exception) -> str | None:
+    """Return which launcher's own code raised an error, such as submitit's of a partition that SLURM does not have."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    package = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "").partition(".")[0]
+    return package if package in LAUNCHERS else None
+
+
+def _hydra_sentence(error: Exception) -> str:
+    """Say what Hydra or OmegaConf did not like, with the nearest valid names."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if group in ("hydra/launcher", "hydra/sweeper"):
+            extra = name.partition("_")[0]
+            return f"{group}={name} is a plugin of Hydra that is not installed: pip install 'invrep[{extra}]'."
+        if error.options:
+            return f"There is no {group}={name}; {nearest(name, error.options)}."
+    key = re.search(r"Could not (?:override|append to config|find) '([^']+)'|Key '([^']+)' is not in struct", text)
+    if key:
+        full = getattr(error.__cause__, "full_key", None)  # of a key within the one that Hydra names
+        named = key.group(1) or key.group(2)
+        name = (named if full is None or named.startswith(full) else full).partition("@")[0]
+        return _no_key(name)
+    missing = re.search(r"Missing mandatory value: (\S+)", text)
+    if missing:
+        return f"{missing.group(1)} is missing; give it as {missing.group(1)}=VALUE."
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override!r} cannot be read as key=value ({text.partition(' See ')[0]}); quote values with spaces, "
+            f"commas or parentheses, as in \"data.path='a b.jpg'\"."
+        )
+    return text
+
+
+def _no_key(name: str) -> str:
+    """Say that there is no such key, and which choice of its group has it, or which keys are near."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import DictConfig, OmegaConf
+
+    from invrep.presets import FOLDER, preset
+
+    def walk(node: DictConfig, prefix: str) -> Iterator[str]:
+        for name in node:
+            yield f"{prefix}{name}"
+            if OmegaConf.is_dict(child := node._get_node(name)) and not child._is_none():
+                yield from walk(child, f"{prefix}{name}.")
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(FOLDER.resolve()), version_base="1.3"):
+        keys = [key for key in walk(compose("config"), "") if "_target_" not in key and "_partial_" not in key]
+    group, dot, _ = name.partition(".")
+    others: dict[str, set[str]] = {}
+    for path in sorted((FOLDER / group).glob("*.yaml")) if dot else ():
+        others[path.stem] = set(walk(preset(group, path.stem), f"{group}."))
+    having = [f"{group}={choice}" for choice, its in others.items() if name in its]
+    if having:
+        more = ", …" if len(having) > 6 else ""
+        return f"The chosen {group} has no key {name!r}, which is one of {', '.join(having[:6])}{more}."
+    return f"There is no config key {name!r}; {nearest(name, [*keys, *sorted(set().union(*others.values()))])}."

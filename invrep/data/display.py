@@ -1,0 +1,25 @@
+"""Images as they are shown."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import functional as F
+
+
+def shown(image: Tensor, display: str) -> Tensor:
+    """Return an image (C, H, W) as it is shown, in [0, 1].
+
+    ``rescale`` maps its own minimum and maximum to 0 and 1, as the paper's figures do; ``clip`` cuts at 0 and 1.
+    """
+    image = image.detach().float().cpu()
+    if display == "rescale":
+        low, high = image.min(), image.max()
+        image = (image - low) / (high - low).clamp(min=1e-12)
+    return image.nan_to_num(0.0).clamp(0, 1)
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """Return an 8-bit Pillow image of (C, H, W) values in [0, 1]."""
+    return F.to_pil_image((image * 255).round().to(torch.uint8))

@@ -1,0 +1,105 @@
+"""Images that are given from Python: tensors, arrays, Pillow images, lists."""
+
+from __future__ import annotations
+
+import os
+from numbers import Integral
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from invrep.data.photo_reading import from_pillow
+from invrep.errors import InvrepError
+
+EXPECTED = (
+    "expected values in [0, 1] as a floating-point tensor or array of shape (n, channels, height, width), a Pillow "
+    "image, or a list of images"
+)
+BANDS = (1, 3, 4)  # channels of usual images
+
+
+def is_shape(given: object) -> bool:
+    """Return whether what is given are the sides of an image, such as (3, 32, 32), instead of an image."""
+    return (
+        isinstance(given, tuple | list)
+        and len(given) > 0
+        and all(isinstance(side, Integral) and not isinstance(side, bool) for side in given)
+    )
+
+
+def as_images(given: object, color: str | None = None) -> Tensor:
+    """Return images as a tensor on the CPU, in float64 where that is given and in float32 otherwise.
+
+    Args:
+        given: a tensor or an array (n, C, H, W) or (C, H, W) in [0, 1], a Pillow image, or a list of images.
+        color: ``rgb`` or ``gray``, which Pillow images are converted to; None: 1 channel for grey ones, 3 for others.
+
+    Returns:
+        (n, C, H, W), at least one image.
+
+    Raises:
+        InvrepError: it is something else, has another shape, or values that are not in [0, 1].
+    """
+    if isinstance(given, tuple | list) and given:
+        parts = [_tensor(one, color) for one in given]
+        parts = [part[0] if part.ndim == 4 and len(part) == 1 else part for part in parts]
+        shapes = list(dict.fromkeys(tuple(part.shape) for part in parts))
+        if len(shapes) > 1:
+            raise InvrepError(
+                f"images is a list of images of the shapes {' and '.join(map(str, shapes[:3]))}; expected one size: "
+                f"call invert for each size."
+            )
+        images = torch.stack(parts)
+    else:
+        images = _tensor(given, color)
+    images = images[None] if images.ndim == 3 else images
+    _check(images)
+    precision = torch.float64 if images.dtype == torch.float64 else torch.float32
+    # A tensor made in inference mode takes no part in autograd; its copy does.
+    return images.to(precision, copy=True)
+
+
+def _tensor(given: object, color: str | None) -> Tensor:
+    """Return one image or several as a tensor, without a look at the values."""
+    if isinstance(given, Tensor):
+        if given.layout != torch.strided or given.is_meta:
+            raise InvrepError(f"images is a tensor on {given.device} of layout {given.layout}; {EXPECTED}.")
+        return given.detach().cpu()
+    if isinstance(given, Image.Image):
+        grey = given.mode in ("1", "L", "I", "F") or given.mode.startswith("I;")
+        return from_pillow(given, color or ("gray" if grey else "rgb"))
+    if isinstance(given, np.ndarray | np.generic) or hasattr(given, "__array__"):
+        array = np.asarray(given)
+        if array.dtype.kind in "fiub":
+            array = array.astype(array.dtype.newbyteorder("="))  # a copy: torch takes no negative strides
+            array = array if array.dtype.itemsize <= 8 else array.astype(np.float64)
+            return torch.from_numpy(array)
+        raise InvrepError(f"images is an array of {array.dtype}; {EXPECTED}.")
+    if isinstance(given, str | os.PathLike):
+        raise InvrepError(f"images is the name {str(given)!r}; give the photo itself: PIL.Image.open({str(given)!r}).")
+    shown = given if given is None else f"of the class {type(given).__name__}"
+    raise InvrepError(f"images is {shown}; {EXPECTED}.")
+
+
+def _check(images: Tensor) -> None:
+    """Raise InvrepError unless these are images (n, C, H, W) in [0, 1]."""
+    shape = tuple(images.shape)
+    if not images.is_floating_point():
+        hint = "" if images.is_complex() else f": divide by {255 if images.dtype == torch.uint8 else 'what is white'}"
+        raise InvrepError(f"images is {images.dtype} of shape {shape}; {EXPECTED}{hint}.")
+    if images.ndim == 4 and images.numel() and shape[3] in BANDS and shape[1] not in BANDS:
+        raise InvrepError(
+            f"images has the shape {shape}, which looks like (n, height, width, channels); expected (n, channels, "
+            f"height, width): use torch.as_tensor(images).movedim(-1, -3)."
+        )
+    if images.ndim != 4 or not images.numel():
+        raise InvrepError(f"images is {images.dtype} of shape {shape}; {EXPECTED}.")
+    if not bool(images.isfinite().all()):
+        raise InvrepError("images holds NaN or infinity; expected values in [0, 1].")
+    if float(images.min()) < -0.5 or float(images.max()) > 1.5:
+        raise InvrepError(
+            f"images has values from {float(images.min()):g} to {float(images.max()):g}; expected [0, 1]: divide by "
+            f"255, or undo a normalisation."
+        )

@@ -1,0 +1,174 @@
+"""Reading and showing photos, and the one place where pixel conventions meet.
+
+At the edges (files, metrics, Φ's call) an image is RGB or grey floats in [0, 1]. The image tensor that is optimised is
+``(255·rgb − mean) / scale``, where the mean comes from the representation and the scale from the descent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
+
+from invrep.data.pixel_depth import Depth, depth_of, scaled
+from invrep.errors import InvrepError, nearest
+from invrep.representations.base import LUMA
+from invrep.representations.geometry import InputSize
+
+# of what Pillow reads; its other parsers are old and rare, and that of EPS runs Ghostscript
+PHOTOS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+SUFFIXES = tuple(sorted(s for s, f in Image.registered_extensions().items() if f in PHOTOS))
+FORMATS = [f for f in PHOTOS if f in Image.OPEN]
+
+
+def bundled(name: str) -> Path:
+    """Return the path of a photo that comes with scikit-image.
+
+    Raises:
+        InvrepError: scikit-image's wheel has no photo of that name.
+    """
+    import skimage.data
+
+    folder = Path(skimage.data.__file__).parent
+    photos = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix in (".png", ".jpg", ".gif", ".jpeg")}
+    if name not in photos:
+        raise InvrepError(f"No photo named {name!r} is bundled with scikit-image; {nearest(name, photos)}.")
+    return photos[name]
+
+
+@contextmanager
+def in_a_sentence(name: str) -> Iterator[None]:
+    """Say in one sentence why a photo cannot be read.
+
+    Raises:
+        InvrepError: inside, the file system or Pillow refused.
+    """
+    try:
+        yield
+    except InvrepError:
+        raise
+    except FileNotFoundError:
+        raise InvrepError(f"There is no file {name}; give data.path a photo or a folder of photos.") from None
+    except Image.DecompressionBombError:
+        raise InvrepError(f"{name} has over {Image.MAX_IMAGE_PIXELS} pixels; make it smaller first.") from None
+    except Image.UnidentifiedImageError:
+        raise InvrepError(f"{name} is not an image that Pillow can read; convert it to PNG or JPEG.") from None
+    except PermissionError:
+        raise InvrepError(f"{name} cannot be read: permission denied; change its permissions.") from None
+    except MemoryError:
+        raise InvrepError(f"{name} does not fit into memory; make it smaller first.") from None
+    except Exception as error:  # on a damaged file Pillow raises whatever its parser runs into
+        reason = str(error) or type(error).__name__
+        raise InvrepError(f"{name} is damaged ({reason}); replace it by a whole image.") from None
+
+
+@contextmanager
+def _opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
+    """Open a photo's header, or say in one sentence why that, or what is done with it inside, fails."""
+    with in_a_sentence(name), Image.open(file, formats=FORMATS) as image:
+        # Pillow itself only warns up to twice as many, which would exhaust memory further on
+        if math.prod(image.size) > Image.MAX_IMAGE_PIXELS:
+            raise Image.DecompressionBombError
+        yield image
+
+
+def _open(file: Path | BinaryIO, name: str) -> tuple[Image.Image, Depth | None]:
+    """Open and decode a still photo, upright, or say in one sentence why that fails; say what its values are."""
+    with _opened(file, name) as image:
+        # the further frames of an MPO are a phone's depth or gain map, or the other eye's
+        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+            raise InvrepError(
+                f"{name} is an animation of {image.n_frames} frames; expected a still photo: save one frame of it as "
+                f"PNG."
+            )
+        image.load()
+        return ImageOps.exif_transpose(image), depth_of(image)
+
+
+def _decode(
+    image: Image.Image, depth: Depth | None, given: tuple[float, float] | None, name: str
+) -> Image.Image | Tensor:
+    """Return an 8-bit RGB image, or for more than 8 bits a float tensor (3, H, W), black at 0 and white at 1."""
+    if depth is not None:
+        return torch.from_numpy(scaled(image, depth, given, name)).float().expand(3, -1, -1).contiguous()
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def size_of(file: Path | BinaryIO, name: str | None = None) -> tuple[int, int]:
+    """Return the height and width that :func:`read` gives without resizing, from no more than the file's header.
+
+    Raises:
+        InvrepError: the file is missing or is no image; it calls it by ``name``, by default its path.
+    """
+    with _opened(file, str(file) if name is None else name) as image:
+        width, height = image.size
+        # EXIF orientations 5 to 8 swap the sides; of a TIFF Pillow gives those that are to be seen
+        turned = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)
+    return (width, height) if turned else (height, width)
+
+
+def read(
+    file: Path | BinaryIO,
+    *,
+    color: str = "rgb",
+    resize: str = "none",
+    input_size: InputSize | None = None,
+    values: tuple[float, float] | None = None,
+    name: str | None = None,
+) -> Tensor:
+    """Read a photo.
+
+    EXIF rotation is applied, transparency is laid on white, palettes and CMYK become RGB, and 16 bits are kept.
+
+    Args:
+        file: one that Pillow can read.
+        color: ``rgb``, or ``gray`` by the weights .2989/.5870/.1140.
+        resize: ``model`` (the model's published resize and centre crop), ``squash`` (to the model's input without a
+            crop, as the paper does) or ``none``.
+        input_size: the model's published input; where it is None the photo keeps its size.
+        values: those of black and white in a photo of more than 8 bits, which are cut there; None for as its type
+            says.
+        name: what a message calls it; by default its path.
+
+    Returns:
+        (C, H, W) float32 in [0, 1].
+
+    Raises:
+        InvrepError: the file is missing, damaged, animated, not an image, or larger than Pillow's limit; or its type
+            does not say which of its values are black and white.
+    """
+    name = str(file) if name is None else name
+    image = _decode(*_open(file, name), values, name)
+    if input_size is not None and resize != "none":
+        mode = InterpolationMode(input_size.interpolation)
+        if resize == "squash":
+            image = F.resize(image, list(input_size.crop), mode, antialias=True)
+        else:
+            side = input_size.resize
+            image = F.resize(image, list(side) if isinstance(side, tuple) else [side], mode, antialias=True)
+            image = F.center_crop(image, list(input_size.crop))
+    return _coloured(image, color)
+
+
+def from_pillow(image: Image.Image, color: str) -> Tensor:
+    """Return a Pillow image, (C, H, W) float32 in [0, 1], as :func:`read` returns its file."""
+    return _coloured(_decode(ImageOps.exif_transpose(image), depth_of(image), None, "The Pillow image"), color)
+
+
+def _coloured(image: Image.Image | Tensor, color: str) -> Tensor:
+    tensor = image if isinstance(image, Tensor) else F.to_tensor(image)
+    tensor = tensor.clamp(0, 1)  # bicubic interpolation overshoots
+    if color == "gray":
+        tensor = torch.einsum("c,chw->hw", tensor.new_tensor(LUMA), tensor)[None]
+    return tensor

@@ -1,0 +1,43 @@
+"""What is measured of the final pre-images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from invrep.errors import out_of_memory
+from invrep.evaluation.metrics import psnr, ssim
+from invrep.inversion.compute import exact
+from invrep.inversion.module import Inversion, bared, log
+
+
+@exact()
+@torch.no_grad()
+def measure(inversion: Inversion, photos: Tensor | None) -> dict[str, Tensor]:
+    """Return what is known of the final pre-images, each (B,) on the CPU.
+
+    What the objective measures (of a match ``error`` ‖Φ−Φ0‖²/‖Φ0‖², ``root_error``, ``distance`` ‖Φ−Φ0‖² and
+    ``code_norm`` ‖Φ0‖², else ``activation``); ``psnr`` and ``ssim`` against the photos, on values clipped to [0, 1];
+    ``energy`` and its terms. A measure for which there is no memory is NaN.
+
+    Args:
+        inversion: a fitted inversion.
+        photos: (B, C, H, W) in [0, 1], the photo of every row; None where there is none.
+    """
+    images, objective = inversion.reconstruction(), inversion.objective
+    photos = None if photos is None else photos.to(images)
+    measures: list[Callable[[], dict[str, Tensor]]] = [lambda: objective.measures(inversion.phi(images))]
+    if photos is not None:
+        measures += [lambda: {"psnr": psnr(images, photos)}, lambda: {"ssim": ssim(images, photos)}]
+    names = (*objective.columns, *inversion.latest, *(("psnr", "ssim") if photos is not None else ()))
+    found = dict.fromkeys(names, images.new_full((len(images),), float("nan"))) | inversion.latest
+    for part in measures:
+        try:
+            found |= part()
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            log.warning("Memory has run out after the last pass; a measure of %d images is blank.", len(images))
+    return {name: value.double().cpu() for name, value in bared(found, inversion.bare).items()}

@@ -1,0 +1,33 @@
+"""The variable that is optimised, and its way to and from pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The variable that is optimised, x = (255·rgb − 255·mean) / scale, and its way to and from pixels.
+
+    Attributes:
+        mean: (C, 1, 1), (1, 1, 1) or (C, H, W) in [0, 1].
+        scale: grey levels (of 255) per unit of x: σ in the CVPR recipe, 1 in the IJCV recipe.
+    """
+
+    mean: Tensor
+    scale: float
+
+    def to_rgb(self, x: Tensor) -> Tensor:
+        """Return pixels in [0, 1] (unclipped) of the variable x, shape (B, C, H, W)."""
+        return torch.add(self.mean, x, alpha=self.scale / 255)
+
+    def from_rgb(self, rgb: Tensor) -> Tensor:
+        """Return the variable x of pixels in [0, 1], shape (B, C, H, W)."""
+        return (rgb - self.mean) * (255 / self.scale)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Pixels:
+        """Return the same conversion on another device or in another precision."""
+        return Pixels(self.mean.to(device, dtype), self.scale)

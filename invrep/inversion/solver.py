@@ -1,0 +1,180 @@
+"""The stages of a descent on one batch."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch import Tensor, nn
+
+from invrep.errors import InvrepError, UnfitError
+from invrep.inversion.compute import Compute, exact
+from invrep.inversion.module import Inversion
+from invrep.inversion.pixels import Pixels
+from invrep.inversion.trainer import make_trainer, quiet
+from invrep.inversion.trial import Trial, finite, ready
+from invrep.objectives.base import Objective
+from invrep.objectives.match import Match
+from invrep.optim.descent import Descent
+from invrep.optim.start_noise import generator_of
+from invrep.priors.prior import FixedPrior, Prior
+from invrep.representations.base import Representation
+
+
+class Resumable(Protocol):
+    """A Lightning callback that keeps the state of a descent in a file for each stage.
+
+    Attributes:
+        stage: the present stage.
+        path: its file.
+    """
+
+    stage: int
+
+    @property
+    def path(self) -> Path:
+        """The file of the present stage."""
+
+    def reached(self) -> int:
+        """Return the latest stage of which there is a file; 0 where there is none."""
+
+
+@exact()
+def solve(
+    photos: Tensor,
+    rows: Sequence[tuple[int, str, int]],
+    *,
+    phi: Representation,
+    prior: Prior,
+    descent: Descent,
+    objective: Callable[..., Objective] = Match,
+    seed: int = 0,
+    segment: int = 20,
+    trainer: Mapping[str, Any] | None = None,
+    callbacks: Sequence[pl.Callback] = (),
+    checkpoint: Resumable | None = None,
+    compute: Compute | None = None,
+    trial: Trial | None = None,
+) -> Inversion:
+    """Invert a batch of photos, some of them several times, and return the fitted :class:`Inversion`.
+
+    Args:
+        photos: (n, C, H, W) in [0, 1], on the CPU.
+        rows: for each row of the image tensor the photo's index, its id and the number of the restart.
+        phi: the representation.
+        prior: a preset of priors.
+        descent: a recipe of descent.
+        objective: makes the :class:`Objective` from each row's Φ0, with Φ as ``phi`` and (C, H, W) as ``shape``.
+        seed: of the start noise, together with id and restart.
+        segment: passes between two recorded points of the curve.
+        trainer: keyword arguments of Lightning's Trainer (accelerator, devices, precision).
+        callbacks: Lightning callbacks.
+        compute: how the passes compute Φ; everything else is exact.
+        checkpoint: goes on from its file, where there is one, and writes it; None: no checkpoints.
+        trial: of the job, which has tried Φ on other photos; None: of these alone.
+
+    Raises:
+        UnfitError: the representation does not take these photos, or some rows have no gradient.
+        InvrepError: the optimiser or the Trainer does not take its arguments.
+    """
+    owner = torch.tensor([index for index, _, _ in rows])
+    stages = descent.stages(phi)
+    inversion: Inversion | None = None
+    reached = checkpoint.reached() if checkpoint else 0
+    ready(phi)
+    phi = phi.private()
+    try:
+        for number, stage in enumerate(stages):
+            if number < reached:
+                continue
+            margin = phi.jitter - 1 if stage.jitter else 0
+            shape = (photos.shape[1], photos.shape[2] + margin, photos.shape[3] + margin)
+            fixed = prior.for_shape(shape, phi, scale=stage.scale)
+            runner = make_trainer(trainer or {}, [*callbacks, *([checkpoint] if checkpoint else [])])
+            device = runner.strategy.root_device
+            if inversion is None:
+                asked = _asked(phi, photos, owner, device, objective)
+                if number == 0:
+                    start = _start(asked, photos[owner], rows, seed, shape, phi, fixed, stage)
+                else:  # the checkpoint has the images
+                    start = torch.zeros(len(rows), *shape, dtype=photos.dtype)
+            else:
+                start = inversion.pixels.from_rgb(inversion.reconstruction()).detach()
+            inversion = Inversion(
+                start,
+                phi=phi,
+                objective=asked,
+                prior=fixed,
+                descent=stage,
+                segment=segment,
+                offsets=_offsets(rows, seed, margin, stage.plan(phi)[0]) if margin else None,
+                margin=margin,
+                compute=compute,
+                before=inversion,
+                whole=descent.plan(phi)[0],
+            )
+            if number == 0:
+                trial = trial or Trial()
+                begun = inversion.reconstruction().detach().to(device)
+                trial(phi, asked, begun, inversion.surrogate)
+            saved = None
+            if checkpoint is not None:
+                checkpoint.stage = number
+                saved = checkpoint.path if checkpoint.path.exists() else None
+            with quiet():
+                runner.fit(inversion, ckpt_path=saved, weights_only=True)
+    except SIGTERMException:  # what Lightning makes of SIGTERM where nobody else heeds it
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except SystemExit as error:  # what Lightning makes of Ctrl-C, with further ones ignored
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise error.__context__ from None
+    return inversion
+
+
+def _asked(
+    phi: Representation, photos: Tensor, owner: Tensor, device: torch.device, objective: Callable[..., Objective]
+) -> Objective:
+    """Return the objective for the photos' own codes, of which every row has a copy."""
+    try:
+        with torch.no_grad():
+            code = phi.private(device, photos.dtype)(photos.to(device))
+    except InvrepError as error:
+        raise UnfitError(str(error)) from None
+    code = [part[owner.to(device)] for part in code]
+    finite(phi, code)
+    return objective(code, phi=phi, shape=tuple(photos.shape[1:]))
+
+
+def _start(
+    asked: Objective,
+    photos: Tensor,
+    rows: Sequence[tuple[int, str, int]],
+    seed: int,
+    shape: tuple[int, int, int],
+    phi: Representation,
+    prior: FixedPrior,
+    stage: Descent,
+) -> Tensor:
+    """Return where the descent begins, (B, C, H, W): at noise, or at the photos with their edges repeated."""
+    if not asked.starts_from_photo:
+        draws = [stage.draw(shape, seed, image, restart, prior) for _, image, restart in rows]
+        return torch.stack(draws).to(photos.dtype)
+    x = Pixels(phi.mean.to(photos), prior.scale).from_rgb(photos)
+    extra = shape[1] - photos.shape[2]
+    return nn.functional.pad(x, (extra // 2, extra - extra // 2) * 2, mode="replicate")
+
+
+def _offsets(rows: Sequence[tuple[int, str, int]], seed: int, margin: int, passes: int) -> Tensor:
+    """Return (B, passes, 2) offsets between 0 and the margin, uniformly at random."""
+    draws = []
+    for _, image, restart in rows:
+        generator = generator_of(seed, image, restart, "jitter")
+        draws.append(torch.randint(margin + 1, (passes, 2), generator=generator))
+    return torch.stack(draws)

@@ -1,0 +1,244 @@
+"""Φ is tried before it is used: what a descent must know of it, and a sentence for each answer that is no.
+
+Of every batch the codes are finite, and a gradient, finite and not zero, reaches each row from the start of its
+descent; once in a job, two passes over the same images give the same code. That costs a pass for each batch and a
+forward pass for the job.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from invrep.errors import InvrepError, UnfitError, out_of_memory, words
+from invrep.objectives.base import Objective
+from invrep.representations.base import Representation
+from invrep.representations.surrogate import Surrogate, backward
+from invrep.representations.tracing.wrapped import without_values
+
+ALIKE = 1e-3  # part of a code's norm by which rounding may change it between two passes
+ROUNDING = torch.finfo(torch.float32).eps
+NO_GRADIENT = (
+    "no gradient reaches the image through it: its forward pass runs under no_grad or inference_mode, detaches its "
+    "values, leaves torch, or is quantised; use a module that autograd can follow"
+)
+ZERO_GRADIENT = (
+    "the gradient of its code toward the image is zero at the start of the descent: it rounds, compares or takes an "
+    "index on the way, or all that is asked for is behind a ReLU that is off; use the values before that"
+)
+ZERO_CODE = "its code is zero"
+NEARLY_ZERO_CODE = "its code is zero but for rounding"
+
+
+class Trial:
+    """What a job has tried.
+
+    Attributes:
+        seconds: that it took.
+        draws: whether a pass of Φ draws random numbers from the user's own generator.
+    """
+
+    def __init__(self) -> None:
+        self.repeated = False
+        self.seconds = 0.0
+        self.draws = False
+
+    @contextmanager
+    def undrawn(self) -> Iterator[None]:
+        """Give the user's random state back at the end, if Φ has drawn from it.
+
+        Only then, since other threads may draw meanwhile and must not draw the same numbers again.
+        """
+        before = torch.get_rng_state()
+        try:
+            yield
+        finally:
+            if self.draws:
+                torch.set_rng_state(before)
+
+    def __call__(
+        self, phi: Representation, objective: Objective, start: Tensor, surrogate: Surrogate | None = None
+    ) -> None:
+        """Try Φ at the start of a descent.
+
+        Args:
+            phi: the representation.
+            objective: of each row, on Φ's device.
+            start: (B, C, H, W) in [0, 1], where the descent of each row begins.
+            surrogate: the gradient that the descent takes there.
+
+        Raises:
+            InvrepError: Φ is random, or has no gradient.
+            UnfitError: the gradient of some rows, or of all, is zero or not finite.
+        """
+        began = time.monotonic()
+        name = named(phi)
+        images = start.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            code = phi(images, surrogate)
+            gradient = _gradient(code, objective, images, surrogate, name)
+        if not self.repeated:
+            with _Drawing(self):
+                _repeat(phi, images.detach(), code, name)
+        self.repeated = True
+        sizes = gradient.abs().flatten(1).amax(1)
+        lost, dead = ~sizes.isfinite(), sizes == 0
+        if bool(lost.any()):
+            culprit = _culprit(phi, objective, images, surrogate)
+            raise UnfitError(
+                f"{name} has a gradient that is not finite{culprit}; add a small number below the root, norm, "
+                f"logarithm or quotient that is zero there.",
+                _unless_all(lost),
+            )
+        if bool((silent := dead & empty(objective, images) & _zero(code)).any()):
+            raise UnfitError(
+                f"The code of {name} is zero, as it is for the start noise: a dead layer has nothing to match; choose "
+                f"another layer, region or channels.",
+                _unless_all(silent),
+            )
+        if bool(dead.any()):
+            raise UnfitError(f"{name} cannot be inverted: {ZERO_GRADIENT}.", _unless_all(dead))
+        self.seconds += time.monotonic() - began
+
+
+class _Drawing(TorchDispatchMode):
+    """Notices what draws random numbers in this thread."""
+
+    def __init__(self, trial: Trial) -> None:
+        super().__init__()
+        self.trial = trial
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.trial.draws |= torch.Tag.nondeterministic_seeded in func.tags
+        return func(*args, **(kwargs or {}))
+
+
+def named(phi: Representation) -> str:
+    """Return what messages call a representation."""
+    return getattr(phi, "name", type(phi).__name__)
+
+
+def ready(phi: Representation) -> None:
+    """Raise InvrepError if a weight of Φ has no shape or no values yet."""
+    if lack := without_values(phi):
+        raise InvrepError(f"{named(phi)} cannot be run: its weight {lack.removeprefix('module.')}.")
+
+
+def finite(phi: Representation, code: Sequence[Tensor]) -> None:
+    """Check that photos' codes are finite.
+
+    Raises:
+        InvrepError: Φ's weights are not.
+        UnfitError: the codes of some photos are not.
+    """
+    good = torch.stack([part.isfinite().flatten(1).all(1) for part in code]).all(0)
+    if bool(good.all()):
+        return
+    whose = named(phi)
+    held = _unsound_weight(phi)
+    if held is not None:
+        source = f" of {phi.weights_file}" if phi.weights_file else ""
+        raise InvrepError(f"The weight {held}{source} holds NaN or infinity, and so does the code of {whose}.")
+    raise UnfitError(
+        f"The code of {whose} holds NaN or infinity, though its weights do not: it divides by zero, or a number "
+        f"overflows.",
+        _unless_all(~good),
+    )
+
+
+def empty(objective: Objective, like: Tensor) -> Tensor:
+    """Return which rows have nothing that a relative error could be taken of, (B,) bool; ``like`` is (B, …)."""
+    blank = getattr(objective, "empty", None)
+    return torch.zeros(len(like), dtype=torch.bool, device=like.device) if blank is None else blank
+
+
+def _gradient(
+    code: Sequence[Tensor], objective: Objective, images: Tensor, surrogate: Surrogate | None, name: str
+) -> Tensor:
+    if not any(part.requires_grad for part in code):
+        raise InvrepError(f"{name} cannot be inverted: {NO_GRADIENT}.")
+    try:
+        backward(objective(code).sum(), surrogate)
+    except Exception as error:  # a function of the user's may raise anything in its backward pass
+        if isinstance(error, InvrepError) or out_of_memory(error):
+            raise
+        raise InvrepError(f"{name} cannot be inverted: its backward pass failed ({words(error)}).") from error
+    if images.grad is None:
+        raise InvrepError(f"{name} cannot be inverted: {NO_GRADIENT}.")
+    return images.grad
+
+
+def _repeat(phi: Representation, images: Tensor, code: Sequence[Tensor], name: str) -> None:
+    """Raise InvrepError if Φ is random: two passes of the same kind differ by more than rounding."""
+    with torch.no_grad():
+        again = phi(images)
+        if _alike(code, again):
+            return
+        if _alike(again, phi(images)):  # a pass without autograd may take other kernels
+            return
+    raise InvrepError(
+        f"{name} is random: two passes over the same images give different codes, so that no error means anything; "
+        f"the usual cause is dropout in forward (F.dropout has training=True by default: write "
+        f"F.dropout(x, training=self.training)); others are added noise and a state that each pass changes."
+    )
+
+
+def _alike(code: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
+    return all(
+        a.shape == b.shape and float((a - b).detach().norm()) <= ALIKE * float(a.detach().norm())
+        for a, b in zip(code, other, strict=True)
+    )
+
+
+def _zero(code: Sequence[Tensor]) -> Tensor:
+    return torch.stack([part.detach().flatten(1).abs().amax(1) == 0 for part in code]).all(0)
+
+
+def _unless_all(rows: Tensor) -> list[int]:
+    """Return which rows are set; nothing where all are."""
+    return [] if bool(rows.all()) else rows.nonzero()[:, 0].tolist()
+
+
+def _culprit(phi: Representation, objective: Objective, images: Tensor, surrogate: Surrogate | None) -> str:
+    """Return, in brackets, the function whose derivative is the first that is not finite; nothing where none is."""
+    found: list[str] = []
+
+    def watch(node: Any) -> None:
+        def look(after: Sequence[Tensor | None], before: Sequence[Tensor | None]) -> None:
+            if not found and _sound(before) and not _sound(after):
+                found.append(re.sub(r"Backward\d*$", "", node.name()).lower())
+
+        node.register_hook(look)
+
+    with torch.enable_grad():
+        energy = objective(phi(images, surrogate)).sum()
+    pending, seen = [energy.grad_fn], set()
+    while pending:
+        node = pending.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            watch(node)
+            pending += [following for following, _ in node.next_functions]
+    backward(energy, surrogate)
+    return f", from the derivative of {found[0]} on" if found else ""
+
+
+def _sound(values: Sequence[Tensor | None]) -> bool:
+    return all(value is None or bool(value.isfinite().all()) for value in values)
+
+
+def _unsound_weight(phi: Representation) -> str | None:
+    """Return the name of the first weight that holds NaN, or else infinity; a mask's infinity is no weight."""
+    weights = {name: value for name, value in phi.named_parameters() if value.is_floating_point()}
+    buffers = {name: value for name, value in phi.named_buffers() if value.is_floating_point()}
+    for name, value in (weights | buffers).items():
+        if bool(value.isnan().any()):
+            return name.removeprefix("module.")
+    return next((n.removeprefix("module.") for n, value in weights.items() if not bool(value.isfinite().all())), None)

@@ -1,0 +1,70 @@
+"""What a job is called, and the name of its folder: a hash of what its results depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from invrep.messages import layer_name
+
+NAMED_BY = {"torchvision": "model", "timm": "model", "module": "target", "matconvnet": "weights"}
+
+
+def name_of(config: DictConfig) -> str:
+    """Return what a job is called, in its folder's name and above its pictures.
+
+    That is ``name``, by default the preset of ``rep``; of a preset that stands for many networks, the network.
+    """
+    key = NAMED_BY.get(config.name)
+    network = key and config.rep.get(key)
+    if not isinstance(network, str):
+        return config.name
+    if config.name == "matconvnet":
+        return Path(network).stem
+    return network.rpartition("." if config.name == "module" else "/")[2]
+
+
+def result_name(config: DictConfig, weights: str | None, codes: Sequence[str] = ()) -> str:
+    """Return the name of the job's folder, ``<rep>-<layer>-<hash>``.
+
+    The hash is over what changes a result, so that the same command finds its folder again and another one never
+    writes into it. Photos, restarts and everything that only changes how a job runs or is shown stay out.
+
+    Args:
+        config: the composed config.
+        weights: what identifies the weights; None for a representation without.
+        codes: what identifies the files in ``objective.path``.
+    """
+
+    def plain(value: Any) -> Any:
+        """Return a value with each whole number as an int, so that 2 and 2.0 are one job."""
+        if isinstance(value, Mapping):
+            return {key: plain(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(inner) for inner in value]
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    keys = ("rep", "layer", "objective", "prior", "optim", "seed", "dtype")
+    content = {
+        key: OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
+        for key in keys
+    }
+    data = OmegaConf.to_container(config.data, resolve=True)
+    content["data"] = {key: data[key] for key in ("path", "root", "split", "resize", "size", "color") if key in data}
+    if data.get("range") is not None:
+        content["data"]["range"] = data["range"]
+    if config.compute.precision != "float32":
+        content["precision"] = config.compute.precision
+    if weights is not None:
+        content["rep"]["weights"] = weights
+    if codes:
+        content["objective"]["path"] = list(codes)
+    digest = hashlib.sha256(json.dumps(plain(content), sort_keys=True).encode(errors="surrogateescape")).hexdigest()[:8]
+    parts = [config.name, layer_name(config.layer), digest]
+    return "-".join(re.sub(r"[^\w.+]+", "_", part.replace(" + ", "+"))[:60] for part in parts if part)

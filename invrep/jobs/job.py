@@ -1,0 +1,203 @@
+"""A job's parts, as a config names them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.console import Console
+from torch import Tensor
+
+from invrep.data.batching import Size, ahead
+from invrep.data.code_files import code_id, code_size
+from invrep.data.photo import NO_PHOTO, Photo, Photos, alone, content_of
+from invrep.data.photo_reading import in_a_sentence, read, size_of
+from invrep.data.photo_sources import find
+from invrep.errors import InvrepError, out_of_memory
+from invrep.evaluation.top1_class import Classifier
+from invrep.inversion.compute import Compute
+from invrep.inversion.trial import Trial
+from invrep.jobs.identity import result_name
+from invrep.objectives.base import Objective
+from invrep.optim.descent import Descent
+from invrep.presets import build
+from invrep.priors.prior import Prior
+from invrep.representations.base import Representation
+from invrep.results.store import Results
+from invrep.validation import number
+
+GREY = 128 / 255
+
+
+class Read(NamedTuple):
+    """What is read of a photo.
+
+    Attributes:
+        pixels: (C, H, W) in [0, 1].
+        content: see :func:`invrep.data.photo.content_of`.
+    """
+
+    pixels: Tensor
+    content: str
+
+
+@dataclass
+class Job:
+    """The parts of a job.
+
+    Attributes:
+        config: the composed config, with automatic values of ``data`` filled in.
+        photos: of the job, by their place.
+        phi: the representation, the job's own.
+        objective: the class of the objective with its settings; takes a code, ``phi`` and ``shape``.
+        prior: the preset of priors.
+        descent: the recipe of descent.
+        results: the job's folder.
+        console: where the user is told.
+        classifier: tells what the network takes a pre-image for.
+        compute: how passes compute Φ; of all batches, so that each shape is compiled once.
+        failures: photo's id → a sentence that says what is wrong with it.
+        trial: what has been found out about Φ.
+    """
+
+    config: DictConfig
+    photos: Photos
+    phi: Representation
+    objective: Callable[..., Objective]
+    prior: Prior
+    descent: Descent
+    results: Results
+    console: Console
+    classifier: Classifier
+    compute: Compute
+    failures: dict[str, str] = field(default_factory=dict)
+    trial: Trial = field(default_factory=Trial)
+
+    @property
+    def kind(self) -> type[Objective]:
+        """The class of the objective."""
+        return self.objective.func
+
+    @property
+    def channels(self) -> int:
+        """How many channels the images have."""
+        return 3 if self.config.data.color == "rgb" else 1
+
+    def tell(self, text: str) -> None:
+        """Tell the user a sentence, in which brackets mean nothing."""
+        self.console.print(text, soft_wrap=True, markup=False)
+
+    def size(self, photo: Photo) -> Size | None:
+        """Return the height and width in pixels that :meth:`read` will give, or note why there are none."""
+        data = self.config.data
+        if photo.open is None:
+            return tuple(data.size)
+        if data.resize != "none" and self.phi.input_size is not None:
+            return self.phi.input_size.crop
+        try:
+            with in_a_sentence(photo.name), photo.open() as file:
+                return size_of(file, photo.name)
+        except InvrepError as error:
+            self.failures[photo.id] = str(error)
+            return None
+
+    def read(self, photo: Photo) -> Read | None:
+        """Return a photo's pixels (mid-grey where there is no photo) and content, or note why there are none."""
+        data, dtype = self.config.data, getattr(torch, self.config.dtype)
+        if photo.open is None:
+            return Read(torch.full((self.channels, *data.size), GREY, dtype=dtype), "")
+        try:
+            file = photo.fetch()
+            pixels = read(
+                io.BytesIO(file),
+                color=data.color,
+                resize=data.resize,
+                input_size=self.phi.input_size,
+                values=data.get("range") and tuple(data.range),
+                name=photo.name,
+            )
+        except InvrepError as error:
+            self.failures[photo.id] = str(error)
+            return None
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            self.failures[photo.id] = f"{photo.name} does not fit into memory; make it smaller first."
+            return None
+        return Read(pixels.to(dtype), content_of(file))
+
+    def read_ahead(self, places: Iterable[int], most: int) -> Iterator[tuple[int, Read | None]]:
+        """Yield the places and what :meth:`read` says of their photos, at most so many ahead of the one in use."""
+        return ahead(lambda place: (place, self.read(self.photos[place])), places, most)
+
+    @torch.no_grad()
+    def asked_of(self, pixels: Tensor) -> Objective:
+        """Return the objective of one photo, (C, H, W)."""
+        code = self.phi(pixels[None].to(self.phi.mean.device))
+        return self.objective(code, phi=self.phi, shape=tuple(pixels.shape))
+
+
+def assemble(config: DictConfig, console: Console, photos: Photos | None = None) -> Job:
+    """Return the parts of a job.
+
+    Args:
+        config: composed and checked; automatic values of ``data`` are filled in.
+        console: where the user is told.
+        photos: of the job; None to find them.
+
+    Raises:
+        InvrepError: a part cannot be had, or parts do not go together.
+    """
+    data = config.data
+    objective = build(config.objective)
+    kind = objective.func
+    if "path" in data:
+        if photos is None:
+            photos = find(data.path, data.limit, root=data.get("root"), split=data.get("split"))
+        if not kind.needs_photo and kind.shows == "activation":
+            raise InvrepError(f"The objective {kind.__name__} has no use for a photo; add data=none.")
+    elif kind.needs_photo:
+        raise InvrepError(f"The objective {kind.__name__} needs a photo; leave data=none out, or give data.path.")
+    else:
+        photos = alone(NO_PHOTO)
+    codes = config.objective.get("path") or []
+    codes = [codes] if isinstance(codes, str) else list(codes)
+    ids = [code_id(path) for path in codes]
+    phi = build(config.rep).private(dtype=getattr(torch, config.dtype))
+    with open_dict(config):
+        data.color = data.color or phi.color
+        config.optim.basis = config.basis or config.optim.basis
+        if "path" in data:
+            data.resize = data.resize or ("model" if phi.input_size else "none")
+        else:
+            data.size = _size(data.size, codes, phi, config.name)
+    if (3 if data.color == "rgb" else 1) not in phi.channels:
+        wanted = "gray" if phi.channels == (1,) else "rgb"
+        raise InvrepError(f"data.color={data.color} does not fit rep={config.name}: expected {wanted}.")
+    descent = build(config.optim)
+    descent.make_basis((3 if data.color == "rgb" else 1, 1, 1))
+    results = Results(Path(config.output) / result_name(config, phi.weights_id, ids))
+    parts = (photos, phi, objective, build(config.prior), descent, results, console, Classifier(phi))
+    return Job(config, *parts, build(config.compute))
+
+
+def _size(given: Sequence[int] | None, codes: Sequence[str], phi: Representation, name: str) -> list[int]:
+    """Return height and width of images where there is no photo: as given, as the codes' images, or as published."""
+    sizes = {code_size(path) for path in codes}
+    if given is None and len(sizes) > 1:
+        named = ", ".join("unknown" if size is None else f"[{size[0]},{size[1]}]" for size in sorted(sizes, key=str))
+        raise InvrepError(
+            f"The codes in objective.path are of images of several sizes, {named}; give data.size=[HEIGHT,WIDTH]."
+        )
+    given = next(iter(sizes), None) if given is None else given
+    if given is None and phi.input_size is None:
+        raise InvrepError(f"data.size is missing: rep={name} takes images of any size; give data.size=[HEIGHT,WIDTH].")
+    given = phi.input_size.crop if given is None else given
+    if not (OmegaConf.is_list(given) or isinstance(given, list | tuple)) or len(given) != 2:
+        raise InvrepError(f"data.size={given} is not valid: expected [HEIGHT,WIDTH] in pixels or null.")
+    return [number("data.size", side, minimum=1, whole=True) for side in given]

@@ -1,0 +1,71 @@
+"""A job's plan as the user reads it, before anything is done."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+
+from invrep.data.folders import some_of
+from invrep.jobs.job import Job
+from invrep.jobs.memory import room
+from invrep.jobs.plan import Plan
+from invrep.jobs.ranks import gpus
+from invrep.messages import count, layer_name, printable
+
+
+def show_plan(job: Job, plan: Plan) -> None:
+    """Say what is going to be done."""
+    config, console = job.config, job.console
+    wanted, rows = (sum(len(batch.rows) for batch in some) for some in (plan.batches, plan.left))
+    images = wanted // config.restarts
+    sizes = sorted({batch.size for batch in plan.batches})
+    size = " ".join(f"{w}×{h}" for h, w in sizes[:3]) + (f" and {len(sizes) - 3} more sizes" if len(sizes) > 3 else "")
+    what = escape(" ".join(filter(None, (config.name, layer_name(config.layer)))))
+    console.print(
+        f"[bold]{what}[/]: {count(images, 'image')} × {count(config.restarts, 'restart')}, {size} px, "
+        f"{'RGB' if job.channels == 3 else 'grey'}, {job.descent.plan(job.phi)[0]} passes each"
+    )
+    if left_out := job.photos.left_out:
+        where = "" if config.dry_run else f"; all are in {job.results.folder / 'left_out.txt'}"
+        what = f"{count(len(left_out), 'file is', 'files are')} left out: {some_of(left_out)}{where}"
+        console.print(printable(what), soft_wrap=True, markup=False)
+    if wanted > rows and images:
+        console.print(f"{wanted - rows} of {wanted} are finished in {escape(str(job.results.folder))} and are skipped")
+        if config.video:
+            console.print("a film is taken during the descent, so that of what is finished none is made")
+    for height, width in sizes:
+        shape = (job.channels, height, width)
+        warnings = job.descent.warnings(job.phi, job.prior.for_shape(shape, job.phi), shape)
+        for warning in warnings:
+            console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+        if warnings:
+            break
+    if plan.left:
+        _show_memory(job, plan)
+
+
+def _show_memory(job: Job, plan: Plan) -> None:
+    """Say how much memory the largest batch takes, and warn where there is less."""
+    config, console, batch, ranks = job.config, job.console, plan.largest, len(plan.shares)
+    where = "GPU memory" if gpus(config.trainer.accelerator) else "memory"
+    takes = f"an unknown amount of {where}"
+    if plan.need is not None:
+        bytes_, free = plan.need(len(batch.rows)), room(config.trainer.accelerator)
+        takes = f"about {_bytes(bytes_)} of {where}"
+        if bytes_ > free:
+            console.print(
+                f"[yellow]warning:[/] {count(len(batch.rows), 'pre-image')} of {batch.size[1]}×{batch.size[0]} px "
+                f"want {takes}, of which {_bytes(free)} are free; make photos smaller (data.resize), or "
+                f"data.batch_size or restarts.",
+                soft_wrap=True,
+            )
+    console.print(
+        f"{count(len(plan.left), 'batch', 'batches')} of up to {count(len(batch.rows), 'pre-image')}, {takes}"
+        f"{' each' if ranks > 1 else ''}{f', on {ranks} ranks' if ranks > 1 else ''}; results in "
+        f"{escape(str(job.results.folder))}",
+        soft_wrap=True,
+    )
+
+
+def _bytes(number: float) -> str:
+    """Return a number of bytes as people read it."""
+    return f"{number / 2**30:.1f} GB" if number >= 2**30 else f"{number / 2**20:.0f} MB"

@@ -1,0 +1,231 @@
+"""Ranks: processes that share the list of photos and nothing else.
+
+A job with ``trainer.devices=N`` starts N processes on this machine, one for each device, and gathers from disk what
+they have done; one of them that dies leaves the others to finish. Under torchrun or SLURM, which start the processes,
+each finds its part of the list by itself, and rank 0 gathers (:mod:`invrep.jobs.words`). Neither makes a process group:
+no photo waits for another rank's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import connection, resource_tracker
+from typing import Any
+
+from invrep.errors import InvrepError
+from invrep.jobs.signals import Stop, stopped_by
+from invrep.validation import number
+
+OTHERS = (signal.SIGINT, signal.SIGUSR1)  # reach the whole group; the first process ends the others by SIGTERM
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One of the processes of a job.
+
+    Attributes:
+        index: from 0.
+        count: of all processes, on all machines.
+        device: which of its machine's devices is its own.
+        run: the launcher's name of the launch; a launch that is queued again may have the same.
+        nodes: machines.
+        named: the variables that say so, for the user.
+    """
+
+    index: int
+    count: int
+    device: int
+    run: str
+    nodes: int = 1
+    named: str = field(default="", compare=False)
+
+
+def launched() -> Rank | None:
+    """Return which rank torchrun or SLURM's srun has made of this process; None where neither has started several.
+
+    SLURM counts a job's tasks for a batch script and for salloc's shell as well, which are one process; the number of a
+    step's tasks is srun's own word, and where it is lacking, so is a step.
+
+    Raises:
+        InvrepError: a variable of theirs is no number, or the rank is not below the number of ranks.
+    """
+    tasks = "SLURM_STEP_NUM_TASKS"
+    if not os.environ.get(tasks) and os.environ.get("SLURM_STEP_ID"):
+        tasks = "SLURM_NTASKS"
+    torchrun = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
+    slurm = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")  # a requeued job keeps its id and its step's
+    for index, count, device, run, nodes in (
+        ("RANK", "WORLD_SIZE", "LOCAL_RANK", torchrun, "GROUP_WORLD_SIZE"),
+        ("SLURM_PROCID", tasks, "SLURM_LOCALID", slurm, "SLURM_NNODES"),
+    ):
+        if _variable(count, 1) > 1 and os.environ.get(index):
+            place, ranks = _variable(index, 0), _variable(count, 1)
+            if place >= ranks:
+                raise InvrepError(f"{index}={place} does not fit {count}={ranks}: expected 0 to {ranks - 1}.")
+            name = "-".join(os.environ.get(part, "") for part in run)
+            named = f"{index} and {count}"
+            return Rank(place, ranks, _variable(device, place), name, max(_variable(nodes, 1), 1), named)
+    return None
+
+
+def _variable(name: str, default: int) -> int:
+    """Return a whole number from the environment; ``default`` where it is not there or empty."""
+    text = os.environ.get(name, "").strip()
+    if text and not text.isdecimal():
+        raise InvrepError(
+            f"{name}={text} in the environment is not valid: torchrun and srun set it to a whole number; unset {name}."
+        )
+    return int(text) if text else default
+
+
+def check_launch(devices: Any, nodes: Any, rank: Rank | None) -> None:
+    """Check Lightning's ``devices`` and ``num_nodes`` against what torchrun or srun has started.
+
+    Args:
+        devices: of each machine; 1 says nothing.
+        nodes: machines; 1 says nothing.
+        rank: which of the launcher's processes this is; None without a launcher.
+
+    Raises:
+        InvrepError: they are not valid, or another number has been started.
+    """
+    nodes = number("trainer.num_nodes", nodes, minimum=1, whole=True)
+    if rank is None:
+        if nodes > 1:
+            raise InvrepError(
+                f"trainer.num_nodes={nodes} is for processes that a launcher starts on {nodes} machines: srun "
+                f"--nodes={nodes} --ntasks-per-node=8 python train.py …, or torchrun --nnodes={nodes} "
+                f"--nproc-per-node=8 train.py … on each of them."
+            )
+        return
+    for key, asked, started, option in (
+        ("num_nodes", nodes, rank.nodes, "--nodes (srun) or --nnodes (torchrun)"),
+        ("devices", devices, rank.count // rank.nodes, "--ntasks-per-node (srun) or --nproc-per-node (torchrun)"),
+    ):
+        if isinstance(asked, int) and asked not in (1, started):
+            what = f"on {started} machine(s)" if key == "num_nodes" else f"{started} process(es) on each machine"
+            raise InvrepError(
+                f"trainer.{key}={asked} does not fit what was started, {what}: give {option} that number, or leave "
+                f"trainer.{key} out."
+            )
+
+
+def gpus(accelerator: str) -> int:
+    """Return how many GPUs there are for Lightning's ``accelerator``."""
+    import torch  # takes seconds, and every command asks for its rank
+
+    return torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
+
+
+def local_devices(devices: Any, accelerator: str) -> list[int]:
+    """Return the indices of this machine's devices that a job asks for, one rank for each.
+
+    Args:
+        devices: Lightning's: a number, ``auto`` or -1 for all GPUs (one process without any), or a list of indices.
+        accelerator: Lightning's.
+
+    Raises:
+        InvrepError: there are not so many GPUs, or the value is none of these.
+    """
+    there = gpus(accelerator)
+    if devices in ("auto", -1, "-1"):
+        return list(range(max(there, 1)))
+    if isinstance(devices, str) and devices.isdecimal():
+        devices = int(devices)
+    if isinstance(devices, int) and not isinstance(devices, bool) and devices > 0:
+        devices = list(range(devices))
+    good = isinstance(devices, Sequence) and not isinstance(devices, str) and len(devices) > 0
+    if not good or not all(isinstance(k, int) and k >= 0 for k in devices):
+        raise InvrepError(f"trainer.devices={devices} is not valid: expected a number, a list of indices or auto.")
+    if (there or accelerator in ("gpu", "cuda")) and max(devices) >= there:
+        raise InvrepError(
+            f"trainer.devices={list(devices)} asks for the GPU {max(devices)}, but this machine has {there}, from 0 on."
+        )
+    return list(devices)
+
+
+def spread(
+    work: Callable[..., dict[str, str]], shares: Sequence[tuple[Any, ...]], tick: Callable[[int, Any], None]
+) -> tuple[dict[str, str], list[int]]:
+    """Run ``work(*share, report)`` in a process for each share, and wait for all of them.
+
+    Args:
+        work: importable; returns a dict, photo's id → what is wrong with it. What it hands to ``report`` comes to
+            ``tick`` here, with the number of the share.
+        shares: picklable arguments.
+        tick: is called a few times a second for each process.
+
+    Returns:
+        The dicts together, and the numbers of the shares whose process died.
+
+    Raises:
+        InvrepError: what a process has raised, after all have ended.
+    """
+    context = multiprocessing.get_context("spawn")
+    import torch
+
+    threads = max(1, torch.get_num_threads() // len(shares))
+    processes, waiting, mistakes = [], {}, []
+    failures: dict[str, str] = {}
+    resource_tracker.ensure_running()  # else the first start does so, and lets signals through again
+    try:
+        for number, part in enumerate(shares):
+            # a pipe each: a process that is killed while it writes to a queue would block all others
+            here, there = context.Pipe(duplex=False)
+            process = context.Process(
+                target=_main, args=(work, part, threads, there), name=f"rank {number}", daemon=True
+            )
+            signals = signal.pthread_sigmask(signal.SIG_BLOCK, OTHERS)  # inherited, while the process imports
+            try:
+                process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+            there.close()
+            processes.append(process)
+            waiting[here] = number
+        while waiting:
+            for pipe in connection.wait(list(waiting)):
+                try:
+                    kind, value = pipe.recv()
+                except EOFError:  # the process has ended
+                    del waiting[pipe]
+                    continue
+                if kind == "done":
+                    failures |= value
+                elif kind == "mistake":
+                    mistakes.append(value)
+                else:
+                    tick(waiting[pipe], value)
+    finally:
+        if waiting:
+            for process in processes:
+                process.terminate()
+        for process in processes:
+            process.join()
+    if mistakes:
+        raise InvrepError(mistakes[0])
+    return failures, [number for number, process in enumerate(processes) if process.exitcode != 0]
+
+
+def _main(work: Callable[..., dict[str, str]], part: tuple[Any, ...], threads: int, pipe: Any) -> None:
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # Linux: not to outlive a first process that is killed
+    for kind in OTHERS:
+        signal.signal(kind, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OTHERS)
+    import torch
+
+    torch.set_num_threads(threads)
+    try:
+        with stopped_by(signal.SIGTERM):
+            pipe.send(("done", work(*part, lambda value: pipe.send(("tick", value)))))
+    except InvrepError as error:
+        pipe.send(("mistake", str(error)))
+    except Stop as stop:  # the first process tells the user
+        raise SystemExit(stop.status) from None

@@ -1,0 +1,169 @@
+"""One job from a config: its plan, who does it, and its completion."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+
+from invrep.errors import InvrepError, ToldError, out_of_memory
+from invrep.inversion.compute import exact
+from invrep.jobs.completion import complete
+from invrep.jobs.config import check
+from invrep.jobs.executors import Devices, Executor, OneOfMany, ThisProcess
+from invrep.jobs.failures import raise_failures
+from invrep.jobs.found import Found
+from invrep.jobs.identity import name_of
+from invrep.jobs.job import Job, assemble
+from invrep.jobs.machine import register, share_machine
+from invrep.jobs.plan import make_plan
+from invrep.jobs.plan_text import show_plan
+from invrep.jobs.process import prepare_process
+from invrep.jobs.ranks import check_launch, gpus, launched, local_devices
+from invrep.jobs.summary import summary
+from invrep.jobs.sweep_note import in_multirun, noted
+from invrep.jobs.words import Words
+from invrep.presets import build
+from invrep.reporting.layer_table import layers_table
+from invrep.reporting.terminal import make_console
+from invrep.representations.network import LISTING, Network
+from invrep.tracking.film import film_format
+from invrep.validation import choice
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig) -> float | None:
+    """Run one job and return the mean over photos and restarts of ``metric``: the relative error ‖Φ−Φ0‖²/‖Φ0‖².
+
+    Where the objective is to raise an activation, it is that unless the config says otherwise.
+
+    Photos that are finished in the job's folder are skipped; a photo that cannot be read or inverted is reported at
+    the end, after the others are done. Returns None for ``dry_run=true``.
+
+    Raises:
+        InvrepError: the config is wrong, nothing can be inverted, or some photos failed.
+    """
+    register()  # a launcher may have started this process
+    try:
+        with noted() as tell:
+            return _run(config, tell)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InvrepError(
+            f"Memory has run out ({reason}); what is finished is kept. Make photos smaller (data.resize), or "
+            f"data.batch_size, and run the same command again."
+        ) from error
+    except InvrepError as error:
+        if in_multirun() and not isinstance(error, ToldError):
+            # Hydra shows the first failure of a sweep only, at its end
+            log.error("%s", error)
+        raise
+
+
+@exact()
+def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
+    prepare_process()
+    console = make_console()
+    if HydraConfig.initialized() and (began := HydraConfig.get().runtime.cwd) != os.getcwd():
+        console.print(f"hydra.job.chdir=true: relative paths begin in {os.getcwd()}, not in {began}", soft_wrap=True)
+    config = config.copy()
+    check(config)
+    config.name = name_of(config)
+    film_format(config.video)
+    if config.layer in LISTING:
+        _show_layers(config, console)
+        return None
+    devices = _devices(config)
+    job = assemble(config, console)
+    tell(job.results.folder)
+    metric = _metric(job)
+    if (rank := launched()) is None:
+        found = _carry_out(job, ThisProcess() if len(devices) == 1 else Devices(devices))
+    else:
+        executor = OneOfMany(rank, Words(job.results.ranks, rank, job.tell))
+        with nullcontext() if config.dry_run else executor.words:
+            found = _carry_out(job, executor)
+    return None if found is None else _told(job, found, metric)
+
+
+def _carry_out(job: Job, executor: Executor) -> Found | None:
+    """Plan a job, do it and complete it; None for a dry run, and where another process completes it."""
+    plan = make_plan(job, executor.ranks, only=executor.index or None)
+    if not plan.places:
+        raise_failures(job, done=0)
+    if not executor.index:
+        show_plan(job, plan)
+    if job.config.dry_run:
+        raise_failures(job, done=len(plan.places))
+        return None
+    if executor.index:
+        executor.execute(job, plan, None)
+        return None
+    return complete(job, plan, executor)
+
+
+def _told(job: Job, found: Found, metric: str) -> float:
+    """Tell the user what was found, and return the mean of a metric.
+
+    Raises:
+        InvrepError: photos failed, or a rank has not come, or no photo has a relative error; all others are done.
+    """
+    summary(job, found)
+    raise_failures(job, done=found.images)
+    if found.late:
+        raise InvrepError(found.late)
+    if found.count and found.bare == found.count:
+        raise InvrepError(
+            f"No photo has a relative error, since {' or '.join(found.remarked)}; choose another layer, region or "
+            f"channels."
+        )
+    return found.columns[metric].mean
+
+
+def _devices(config: DictConfig) -> list[int]:
+    """Return the indices of this machine's devices for the job; of a single GPU the trainer is told which.
+
+    Raises:
+        InvrepError: they are not there, or a launcher has started another number of processes.
+    """
+    accelerator, rank = config.trainer.accelerator, launched()
+    check_launch(config.trainer.devices, config.trainer.num_nodes, rank)
+    asked = share_machine(config.trainer.devices, accelerator) if rank is None else 1
+    devices = local_devices(asked, accelerator)
+    if len(devices) == 1:
+        config.trainer.devices = devices if gpus(accelerator) else 1
+    return devices
+
+
+def _show_layers(config: DictConfig, console: Console) -> None:
+    """Print the table of a network's layers.
+
+    Raises:
+        InvrepError: the representation has none.
+    """
+    network = build(config.rep)
+    if not isinstance(network, Network):
+        raise InvrepError(f"rep={config.name} is one code and has no layers; leave layer out.")
+    wide = console if console.is_terminal else make_console(width=160)
+    wide.print(layers_table(network))
+
+
+def _metric(job: Job) -> str:
+    """Return the column of the table whose mean the job returns.
+
+    Raises:
+        InvrepError: the table has no such column.
+    """
+    shows = job.kind.shows
+    compared = ("psnr", "ssim") if "path" in job.config.data else ()  # with the photo
+    there = (shows, *(("root_error",) if shows == "error" else ()), *compared, "energy", "data")
+    return choice("metric", job.config.metric or shows, there)

@@ -1,0 +1,287 @@
+"""Words that the ranks of one launch leave each other in the job's folder, and the sign of life that each word is.
+
+Every rank that torchrun or srun has started writes ``ranks/<rank>-<life>.json`` anew every few seconds, from a thread;
+*life* is drawn for its process. The other ranks put rank 0's life into their words once they have seen rank 0's word
+change, and rank 0 takes words with its own life only. So a word of an earlier launch never counts, although launchers
+name a launch that is queued again like the first, and no rank compares another machine's clock with its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from invrep.errors import InvrepError, ToldError
+from invrep.jobs.ranks import Rank
+from invrep.jobs.signals import Stop
+from invrep.results.atomic_files import disk
+
+BEATS = (1.0, 5.0)  # seconds between two signs of life: of rank 0, which all others wait to see; of another rank
+SILENCE = 45.0  # seconds without a sign of life, after which a rank has died
+ABSENCE = 60.0  # seconds in which a rank has to come
+PATIENCE = 3.0  # seconds before a rank says for whom it waits
+REMINDER = 300.0  # seconds until it says so again
+POLL = 0.3  # seconds
+WORKING, DONE, STOPPED, DIED, ABSENT = "working", "done", "stopped", "died", "absent"
+
+
+@dataclass
+class Seen:
+    """Another rank's word.
+
+    Attributes:
+        text: of its file.
+        changed: whether this rank has seen another text before.
+        looks: how often it has seen this one. They count, not the clock, which goes on while a job is suspended.
+    """
+
+    text: str
+    changed: bool
+    looks: int = 1
+
+    @property
+    def word(self) -> dict[str, Any]:
+        """What the other rank says."""
+        return json.loads(self.text)
+
+    @property
+    def dead(self) -> bool:
+        """Whether the other rank has given no sign of life for long, or its process on this machine is gone."""
+        here = self.word["place"] is not None and self.word["place"] == _place()
+        return (here and not _runs(self.word["pid"])) or self.looks * POLL > SILENCE
+
+
+@dataclass
+class Gathered:
+    """What has become of the other ranks' shares.
+
+    Attributes:
+        failures: photo's id → what is wrong with it, of the ranks that have done their share.
+        lost: rank → why its share is not done.
+        absent: ranks that have not come.
+        mistakes: sentences of ranks that a user's mistake has ended.
+    """
+
+    failures: dict[str, str] = field(default_factory=dict)
+    lost: dict[int, str] = field(default_factory=dict)
+    absent: list[int] = field(default_factory=list)
+    mistakes: list[str] = field(default_factory=list)
+
+
+class Words:
+    """What one rank says to the others, from when it has found the job's folder to the end of its job.
+
+    Args:
+        folder: ``ranks`` in the job's folder; rank 0 removes it when the job is finished.
+        rank: this one.
+        tell: is given a sentence for the user.
+    """
+
+    def __init__(self, folder: Path, rank: Rank, tell: Callable[[str], None]) -> None:
+        self.folder, self.rank, self.tell = folder, rank, tell
+        self.life = uuid.uuid4().hex[:12]
+        self.first = self.life if rank.index == 0 else None  # rank 0's life, once it is known to be alive
+        self._said: dict[str, Any] = {"launch": rank.run, "life": self.life, "state": WORKING, "failures": {}}
+        self._said |= {"place": _place(), "pid": os.getpid(), "mistake": None}
+        self._seen: dict[Path, Seen] = {}
+        self._beats = 0
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._live, daemon=True)
+        self._reminded = 0.0
+
+    def __enter__(self) -> Words:
+        with disk(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write()
+        self.came = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Say how this rank has ended; of a mistake or a signal only rank 0 tells the user, where it is there."""
+        self._stop()
+        if kind is None and self.rank.index == 0:
+            self._said["state"] = DONE
+            self._beat()
+        mistake = str(error) if isinstance(error, InvrepError) else None
+        if self._said["state"] == WORKING:
+            self._said |= {"state": STOPPED, "mistake": mistake}
+            try:
+                self._write()
+            except OSError:
+                return
+        elif self.rank.index == 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        if self.rank.index > 0 and self.first is not None:
+            seen = self._look(self._path(0, self.first))
+            if seen is not None and (seen.word["state"] == STOPPED or not seen.dead):
+                if isinstance(error, Stop):
+                    raise SystemExit(error.status) from None
+                if mistake is not None:
+                    raise ToldError(mistake) from None
+
+    def leave(self, failures: dict[str, str]) -> str:
+        """Say for another rank that its share is done, wait for rank 0, and return what has become of that.
+
+        Args:
+            failures: photo's id → what is wrong with it.
+
+        Returns:
+            ``done``: rank 0 has finished the job; ``stopped``: it has said why not; ``died``; ``absent``: it has not
+            come.
+
+        Raises:
+            InvrepError: the word cannot be written.
+        """
+        self._reminded = time.monotonic() + PATIENCE - REMINDER
+        while self.first is None:
+            if time.monotonic() - self.came > ABSENCE:
+                return ABSENT
+            self._remind({0})
+            time.sleep(POLL)
+        self._stop()
+        self._said |= {"state": DONE, "failures": failures}
+        with disk(self.folder):
+            self._write()
+        while True:
+            seen = self._look(self._path(0, self.first))
+            if seen is None:  # rank 0 removes its word at the job's end
+                return DONE
+            if seen.word["state"] != WORKING:
+                return seen.word["state"]
+            if seen.dead:
+                return DIED
+            self._remind({0})
+            time.sleep(POLL)
+
+    def gather(self) -> Gathered:
+        """Wait for all other ranks, as long as they live, and return what has become of their shares."""
+        found = Gathered()
+        waiting = set(range(1, self.rank.count))
+        self._reminded = time.monotonic() + PATIENCE - REMINDER
+        while waiting:
+            answers = self._answers()
+            for index in sorted(waiting):
+                seen = answers.get(index)
+                word = {"state": WORKING} if seen is None else seen.word
+                if word["state"] == DONE:
+                    found.failures |= word["failures"]
+                elif word["state"] == STOPPED and word["mistake"] is not None:
+                    found.mistakes.append(word["mistake"])
+                elif word["state"] == STOPPED:
+                    found.lost[index] = f"rank {index} was ended"
+                elif seen is not None and seen.dead:
+                    found.lost[index] = f"rank {index} died"
+                elif seen is None and time.monotonic() - self.came > ABSENCE:
+                    found.absent.append(index)
+                else:
+                    continue
+                waiting.remove(index)
+            if waiting:
+                self._remind(waiting)
+                time.sleep(POLL)
+        return found
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def _path(self, index: int, life: str) -> Path:
+        return self.folder / f"{index}-{life}.json"
+
+    def _write(self) -> None:
+        """Write this rank's word, which differs from the one before."""
+        with self._lock:
+            self._beats += 1
+            path = self._path(self.rank.index, self.life)
+            beside = path.with_name(f".{path.name}.tmp")
+            beside.write_text(json.dumps(self._said | {"answers": self.first, "beat": self._beats}))
+            os.replace(beside, path)
+
+    def _beat(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk, or a folder that is gone: the job itself says so
+            self._write()
+
+    def _live(self) -> None:
+        """Give signs of life, and look for rank 0's."""
+        pause, last = BEATS[self.rank.index > 0], time.monotonic()
+        while not self._ended.wait(POLL if self.first is None else pause):
+            found = self.first is None and self._meet()
+            if found or time.monotonic() - last >= pause:
+                last = time.monotonic()
+                self._beat()
+
+    def _stop(self) -> None:
+        self._ended.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _meet(self) -> bool:
+        """Take the life of a rank 0 of this launch that has been seen to change its word."""
+        for path in self.folder.glob("0-*.json"):
+            seen = self._look(path)
+            if seen is not None and seen.changed and seen.word["launch"] == self.rank.run and not seen.dead:
+                self.first = seen.word["life"]
+                return True
+        return False
+
+    def _answers(self) -> dict[int, Seen]:
+        """Return the words of the other ranks that answer rank 0's life."""
+        found = {}
+        for path in self.folder.glob("*-*.json"):
+            seen = self._look(path)
+            if seen is not None and seen.word["answers"] == self.life:
+                found[int(path.name.partition("-")[0])] = seen
+        return found
+
+    def _look(self, path: Path) -> Seen | None:
+        """Return another rank's word as it is now; None where there is none."""
+        try:
+            text = path.read_text()
+            json.loads(text)["beat"]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, LookupError, TypeError):  # a file system that is down for a while
+            return self._seen.get(path)
+        before = self._seen.get(path)
+        if before is None or before.text != text:
+            self._seen[path] = Seen(text, changed=before is not None)
+        else:
+            before.looks += 1
+        return self._seen[path]
+
+    def _remind(self, waiting: set[int]) -> None:
+        """Tell the user for whom this rank waits, after a few seconds and then seldom."""
+        if time.monotonic() - self._reminded >= REMINDER:
+            self._reminded = time.monotonic()
+            some = ", ".join(map(str, sorted(waiting)[:10])) + (", …" if len(waiting) > 10 else "")
+            ranks = f"rank{'s' * (len(waiting) > 1)} {some}"
+            self.tell(f"rank {self.rank.index} of {self.rank.count} has done its share and waits for {ranks}")
+
+
+def _place() -> str | None:
+    """Return what processes have in common that see each other's ids; None where that is not known."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return None
+
+
+def _runs(pid: int) -> bool:
+    """Return whether a process of this place runs."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

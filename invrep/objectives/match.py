@@ -1,0 +1,192 @@
+"""Matching a code: of a photo, or of a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invrep.data.code_files import load_code
+from invrep.errors import InvrepError, UnfitError
+from invrep.objectives.base import Objective
+from invrep.objectives.code_selection import Channels, channel_axes, classes_of, mask_of
+from invrep.representations.base import Representation
+from invrep.validation import number
+
+
+class Match(Objective):
+    """The code shall be that of the photo: Σ_k w_k ‖M_k⊙(Φ_k − Φ0_k)‖² / ‖M_k⊙Φ0_k‖² (paper.md §1).
+
+    Every image is normalised by its own code; a code that is all zero by 1. The value is the relative error, without
+    the factor C.
+
+    Args:
+        code: Φ0, see :class:`Objective`, as are phi and shape.
+        phi: the representation.
+        shape: of the images.
+        region: ``5x5`` for the central rows and columns (paper.md §2), ``5x5@3x4`` for those from row 3 and column 4,
+            counted from 0; None for all.
+        channels: ``0:48`` for the channels from 0 to 47, one channel's number, a class's name where the code is a
+            network's scores of classes, ``group1`` or ``group2`` for the first or the last half, or a list of those;
+            None for all.
+        weight: C of the IJCV recipe, a factor before the whole term; ``auto`` for that of the layer
+            (:func:`data_weight`), which takes the representation.
+
+    Raises:
+        InvrepError: region or channels are not in a part of the code, or cannot be read.
+    """
+
+    shows = "error"
+
+    def __init__(
+        self,
+        code: Sequence[Tensor],
+        *,
+        phi: Representation | None = None,
+        shape: tuple[int, int, int] | None = None,
+        region: str | None = None,
+        channels: Channels = None,
+        weight: float | str = 1.0,
+    ) -> None:
+        super().__init__(code, phi=phi, shape=shape)
+        if weight == "auto" and phi is not None:
+            weight = data_weight(phi.receptive_field, phi.stride)
+        self.weight = number("objective.weight", weight, above=0, word="auto")
+        self.parts = len(code)
+        for k, part in enumerate(code):
+            mask = mask_of(part, self.axes[k], region, channels, classes_of(phi))
+            part = part.detach() if mask is None else part.detach() * mask
+            norm = part.flatten(1).square().sum(1)
+            self.hold(f"target{k}", part)
+            self.register_buffer(f"mask{k}", mask)
+            self.hold(f"norm{k}", torch.where(norm > 0, norm, torch.ones_like(norm)))
+
+    @property
+    def target(self) -> list[Tensor]:
+        """The code to match, with zeros for what is not matched."""
+        return [getattr(self, f"target{k}") for k in range(self.parts)]
+
+    @property
+    def empty(self) -> Tensor:
+        """Rows whose Φ0 is zero in one of its parts, (B,) bool: they have no relative error."""
+        return torch.stack([target.flatten(1).square().sum(1) == 0 for target in self.target]).any(0)
+
+    def matched(self, code: Sequence[Tensor]) -> list[Tensor]:
+        """Return the code with zeros for what is not matched."""
+        masks = [getattr(self, f"mask{k}") for k in range(self.parts)]
+        return [part if mask is None else part * mask for part, mask in zip(code, masks, strict=True)]
+
+    def distances(self, code: Sequence[Tensor], other: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Return ‖M_k⊙(Φ_k − Φ0_k)‖², (B,), for each part of a code; of another code instead of Φ0 if there is one."""
+        other = self.target if other is None else other
+        return [
+            difference.flatten(1).square().sum(1)
+            for difference in self.matched([part - wanted for part, wanted in zip(code, other, strict=True)])
+        ]
+
+    def value(self, code: Sequence[Tensor], other: Sequence[Tensor] | None = None) -> Tensor:
+        """Return ‖Φ − Φ0‖²/‖Φ0‖² of each image, (B,), or with another code Φ' ‖Φ − Φ'‖²/‖Φ0‖²."""
+        return self._weighted([d / getattr(self, f"norm{k}") for k, d in enumerate(self.distances(code, other))])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of :meth:`measures`."""
+        return ("error", "root_error", "distance", "code_norm")
+
+    def measures(self, code: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return the error, its root, and ‖M⊙(Φ − Φ0)‖² and ‖M⊙Φ0‖² over all parts without weights, (B,) each.
+
+        Of several parts ``error/NAME`` is that of each by itself.
+        """
+        error, distances = self.value(code), self.distances(code)
+        each = {
+            f"error/{name}": d / getattr(self, f"norm{k}")
+            for k, (name, d) in enumerate(zip(self.names, distances, strict=True))
+        }
+        norms = [target.flatten(1).square().sum(1) for target in self.target]
+        return {
+            "error": error,
+            "root_error": error.sqrt(),
+            "distance": torch.stack(distances).sum(0),
+            "code_norm": torch.stack(norms).sum(0),
+            **(each if self.parts > 1 else {}),
+        }
+
+
+def data_weight(receptive_field: int | None, stride: int | None) -> float:
+    """Return the IJCV recipe's C for a layer: 300, 100, 20 or 1, the deeper the less.
+
+    The authors used 300 up to relu3, 100 up to relu4, 20 up to relu5 and 1 from pool5 on for AlexNet and VGG-M, and
+    300 up to relu4_3, 100 up to relu5_1, 20 up to relu5_3 for VGG-16 (paper.md §1). All of these follow from the
+    receptive field, up to 100, 132 and 200 pixels, where pool4 of VGG-16 is the only one at its bound, and from the
+    stride of 32 pixels that pool5 has.
+    """
+    if receptive_field is None or receptive_field > 200 or (stride or 1) >= 32:
+        return 1.0
+    return 300.0 if receptive_field < 100 else 100.0 if receptive_field <= 132 else 20.0
+
+
+class MatchFile(Match):
+    """The code shall be one that lies on disk, or the average of several; no photo is needed.
+
+    Args:
+        code: see :class:`Objective`, as are phi and shape.
+        path: a file with the tensors part0, part1, … (:func:`invrep.data.code_files.save_code`), or a list of them.
+        zero_channels: of the average, channels that shall be 0; written as ``channels`` is.
+        phi: the representation.
+        shape: of the images.
+        options: region, channels and weight of :class:`Match`.
+
+    Raises:
+        InvrepError: a file cannot be read, or files do not fit each other.
+        UnfitError: the code has not the shape that Φ gives to the images.
+    """
+
+    needs_photo = False
+
+    def __init__(
+        self,
+        code: Sequence[Tensor],
+        *,
+        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        zero_channels: Channels = None,
+        phi: Representation | None = None,
+        shape: tuple[int, int, int] | None = None,
+        **options: Any,
+    ) -> None:
+        target = []
+        for k, (part, given) in enumerate(zip(code, _average(path, code), strict=True)):
+            given = given.to(part).expand_as(part)
+            if zero_channels is not None:
+                axis = channel_axes(code, phi)[k]
+                zero = mask_of(part, axis, None, zero_channels, classes_of(phi), key="objective.zero_channels")
+                given = given * (1 - zero)
+            target.append(given)
+        super().__init__(target, phi=phi, shape=shape, **options)
+
+
+def _average(paths: Any, code: Sequence[Tensor]) -> list[Tensor]:
+    """Return the mean of the codes in files, whose parts have to have the shapes of ``code``, (B, …) each."""
+    paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths or [])
+    if not paths:
+        raise InvrepError("objective.path is empty; give the file of a code, or a list of them.")
+    wanted = [tuple(part.shape[1:]) for part in code]
+    loaded = []
+    for path in paths:
+        parts, size = load_code(path)
+        shapes = [tuple(part.shape) for part in parts]
+        if shapes != wanted:
+            hint = f"; its image had the size {size}" if size else ""
+            raise UnfitError(
+                f"The code in {str(path)!r} has the shape {_listed(shapes)}, but this layer's code of these images has "
+                f"{_listed(wanted)}{hint}: use the layer that it was made with, and images of that size (data.size)."
+            )
+        loaded.append(parts)
+    return [torch.stack([p.double() for p in parts]).mean(0) for parts in zip(*loaded, strict=True)]
+
+
+def _listed(shapes: Sequence[tuple[int, ...]]) -> str:
+    return " and ".join("×".join(map(str, shape)) for shape in shapes)

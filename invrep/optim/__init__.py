@@ -1,0 +1,5 @@
+"""How an image descends: recipes, optimizers, bases of the image tensor."""
+
+from invrep.optim.descent import Descent
+
+__all__ = ["Descent"]

@@ -1,0 +1,255 @@
+"""How the energy is descended: an optimiser of torch or the authors' heavy ball, a schedule and a start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invrep.errors import InvrepError
+from invrep.optim.bases import FourierBasis, PixelBasis, cosines, frequencies
+from invrep.optim.optimizers import COUPLED, OURS, names
+from invrep.optim.start_noise import generator_of
+from invrep.priors.prior import FixedPrior
+from invrep.priors.terms import BOUND, PIXEL_RMS
+from invrep.representations.base import Representation
+from invrep.validation import choice, number
+
+SCHEDULES = ("constant", "linear", "cosine", "auto")
+
+
+@dataclass
+class Descent:
+    """A recipe of descent.
+
+    Attributes:
+        name: a class of ``torch.optim``, ``HeavyBall`` (CVPR) or ``ForgettingAdaGrad`` (IJCV).
+        lr: learning rate for the optimised variable, see :attr:`scale`; for ``ForgettingAdaGrad`` in units of the
+            paper's H·W·.05·80²/6. Not used where the schedule is a list.
+        steps: passes (forward-backward evaluations); None takes the sum of a schedule's stages.
+        schedule: ``constant``, ``linear`` (to 0), ``cosine`` (to 0), a list of stages ``[[lr, passes], …]``, which
+            stretches to ``steps``, or ``auto``: the stages that the paper used with this representation.
+        start: how loud the start noise is, see ``noise``.
+        noise: ``gaussian`` of L2 norm ``start``·σ (CVPR: 1), or ``uniform``: between ±``start``·80/√3 grey levels over
+            its own 95 % quantile (IJCV: 1); ``natural``: Gaussian of L2 norm ``start``·σ with the
+            spectrum 1/f of photos.
+        basis: ``pixel`` or ``fourier``, what the optimised tensor holds (:mod:`invrep.optim.bases`).
+        decorrelate: in the basis ``fourier``, whether its channels are those of the natural colour covariance.
+        warm_up: passes over which the rate rises to the schedule's.
+        jitter: whether every pass sees the image shifted by up to a quarter of the layer's stride, in an image that is
+            that much larger (IJCV).
+        polish: how many of the passes, at most half, are a second stage at a tenth of the rate and without jitter.
+        tolerance: an image has converged, and costs no more time, once the passes that are left could lower its energy
+            by no more than this part (:mod:`invrep.inversion.convergence`). None has before :meth:`settled`. A
+            smaller batch then rounds otherwise, so that its neighbours' last bits depend on it. None: all take every
+            pass.
+        continuation: what the priors' weights are multiplied by in the first pass of a descent from noise; it falls to
+            1 over the first half of the passes. The energy that is shown and measured has the weights as they are.
+        options: further keyword arguments of the optimiser's class.
+        straight_through: whether to descend along the gradient of a smoothed Φ: for HOG's hard binning that of its
+            bilinear binning, for a network's ReLUs that of sigmoids which narrow to steps (:mod:`~.surrogate`).
+    """
+
+    name: str = "Adam"
+    lr: float = 0.05
+    steps: int | None = 400
+    schedule: str | Sequence[Sequence[float]] = "cosine"
+    start: float = 0.1
+    noise: str = "gaussian"
+    basis: str = "pixel"
+    decorrelate: bool = False
+    warm_up: int = 0
+    jitter: bool = False
+    polish: int = 0
+    tolerance: float | None = None
+    continuation: float = 1.0
+    options: Mapping[str, Any] | None = None
+    straight_through: bool = True
+
+    def __post_init__(self) -> None:
+        choice("optim.name", self.name, names())
+        self.lr = number("optim.lr", self.lr, above=0)
+        self.start = number("optim.start", self.start, minimum=0)
+        if self.steps is not None:
+            self.steps = number("optim.steps", self.steps, minimum=1, whole=True)
+        choice("optim.noise", self.noise, ("gaussian", "natural", "uniform"))
+        choice("optim.basis", self.basis, ("pixel", "fourier"))
+        self.warm_up = number("optim.warm_up", self.warm_up, minimum=0, whole=True)
+        self.polish = number("optim.polish", self.polish, minimum=0, whole=True)
+        if self.decorrelate and self.basis == "pixel":
+            raise InvrepError(
+                "optim.decorrelate=true has no effect on the basis pixel: add basis=fourier, or leave it out."
+            )
+        if self.polish and (self.schedule == "auto" or not isinstance(self.schedule, str)):
+            raise InvrepError(
+                f"optim.polish={self.polish} takes a tenth of optim.lr, which a schedule of stages does not use: add "
+                f"optim.polish=0, and a last stage to optim.schedule."
+            )
+        if self.tolerance is not None:
+            self.tolerance = number("optim.tolerance", self.tolerance, minimum=0, word="null")
+        self.continuation = number("optim.continuation", self.continuation, minimum=1)
+        for key in ("jitter", "decorrelate", "straight_through"):
+            if not isinstance(getattr(self, key), bool):
+                raise InvrepError(f"optim.{key}={getattr(self, key)} is not valid: expected true or false.")
+        if isinstance(self.schedule, str):
+            choice("optim.schedule", self.schedule, SCHEDULES)
+        else:
+            for stage in self.schedule:
+                if not isinstance(stage, Sequence) or isinstance(stage, str) or len(stage) != 2:
+                    raise InvrepError(f"optim.schedule has the stage {stage}: expected [learning rate, passes].")
+                number("optim.schedule's learning rate", stage[0], above=0)
+                number("optim.schedule's number of passes", stage[1], minimum=1, whole=True)
+        if self.steps is None and self.schedule in SCHEDULES[:3]:
+            raise InvrepError(f"optim.steps is missing: the schedule {self.schedule!r} needs a number of passes.")
+
+    def stages(self, phi: Representation) -> list[Descent]:
+        """Return the recipe's stages, each to be descended from the last one's reconstruction."""
+        steps, _ = self.plan(phi)
+        polish = min(self.polish, steps // 2)
+        if not polish:
+            return [self]
+        first = replace(self, steps=steps - polish, polish=0)
+        return [first, replace(first, steps=polish, lr=self.lr / 10, schedule="constant", jitter=False)]
+
+    def settled(self, phi: Representation) -> int | None:
+        """Return the pass from which all others take the same rate and gradient; None where the last two differ."""
+        steps, rate = self.plan(phi)
+        if self.straight_through:  # a smoothed gradient sharpens until the last pass
+            return None
+        rates = [rate(k) for k in range(steps)]
+        first = next((k for k in range(steps - 1, 0, -1) if rates[k - 1] != rates[-1]), 0)
+        return first if first < steps - 1 else None
+
+    def plan(self, phi: Representation) -> tuple[int, Callable[[int], float]]:
+        """Return the number of passes and the learning rate as a function of the passes done."""
+        steps, rate = self._plan(phi)
+        warm_up = self.warm_up
+        return steps, (lambda p: rate(p) * min(1.0, (p + 1) / warm_up)) if warm_up else rate
+
+    def _plan(self, phi: Representation) -> tuple[int, Callable[[int], float]]:
+        """Return the same without the warm-up."""
+        if isinstance(self.schedule, str) and self.schedule != "auto":
+            steps, schedule, lr = self.steps, self.schedule, self.lr
+            fall = {
+                "constant": lambda p: 1.0,
+                "linear": lambda p: 1 - p / steps,
+                "cosine": lambda p: (1 + math.cos(math.pi * p / steps)) / 2,
+            }[schedule]
+            return steps, lambda p: lr * fall(p)
+        stages = phi.schedule if self.schedule == "auto" else self.schedule
+        total = sum(passes for _, passes in stages)
+        steps = self.steps or total
+        ends = [sum(p for _, p in stages[: k + 1]) * steps / total for k in range(len(stages))]
+        # the last stage also serves an optimiser whose line search overruns
+        return steps, lambda p: next((lr for (lr, _), end in zip(stages, ends, strict=True) if p < end), stages[-1][0])
+
+    def prior_factor(self, progress: float) -> float:
+        """Return what the priors' weights are multiplied by when this part, in [0, 1), of the passes is done."""
+        return 1 + (self.continuation - 1) * max(0.0, 1 - 2 * progress)
+
+    @property
+    def scale(self) -> float | str:
+        """Grey levels per unit of the optimised variable; ``sigma`` is the prior's σ.
+
+        A rate and the authors' constants hold in one unit only: in the CVPR paper's, σ, for ``HeavyBall``, in the IJCV
+        paper's, 1, for ``ForgettingAdaGrad``, and in 255 for torch's optimisers. So a descent fits every prior.
+        """
+        return {"HeavyBall": "sigma", "ForgettingAdaGrad": 1.0}.get(self.name, 255.0)
+
+    def optimiser(self, image: torch.nn.Parameter, lr: float) -> torch.optim.Optimizer:
+        """Return the optimiser of the image tensor.
+
+        Raises:
+            InvrepError: the class does not take ``options``, or couples the images of a batch of several.
+        """
+        if self.name in COUPLED and image.shape[0] > 1:
+            raise InvrepError(
+                f"optim.name={self.name} has one history for a whole batch, so images would depend on each other; "
+                f"use it with data.batch_size=1 restarts=1, or choose another, such as Adam."
+            )
+        kind = OURS.get(self.name) or getattr(torch.optim, self.name)
+        try:
+            return kind([image], lr=lr, **(self.options or {}))
+        except (TypeError, ValueError) as error:
+            raise InvrepError(
+                f"optim.options={dict(self.options or {})} does not fit torch.optim.{self.name}: {error}."
+            ) from None
+
+    def lr_unit(self, shape: tuple[int, ...]) -> float:
+        """Return what a rate is multiplied by for images (…, H, W): 1, or the IJCV paper's unit (paper.md §2)."""
+        return math.prod(shape[-2:]) * 0.05 * BOUND**2 / 6 if self.name == "ForgettingAdaGrad" else 1.0
+
+    def warnings(self, phi: Representation, prior: FixedPrior, shape: tuple[int, int, int]) -> list[str]:
+        """Return what of the recipe will go wrong, or has no effect, on images (C, H, W)."""
+        found = [self._loud(phi, prior, shape)]
+        if self.tolerance is not None and self.stages(phi)[-1].settled(phi) is None:
+            why = (
+                "its smoothed gradient sharpens (optim.straight_through)"
+                if self.straight_through
+                else f"the rate falls (optim.schedule={self.schedule})"
+            )
+            found.append(
+                f"optim.tolerance={self.tolerance:g} stops no image early: none has converged while {why}, here until "
+                f"the last pass; to save time lower optim.steps."
+            )
+        if self.jitter and phi.jitter == 1:
+            found.append(
+                "optim.jitter=true shifts by a quarter of the layer's stride, which is less than a pixel here."
+            )
+        return [warning for warning in found if warning is not None]
+
+    def _loud(self, phi: Representation, prior: FixedPrior, shape: tuple[int, int, int]) -> str | None:
+        """Return why the heavy ball's start would diverge on images (C, H, W), or None.
+
+        The greatest of n Gaussian values of norm ``start``·σ is about start·σ·√(2 ln n / n), and the descent is stable
+        where the rate times the energy's curvature there is below 2(1 + momentum): the published σ is one number for
+        all sizes, too loud for small images.
+        """
+        if self.name != "HeavyBall" or self.noise != "gaussian":
+            return None
+        count = math.prod(shape)
+        loudest = self.start * math.sqrt(2 * math.log(max(count, 2)) / count)  # of the paper's x
+        curvature = sum(
+            prior.factors[name] * term.power * (term.power - 1) * loudest ** (term.power - 2)
+            for name, term in prior.terms.items()
+            if term.power > 2
+        )
+        if self.plan(phi)[1](0) * curvature < 2 * (1 + (self.options or {}).get("momentum", 0)):
+            return None
+        return (
+            f"noise of norm σ = {prior.sigma:.0f} is too loud for {shape[2]}×{shape[1]} px and will diverge, so that "
+            f"the descent has to start anew with smaller steps; prior.sigma=auto takes {PIXEL_RMS * count**0.5:.0f}."
+        )
+
+    def make_basis(self, shape: tuple[int, int, int]) -> PixelBasis | FourierBasis:
+        """Return the basis of images (C, H, W).
+
+        Raises:
+            InvrepError: ``decorrelate`` is for colours, and the images are grey.
+        """
+        if self.decorrelate and shape[0] == 1:
+            raise InvrepError(
+                "optim.decorrelate=true has no effect on grey images: leave it out, or add data.color=rgb."
+            )
+        return FourierBasis(shape, decorrelate=self.decorrelate) if self.basis == "fourier" else PixelBasis()
+
+    def draw(self, shape: tuple[int, int, int], seed: int, image: str, restart: int, prior: FixedPrior) -> Tensor:
+        """Return the start of one image, (C, H, W), in units of the optimised variable.
+
+        It depends on the seed, the image's id and the restart and on nothing else: not on its place in a batch, nor
+        on the device.
+        """
+        generator = generator_of(seed, image, restart)
+        if self.noise == "uniform":
+            noise = 2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1
+            loudest = noise.flatten().sort().values[int(0.95 * (noise.numel() - 1))]
+            return noise * (self.start * BOUND / math.sqrt(3) / prior.scale / loudest)
+        noise = torch.randn(shape, generator=generator, dtype=torch.float64)
+        if self.noise == "natural":
+            rows, columns = cosines(shape[1]), cosines(shape[2])
+            noise = rows.mT @ (noise / frequencies(*shape[1:])) @ columns
+        return noise * (self.start * prior.sigma / prior.scale / noise.norm())

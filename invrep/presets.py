@@ -1,0 +1,56 @@
+"""Presets of the config groups by name, and what their nodes stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from invrep.errors import InvrepError, nearest, words
+from invrep.importing import find_here
+
+PACKAGE = Path(__file__).parent
+# beside the package in a clone, inside it in an installed wheel
+FOLDER = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+
+def preset(group: str, name: str) -> DictConfig:
+    """Return a preset of a config group, such as ``preset("prior", "cvpr15")``, with its defaults merged in.
+
+    Raises:
+        InvrepError: the group has no such preset; the message names the nearest.
+    """
+    path = FOLDER / group / f"{name}.yaml"
+    if not path.is_file():
+        names = sorted(p.stem for p in (FOLDER / group).glob("*.yaml"))
+        raise InvrepError(f"There is no {group} {name!r}; {nearest(name, names)}.")
+    own = OmegaConf.load(path)
+    merged = OmegaConf.create({})
+    for parent in own.pop("defaults", []):
+        if isinstance(parent, str) and parent != "_self_":  # what is overridden in another group is no part of it
+            merged = OmegaConf.merge(merged, preset(group, parent))
+    return OmegaConf.merge(merged, own)
+
+
+def build(config: DictConfig | Mapping[str, Any], **kwargs: Any) -> Any:
+    """Instantiate a config node by its ``_target_``; a user's mistake inside comes out as it is.
+
+    A ``_target_`` may be a class in a file of the working folder.
+
+    Raises:
+        InvrepError: an argument is wrong or unknown.
+    """
+    find_here()
+    try:
+        return instantiate(config, _convert_="object", **kwargs)
+    except InstantiationException as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None and not isinstance(cause, InvrepError):
+            cause = cause.__cause__
+        if isinstance(cause, InvrepError):
+            raise cause from None
+        raise InvrepError(f"The config's {dict(config).get('_target_')} cannot be built: {words(cause)}") from error

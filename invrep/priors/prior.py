@@ -1,0 +1,106 @@
+"""Natural-image priors: one number for each image.
+
+With X = 255·rgb − mean a term's energy is ``weight/σ² · R(X)``, that is ``weight · σ^(power−2) · R(X/σ)``: with it a
+weight is the paper's λ_V for β=2, its σ^(β−2) rule for other β, and λ_α = 4e-10·σ⁴ for α=6 (CVPR; paper.md §1). A
+preset that counts per pixel (IJCV) has ``weight/(H·W) · R(X)`` instead.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from invrep.errors import InvrepError
+from invrep.priors.terms import PIXEL_RMS
+from invrep.representations.base import Representation
+from invrep.validation import number
+
+
+class Prior:
+    """A preset of priors and the units it is stated in.
+
+    Args:
+        sigma: σ in grey levels, the L2 norm of a typical photo less its mean; ``auto`` is 68.92·√(C·H·W).
+        ball: the greatest norm of a pixel's X, to which the image is projected after every pass; None for no bound.
+        per_pixel: whether weights are divided by H·W instead of σ².
+        terms: name → :class:`TotalVariation`, :class:`AlphaNorm` or any module (B, C, H, W) → (B,) with the
+            attributes ``weight`` and ``power`` and, where its weight may be ``auto``, a method ``automatic``; None
+            leaves a term of a preset out.
+
+    Raises:
+        InvrepError: σ or the ball is not positive, or a term declares no weight or power.
+    """
+
+    def __init__(
+        self,
+        *,
+        sigma: float | str = "auto",
+        ball: float | None = None,
+        per_pixel: bool = False,
+        **terms: nn.Module | None,
+    ) -> None:
+        self.sigma = sigma if sigma == "auto" else number("prior.sigma", sigma, above=0, word="auto")
+        self.ball = None if ball is None else number("prior.ball", ball, above=0, word="null")
+        if not isinstance(per_pixel, bool):
+            raise InvrepError(f"prior.per_pixel={per_pixel} is not valid: expected true or false.")
+        self.per_pixel = per_pixel
+        self.terms = {name: term for name, term in terms.items() if term is not None}
+        for name, term in self.terms.items():
+            if not hasattr(term, "weight") or not hasattr(term, "power"):
+                raise InvrepError(f"prior.{name} is not a prior: expected a module with a weight and a power.")
+
+    def weights(self, phi: Representation) -> dict[str, float]:
+        """Return each term's weight λ, an automatic one as it is for Φ."""
+        return {
+            name: float(term.automatic(phi, per_pixel=self.per_pixel) if term.weight == "auto" else term.weight)
+            for name, term in self.terms.items()
+        }
+
+    def for_shape(self, shape: tuple[int, int, int], phi: Representation, *, scale: float | str = 255.0) -> FixedPrior:
+        """Fill in the automatic values for images of shape (C, H, W) and for Φ.
+
+        Args:
+            shape: (C, H, W).
+            phi: the representation Φ.
+            scale: grey levels per unit of the optimised variable, see :attr:`~invrep.optim.Descent.scale`;
+                ``sigma`` is σ.
+        """
+        sigma = PIXEL_RMS * math.sqrt(math.prod(shape)) if self.sigma == "auto" else self.sigma
+        factors = {}
+        for name, weight in self.weights(phi).items():
+            # R is taken of X/σ, whose powers are of a size that float32 holds
+            power = self.terms[name].power
+            factors[name] = weight * sigma**power / (shape[1] * shape[2] if self.per_pixel else sigma**2)
+        return FixedPrior(sigma, float(sigma if scale == "sigma" else scale), self.ball, dict(self.terms), factors)
+
+
+@dataclass(frozen=True)
+class FixedPrior:
+    """Priors with every constant known; computes each term's energy.
+
+    Attributes:
+        sigma: σ in grey levels.
+        scale: grey levels per unit of the optimised variable.
+        ball: the greatest norm of a pixel in grey levels, or None.
+        terms: name → module.
+        factors: name → what R(X/σ) is multiplied by.
+    """
+
+    sigma: float
+    scale: float
+    ball: float | None
+    terms: dict[str, nn.Module]
+    factors: dict[str, float]
+
+    def __call__(self, image: Tensor) -> dict[str, Tensor]:
+        """Return each term's weighted energy, (B,), of the optimised variable, (B, C, H, W)."""
+        x = image if self.scale == self.sigma else image * (self.scale / self.sigma)
+        return {name: term(x) * self.factors[name] for name, term in self.terms.items()}
+
+    def project(self, image: Tensor) -> Tensor:
+        """Return the nearest image within the ball: x_uv · min(ball/‖X_uv‖, 1) (paper.md §1)."""
+        if self.ball is None:
+            return image
+        return image * (self.ball / (image.norm(dim=1, keepdim=True) * self.scale)).clamp(max=1)

@@ -1,0 +1,184 @@
+"""The terms of priors: total variation, α-norms, chroma."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from invrep.representations.base import Representation
+from invrep.validation import number
+
+PIXEL_RMS = 68.92  # grey levels; the published σ is 68.92·√(227·227·3)
+BOUND = 80.0  # grey levels, B of the IJCV recipe: what a pixel's norm is measured by
+STEEPNESS = 6.5  # what differences of neighbours are, in the same units
+
+
+def _power(x: Tensor, exponent: float) -> Tensor:
+    """Return x^exponent, each image computed by itself.
+
+    The CPU's vectorised power differs in the last bit from the scalar one that it takes for the end of a tensor, so
+    that an image would depend on its place in the batch.
+    """
+    return x.pow(exponent) if x.is_cuda else torch.stack([image.pow(exponent) for image in x])
+
+
+class _TotalVariation(torch.autograd.Function):
+    """Σ (d1² + d2²)^{β/2} with the authors' clamp in the gradient only (invert_nn.m:311-333)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, beta: float, floor: float) -> Tensor:
+        d1, d2 = x.diff(dim=-1), x.diff(dim=-2)
+        squares = torch.zeros_like(x)
+        squares[..., :, :-1] = d1.square()
+        squares[..., :-1, :] += d2.square()
+        values = _power(squares, beta / 2)
+        ctx.save_for_backward(d1, d2, values)
+        ctx.beta, ctx.floor = beta, floor
+        return values.flatten(1).sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        d1, d2, values = ctx.saved_tensors
+        slope = _power(values.clamp(min=ctx.floor), (ctx.beta - 2) / ctx.beta)
+        slope *= ctx.beta * upstream[:, None, None, None]
+        g1, g2 = d1 * slope[..., :, :-1], d2 * slope[..., :-1, :]
+        grad = torch.zeros_like(values)
+        grad[..., :, 1:] += g1
+        grad[..., :, :-1] -= g1
+        grad[..., 1:, :] += g2
+        grad[..., :-1, :] -= g2
+        return grad, None, None
+
+
+class TotalVariation(nn.Module):
+    """R_{V^β}(x) = Σ ((x_{i,j+1} − x_ij)² + (x_{i+1,j} − x_ij)²)^{β/2}, each channel on its own (paper.md §1).
+
+    The last column has no horizontal and the last row no vertical difference; each keeps the other. The value has no
+    epsilon; in the gradient (d1²+d2²)^{β/2} is clamped below at 1e-5 where β ≠ 2, as in the authors' code.
+
+    Args:
+        beta: the exponent, at least 1; 1 is the isotropic total variation, 2 the squared one.
+        weight: λ_V in the paper's units, or ``auto``: .5, 5 or 50 by the layer's receptive field
+            (:func:`weight_by_depth`); per pixel (6.5/80)^β (get_defaults.m).
+
+    Raises:
+        InvrepError: beta is below 1 or weight is negative.
+    """
+
+    floor = 1e-5
+
+    def __init__(self, *, beta: float = 2.0, weight: float | str = "auto") -> None:
+        super().__init__()
+        self.power = number("prior.tv.beta", beta, minimum=1)
+        self.weight = weight if weight == "auto" else number("prior.tv.weight", weight, minimum=0, word="auto")
+
+    def automatic(self, phi: Representation, *, per_pixel: bool) -> float:
+        """Return what the weight ``auto`` is for a representation."""
+        return (STEEPNESS / BOUND) ** self.power if per_pixel else weight_by_depth(phi.receptive_field)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return R for each image. Shape: (B, C, H, W) → (B,)."""
+        if self.power == 2:
+            d1, d2 = x.diff(dim=-1), x.diff(dim=-2)
+            return d1.square().flatten(1).sum(1) + d2.square().flatten(1).sum(1)
+        return _TotalVariation.apply(x, self.power, self.floor)
+
+
+class AlphaNorm(nn.Module):
+    """R_α(x) = Σ |x_i|^α, which keeps values in the range of a photo's (paper.md §1).
+
+    Args:
+        alpha: the exponent, at least 1.
+        weight: λ_α / σ^(α−2); 4e-10 in the authors' code.
+
+    Raises:
+        InvrepError: alpha is below 1 or weight is negative.
+    """
+
+    def __init__(self, *, alpha: float = 6.0, weight: float = 4e-10) -> None:
+        super().__init__()
+        self.power = number("prior.alpha.alpha", alpha, minimum=1)
+        self.weight = number("prior.alpha.weight", weight, minimum=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return R for each image. Shape: (B, C, H, W) → (B,)."""
+        half = self.power / 2
+        # an even power by squares is several times as fast as pow
+        values = x.square().pow(int(half)) if half.is_integer() else _power(x.abs(), self.power)
+        return values.flatten(1).sum(1)
+
+
+class PixelNorm(nn.Module):
+    """R(x) = Σ_uv (Σ_c x_cuv²)^{α/2}, the α-norm of every pixel's colour as one vector (IJCV; paper.md §1).
+
+    Args:
+        alpha: the exponent, at least 1.
+        weight: λ_α, or ``auto``: per pixel (1/80)^α (get_defaults.m), else that of :class:`AlphaNorm`.
+
+    Raises:
+        InvrepError: alpha is below 1 or weight is negative.
+    """
+
+    def __init__(self, *, alpha: float = 6.0, weight: float | str = "auto") -> None:
+        super().__init__()
+        self.power = number("prior.alpha.alpha", alpha, minimum=1)
+        self.weight = weight if weight == "auto" else number("prior.alpha.weight", weight, minimum=0, word="auto")
+
+    def automatic(self, phi: Representation, *, per_pixel: bool) -> float:
+        """Return what the weight ``auto`` is for a representation."""
+        return BOUND**-self.power if per_pixel else 4e-10
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return R for each image. Shape: (B, C, H, W) → (B,)."""
+        squares, half = x.square().sum(1), self.power / 2
+        values = squares.pow(int(half)) if half.is_integer() else _power(squares, half)
+        return values.flatten(1).sum(1)
+
+
+class ChromaVariation(nn.Module):
+    """R(x) = Σ ‖∇c‖² over the two colour differences of x, which in photographs vary far less than brightness.
+
+    The paper's total variation takes each of R, G and B for itself, and so lets deep layers, which do not mind, fill
+    a pre-image with coloured fringes. Here c1 = (r − g)/√2 and c2 = (r + g − 2b)/√6, and the differences are those of
+    :class:`TotalVariation`. Not in the papers. Grey images have no such term: R = 0.
+
+    Args:
+        weight: in the units of λ_V, or ``auto``: four times what :func:`weight_by_depth` gives.
+
+    Raises:
+        InvrepError: weight is negative.
+    """
+
+    power = 2.0
+
+    def __init__(self, *, weight: float | str = "auto") -> None:
+        super().__init__()
+        self.weight = weight if weight == "auto" else number("prior.chroma.weight", weight, minimum=0, word="auto")
+
+    def automatic(self, phi: Representation, *, per_pixel: bool) -> float:
+        """Return what the weight ``auto`` is for a representation."""
+        return 4 * ((STEEPNESS / BOUND) ** 2 if per_pixel else weight_by_depth(phi.receptive_field))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return R for each image. Shape: (B, C, H, W) → (B,)."""
+        if x.shape[1] != 3:
+            return 0 * x.flatten(1).sum(1)
+        r, g, b = x.unbind(1)
+        chroma = torch.stack([(r - g) / math.sqrt(2), (r + g - 2 * b) / math.sqrt(6)], 1)
+        squares = [chroma.diff(dim=axis).square().flatten(1).sum(1) for axis in (-1, -2)]
+        return squares[0] + squares[1]
+
+
+def weight_by_depth(receptive_field: int | None) -> float:
+    """Return the paper's λ_V for a layer: .5 up to a receptive field of 60 pixels, 5 up to 150, else 50.
+
+    The paper chose .5 for conv1 … relu2, 5 for pool2 … relu4 and 50 for conv5 … fc8 of its AlexNet
+    (experiment_cnn.m:63-71); their receptive fields are 11–51, 67–131 and 163–355 pixels. HOG and dense SIFT, which
+    the paper inverts with .5, see less than 60 pixels. None means the whole image.
+    """
+    if receptive_field is None:
+        return 50.0
+    return 0.5 if receptive_field <= 60 else 5.0 if receptive_field <= 150 else 50.0

@@ -1,0 +1,94 @@
+"""The picture of a job, ready for a paper: photos beside their reconstructions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+from torch import Tensor
+
+from invrep.data.display import shown
+from invrep.objectives.code_selection import Box, inside
+
+MOST_ROWS, MOST_COLUMNS = 16, 8
+DPI = 300
+MARK = "shows"  # the PNG text that says what a picture shows
+
+
+@dataclass(frozen=True)
+class GridRow:
+    """A photo, if there is one, and its pre-images.
+
+    Attributes:
+        photo: (C, H, W) in [0, 1]; None in every row of a picture without photos.
+        reconstructions: each (C, H, W) in [0, 1], unclipped.
+        captions: what stands under each reconstruction.
+        boxes: (top, left, bottom, right) in pixels, drawn on photo and reconstructions.
+    """
+
+    photo: Tensor | None
+    reconstructions: Sequence[Tensor]
+    captions: Sequence[str]
+    boxes: Sequence[Box] = ()
+
+
+def grid(rows: Sequence[GridRow], *, title: str, display: str, mark: str, path: Path) -> None:
+    """Draw at most 16 photos (rows) with at most 7 pre-images each (columns) and save them as PNG.
+
+    Without photos the first pre-image stands in the first column.
+
+    Args:
+        rows: one for each photo.
+        title: the heading of the first column of reconstructions, such as ``vgg16 relu5``.
+        display: see :func:`invrep.data.display.shown`; photos are always clipped.
+        mark: what the file says it shows; see :func:`marked`.
+        path: of the PNG file.
+    """
+    rows = rows[:MOST_ROWS]
+    before = int(rows[0].photo is not None)  # columns before the first pre-image
+    columns = before + min(max(len(row.reconstructions) for row in rows), MOST_COLUMNS - 1)
+    width = 2.0 if columns <= 4 else 1.4  # inches of a tile
+    heights = [width * row.reconstructions[0].shape[1] / row.reconstructions[0].shape[2] for row in rows]
+    caption, heading, gap = 0.2, 0.24, 0.06
+    total = (columns * (width + gap) + gap, sum(heights) + len(rows) * (caption + gap) + heading)
+    figure = Figure(figsize=total, dpi=DPI)
+    FigureCanvasAgg(figure)
+    top = heading
+    for row, height in zip(rows, heights, strict=True):
+        pictures = [] if row.photo is None else [shown(row.photo, "clip")]
+        pictures = [*pictures, *(shown(image, display) for image in row.reconstructions)][:columns]
+        for k, picture in enumerate(pictures):
+            left = gap + k * (width + gap)
+            bounds = (left / total[0], 1 - (top + height) / total[1], width / total[0], height / total[1])
+            axes = figure.add_axes(bounds)
+            axes.imshow(picture.permute(1, 2, 0).expand(-1, -1, 3).numpy(), interpolation="none", aspect="auto")
+            for top_, left_, bottom, right in (inside(box, *picture.shape[1:]) for box in row.boxes):
+                corner = (left_ - 0.5, top_ - 0.5)
+                axes.add_patch(Rectangle(corner, right - left_, bottom - top_, fill=False, color="red", linewidth=1))
+            axes.set_xlim(-0.5, picture.shape[2] - 0.5)
+            axes.set_ylim(picture.shape[1] - 0.5, -0.5)
+            axes.set_axis_off()
+            middle = (left + width / 2) / total[0]
+            if top == heading:
+                name = "photo" if k < before else title if k == before else f"restart {k - before}"
+                figure.text(middle, 1 - 0.5 * heading / total[1], name, ha="center", va="center", fontsize=8)
+            if k >= before:
+                below = 1 - (top + height + 0.5 * caption) / total[1]
+                figure.text(middle, below, row.captions[k - before], ha="center", va="center", fontsize=7, color="0.3")
+        top += height + caption + gap
+    figure.savefig(path, format="png", facecolor="white", metadata={MARK: mark})
+
+
+def marked(path: Path) -> str | None:
+    """Return the ``mark`` with which a picture was drawn; None where there is no whole picture with one."""
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture.info.get(MARK)
+    except (OSError, SyntaxError, ValueError):
+        return None

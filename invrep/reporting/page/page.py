@@ -1,0 +1,240 @@
+"""A page to read finished jobs on, one HTML file: ``invrep report FOLDER…``.
+
+Everything the page needs lies in it: thumbnails always, and the pictures in full size and the films as long as they
+are few; those of large sweeps are linked, relative to the page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from invrep.data.batching import Key
+from invrep.reporting.comparison import Run, compare, sweep_runs, words
+from invrep.reporting.page.table import HEADINGS, OF_A_PICTURE, PERCENT, SYMBOLS, label, table_of
+from invrep.reporting.page.thumbnails import Pictures, as_base64
+from invrep.reporting.terminal import make_console
+from invrep.results.atomic_files import atomic
+
+log = logging.getLogger(__name__)
+
+NAME = "report.html"
+
+TEMPLATES = Path(__file__).parent
+
+MOST_PICTURES = 12_000  # thumbnails on one page; photos beyond are left out of the grid, not of the table
+
+MOST_EMBEDDED = 24 * 2**20  # bytes of full-size pictures and films; more are linked
+
+SIDES = ((600, 160), (2400, 128), (MOST_PICTURES, 96))  # up to so many pictures: pixels of a thumbnail's longer side
+
+
+def write(runs: Sequence[Run], path: Path, console: Console) -> None:
+    """Write the page of some jobs, whole or not at all.
+
+    Args:
+        runs: the jobs, at least one of them with results.
+        path: of the HTML file.
+        console: where a bar is shown.
+
+    Raises:
+        InvrepError: the page cannot be written.
+    """
+    swept = compare(runs)
+    data = _data(runs, swept, path.parent, console)
+    script, style = ((TEMPLATES / f"report.{suffix}").read_text(encoding="utf-8") for suffix in ("js", "css"))
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    html = environment.get_template("report.html.j2").render(
+        script=Markup(script),
+        script_hash=as_base64(hashlib.sha256(script.encode()).digest()),
+        style=Markup(style),
+        title=_title(runs, swept),
+        facts=_facts(runs, data),
+        table=table_of(runs, swept),
+        data=data,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    # a file's name may be no Unicode
+    content = html.encode("utf-8", errors="replace")
+    atomic(path, lambda beside: beside.write_bytes(content))
+
+
+def _title(runs: Sequence[Run], swept: Mapping[str, Sequence[Any]]) -> str:
+    """Return what the page is about: what all jobs have in common of representation and layer, and what was swept."""
+    used = next((run for run in runs if run.config is not None), runs[0]).used
+    same = [words(used[key]) for key in ("rep", "layer") if key not in swept and used.get(key)]
+    names = [SYMBOLS.get(key, key) for key in swept]
+    if not names:
+        return " ".join(same) or "invrep"
+    return f"{' '.join(same) or 'Pre-images'} by {' and '.join([', '.join(names[:-1]), names[-1]][len(names) == 1 :])}"
+
+
+def _facts(runs: Sequence[Run], data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what stands under the title, as (term, description)."""
+    images = {image for run in runs for image, _ in run.rows}
+    most = max((restart + 1 for run in runs for _, restart in run.rows), default=0)
+    failed = sum(run.status == "failed" for run in runs)
+    facts = [("jobs", f"{len(runs)}{f', {failed} failed' if failed else ''}"), ("photos", str(len(images)))]
+    facts += [("restarts", str(most))]
+    for key in ("prior", "optim", "objective", "passes", "tv_weight"):
+        values = list(dict.fromkeys(words(run.used[key]) for run in runs if run.used.get(key) is not None))
+        if values:
+            name = {"tv_weight": "λ_V", "optim": "descent"}.get(key, key)
+            facts.append((name, ", ".join(values[:6]) + (", …" if len(values) > 6 else "")))
+    commits = [run.config.get("provenance", {}).get("commit") for run in runs if run.config is not None]
+    if any(commits):
+        facts.append(("commit", ", ".join(dict.fromkeys(commit[:8] for commit in commits if commit))))
+    if data["left_out"]:
+        facts.append(("shown", f"the first {len(data['photos'])} photos; the table and the plots are of all"))
+    if not data["embedded"]:
+        facts.append(("full size", "linked, not embedded: keep this file where it is beside its runs"))
+    return facts
+
+
+def _data(runs: Sequence[Run], swept: Mapping[str, Sequence[Any]], page: Path, console: Console) -> dict[str, Any]:
+    """Return what the page's script shows, as JSON takes it."""
+    # by id and content: two folders may have a photo of one name
+    there = sorted({(image, row["content"]) for run in runs for (image, _), row in run.rows.items()})
+    pictures = sum(len(run.rows) for run in runs) + len(there)
+    order = there[: max(1, MOST_PICTURES * len(there) // max(pictures, MOST_PICTURES))]
+    photos = {key: k for k, key in enumerate(order)}
+    shown = [(run, [key for key, row in run.rows.items() if (key[0], row["content"]) in photos]) for run in runs]
+    files = [run.results.picture(*key) for run, keys in shown for key in keys]
+    count = len(files) + len(photos)
+    files = list(dict.fromkeys([*files, *(run.results.photo(image) for run, keys in shown for image, _ in keys)]))
+    films = [film for run, keys in shown for key in keys if (film := _film(run, key))]
+    # a WebP of this quality is a third of a PNG
+    size = sum(f.stat().st_size for f in films) + sum(f.stat().st_size for f in files if f.is_file()) / 3
+    side = next((side for most, side in SIDES if count <= most), SIDES[-1][1])
+    box = Pictures(page, side, embed=size <= MOST_EMBEDDED)
+    box.add(files, console)
+    thumbs: dict[int, int] = {}
+    for run, keys in shown:
+        for image, restart in keys:
+            number = photos[image, run.rows[image, restart]["content"]]
+            thumbs.setdefault(number, box.paths[run.results.photo(image)].thumb)
+    return {
+        "keys": [
+            {"name": SYMBOLS.get(key, key), "key": key, "values": [_text(words(value)) for value in values]}
+            for key, values in swept.items()
+        ],
+        "photos": [{"name": _text(image), "thumb": thumbs[k]} for k, (image, _) in enumerate(order)],
+        "jobs": [_job(run, keys, swept, photos, box) for run, keys in shown],
+        "measures": [{"name": HEADINGS[name], "percent": name in PERCENT} for name in OF_A_PICTURE],
+        "thumbs": box.thumbs,
+        "full": box.full,
+        "side": side,
+        "embedded": box.embed,
+        "left_out": len(order) < len(there),
+    }
+
+
+def _film(run: Run, key: Key) -> Path | None:
+    return next((p for suffix in ("mp4", "gif") if (p := run.results.film(*key, suffix)).is_file()), None)
+
+
+def _job(
+    run: Run,
+    keys: Sequence[Key],
+    swept: Mapping[str, Sequence[Any]],
+    photos: Mapping[tuple[str, str], int],
+    box: Pictures,
+) -> dict[str, Any]:
+    """Return one job: what tells it apart, its mean curve, and its cells by the photo's number."""
+    points = run.results.curve_points(keys) if keys else {}
+    axes: list[list[int]] = []
+    cells: dict[int, dict[str, Any]] = {}
+    for key in keys:
+        row, curve = run.rows[key], points[key]
+        number = photos[key[0], row["content"]]
+        axis = [int(point["pass"]) for point in curve]
+        if axis not in axes:
+            axes.append(axis)
+        film = _film(run, key)
+        picture = box.paths[run.results.picture(*key)]
+        seen = box.paths[run.results.photo(key[0])]
+        cell = cells.setdefault(number, {"photo": [seen.thumb, seen.full], "restarts": []})
+        cell["restarts"].append(
+            {
+                "n": key[1],
+                "value": _short(row.get(run.shows)),
+                "picture": [picture.thumb, picture.full],
+                "measures": [_short(row.get(name)) for name in OF_A_PICTURE],
+                "class": row.get("class") or "",
+                "axis": axes.index(axis),
+                "curve": [_short(point.get(run.shows)) for point in curve],
+            }
+            | ({"film": box.film(film), "mp4": film.suffix == ".mp4"} if film else {})
+        )
+    config = run.config
+    mean, std = run.means.get(run.shows, (None, None))
+    return {
+        "point": [values_.index(run.point[key]) for key, values_ in swept.items()],
+        "label": label(run),
+        "shows": run.shows,
+        "status": run.status,
+        "message": _text(run.job.message if run.job else ""),
+        "n": len(run.rows),
+        "mean": _short(mean),
+        "std": _short(std),
+        "curve": [[at, _short(terms.get(run.shows))] for at, terms in run.results.mean_curves(run.rows)],
+        "field": run.used.get("receptive_field"),
+        "stride": run.used.get("stride"),
+        "start": run.used.get("start"),
+        "region": None if config is None else config.get("objective", {}).get("region"),
+        "command": _command(run),
+        "config": _text(OmegaConf.to_yaml(config)) if config is not None else "",
+        "folder": box.link(run.results.folder),
+        "axes": axes,
+        "cells": cells,
+    }
+
+
+def _command(run: Run) -> str:
+    """Return the command that makes this job alone, or what was typed where that is not known."""
+    if run.job is not None:
+        return _text(shlex.join(["python", "train.py", *run.job.overrides]))
+    return _text(f"python {run.config.get('provenance', {}).get('command', 'train.py')}")
+
+
+def _text(text: str) -> str:
+    """Return text that UTF-8 can hold: a file's name may have bytes that are none."""
+    return text.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
+
+
+def _short(value: float | None) -> float | None:
+    """Return a number with four digits, which is all that a page shows; None for none."""
+    if value is None or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(f"{value:.4g}")
+
+
+def page_of(folder: Path) -> None:
+    """Make the page of the sweep in a folder, and say where it is; what goes wrong with it is said, and is all."""
+    console = make_console()
+    try:
+        runs = sweep_runs(folder)
+        if any(run.rows for run in runs):
+            write(runs, folder / NAME, console)
+            console.print(f"page of the sweep: {folder / NAME}", soft_wrap=True)
+    except Exception as error:
+        first = str(error).strip().splitlines()[:1]
+        log.warning("There is no page of the sweep (%s: %s).", type(error).__name__, "".join(first))

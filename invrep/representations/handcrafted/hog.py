@@ -1,0 +1,175 @@
+"""Histograms of oriented gradients (UoCTTI HOG), differentiable: VLFeat's, and the network form of the CVPR paper."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from invrep.errors import InvrepError
+from invrep.representations.base import Representation, as_gray
+from invrep.representations.handcrafted.oriented_gradients import (
+    NETWORK_SOFTENING,
+    SCHEDULE,
+    Differences,
+    Vote,
+    constant,
+    linear_votes,
+    pool,
+)
+from invrep.representations.surrogate import Surrogate
+from invrep.validation import check_choice, check_whole
+
+
+class HOG(Representation):
+    """UoCTTI HOG with hard (HOG) or bilinear (HOGb) orientation binning.
+
+    ``variant="vlfeat"`` is ``vl_hog`` (VLFeat 0.9.21, vl/hog.c, not transposed) of the float image in [0, 1].
+    ``variant="cvpr15"`` is the authors' own network ``hog_net`` (deep-goggle, experiments/networks; paper.md §3) of
+    255·image − 128: grey only, no texture channels, a zero-padded first convolution, and border cells with
+    fewer blocks.
+
+    Args:
+        binning: ``"hard"`` gives a pixel's whole gradient to the nearest of the 2K directed orientations, and passes
+            a derivative through the gradient's magnitude only; ``"bilinear"`` shares it between the nearest two.
+        cell: side of a cell in pixels, at least 1; even for ``cvpr15``.
+        orientations: K, number of undirected orientations, at least 2.
+        variant: ``"vlfeat"`` or ``"cvpr15"``.
+        straight_through: with hard binning, take the bilinear binning's derivative; the value stays the
+            hard-binned one. A pass with a surrogate takes it in any case.
+
+    Shape:
+        - images: (B, C, H, W) in [0, 1]; C is 1 or 3. Of RGB images the channel of largest gradient counts (vlfeat),
+          or their grey versions do (cvpr15).
+        - code: [(B, 3K + 4, ⌊(H + cell/2)/cell⌋, ⌊(W + cell/2)/cell⌋)] for vlfeat: 2K directed, K undirected
+          orientations, 4 texture energies, as vl_hog orders them; [(B, 3K, ⌊H/cell⌋, ⌊W/cell⌋)] for cvpr15.
+
+    Raises:
+        InvrepError: an argument has the wrong type or is out of range; or the image is too small for one cell
+            (cvpr15: for one block of 2 × 2 cells).
+    """
+
+    schedule = SCHEDULE
+
+    def __init__(
+        self,
+        *,
+        binning: str = "hard",
+        cell: int = 8,
+        orientations: int = 9,
+        variant: str = "vlfeat",
+        straight_through: bool = False,
+    ) -> None:
+        check_choice("HOG", "binning", binning, ("hard", "bilinear"))
+        check_choice("HOG", "variant", variant, ("vlfeat", "cvpr15"))
+        check_whole("HOG", "cell", cell, 1)
+        check_whole("HOG", "orientations", orientations, 2)
+        if variant == "cvpr15" and cell % 2:
+            raise InvrepError(
+                f"HOG's variant cvpr15 needs an even cell, not {cell}; take {cell + 1} or variant=vlfeat."
+            )
+        if not isinstance(straight_through, bool):
+            raise InvrepError(f"HOG's straight_through must be true or false, not {straight_through!r}.")
+        if straight_through and binning != "hard":
+            raise InvrepError(
+                "HOG's straight_through is for binning=hard, since bilinear binning has that derivative already; "
+                "set straight_through=false or binning=hard."
+            )
+        super().__init__()
+        self.binning, self.variant, self.straight_through = binning, variant, straight_through
+        self.cell, self.orientations = cell, orientations
+        self.channels = (1, 3)
+        self.color = "gray"  # as the paper inverts it: the code keeps no colour
+        self.stride = cell
+        # Two pixels of derivative, a triangle over one cell, and the neighbouring cells of the four blocks.
+        self.receptive_field = 4 * cell - cell % 2 + 2
+        self.start = (cell - self.receptive_field) // 2
+
+    def encode(self, images: Tensor, surrogate: Surrogate | None) -> list[Tensor]:
+        """Return [code] of images (B, C, H, W) in [0, 1]; see the class for shapes and errors."""
+        vlfeat = self.variant == "vlfeat"
+        self._check_size(images)
+        if vlfeat:
+            gx, gy = Differences.apply(images)
+        else:
+            # hog_net sees the centred image inside a frame of zeros.
+            gx, gy = Differences.apply(F.pad(255 * as_gray(images) - 128, (1, 1, 1, 1)) / 2)
+        weights = _vlfeat_weights if vlfeat else _network_weights
+        rows, columns = (constant(weights, (n, self.cell), images.dtype, images.device) for n in images.shape[2:])
+        hard = self.binning == "hard"
+        exact = hard and not self.straight_through and surrogate is None
+        split = partial(
+            linear_votes, orientations=self.orientations, hard=exact, soften=0.0 if vlfeat else NETWORK_SOFTENING
+        )
+        maps = Vote.apply(gx, gy, split, 2 * self.orientations, hard, not exact, columns)
+        directed = pool(maps, rows)
+        undirected = directed[:, : self.orientations] + directed[:, self.orientations :]
+        factors = _vlfeat_factors(undirected) if vlfeat else _network_factors(undirected)
+        return [_normalise(torch.cat([directed, undirected], 1), factors, texture=vlfeat)]
+
+    def extra_repr(self) -> str:
+        """Return the arguments for ``repr``."""
+        return (
+            f"binning={self.binning}, cell={self.cell}, orientations={self.orientations}, variant={self.variant}, "
+            f"straight_through={self.straight_through}"
+        )
+
+    def _check_size(self, images: Tensor) -> None:
+        least = max(4, (self.cell + 1) // 2) if self.variant == "vlfeat" else 2 * self.cell
+        height, width = images.shape[2:]
+        if min(height, width) < least:
+            raise InvrepError(
+                f"HOG with {self.cell}-pixel cells ({self.variant}) needs images of at least {least}×{least} pixels, "
+                f"not {height}×{width}; enlarge the image or choose a smaller cell."
+            )
+
+
+def _vlfeat_weights(size: int, cell: int) -> np.ndarray:
+    """Return (cells, size − 2): the share of each interior pixel in each cell, linear between cell centres."""
+    position = (np.arange(1, size - 1) + 0.5) / cell - 0.5
+    return np.maximum(0, 1 - np.abs(position - np.arange((size + cell // 2) // cell)[:, None]))
+
+
+def _network_weights(size: int, cell: int) -> np.ndarray:
+    """Return (cells, size): hog_net's triangle of 2·cell taps, stride of one cell, padded by half a cell."""
+    position = (np.arange(size) + 0.5) / cell - 0.5
+    return np.maximum(0, 1 - np.abs(position - np.arange(size // cell)[:, None]))
+
+
+def _vlfeat_factors(undirected: Tensor) -> Tensor:
+    """Return (B, 1, h + 1, w + 1), one over the norm of each 2 × 2 block; border cells are repeated outwards."""
+    square = F.pad(undirected.square().sum(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    return (_blocks(square) + 1e-4).rsqrt()
+
+
+def _network_factors(undirected: Tensor) -> Tensor:
+    """Return (B, 1, h + 1, w + 1), one over the norm of each whole 2 × 2 block, zero for those over the border."""
+    square = undirected.square().sum(1, keepdim=True)
+    # The authors' max(norm, 1e-6); clamped before the root, whose derivative at zero is infinite.
+    return F.pad(_blocks(square).clamp(min=1e-12).rsqrt(), (1, 1, 1, 1))
+
+
+def _blocks(x: Tensor) -> Tensor:
+    """Add 2 × 2 neighbours: (…, h, w) → (…, h − 1, w − 1)."""
+    return x[..., :-1, :-1] + x[..., :-1, 1:] + x[..., 1:, :-1] + x[..., 1:, 1:]
+
+
+def _normalise(histograms: Tensor, factors: Tensor, texture: bool) -> Tensor:
+    """Scale each cell by its four blocks' factors, clip at .2 and add the halves.
+
+    Shape:
+        - histograms: (B, 3K, h, w); factors: (B, 1, h + 1, w + 1).
+        - returns: (B, 3K + 4, h, w), or (B, 3K, h, w) without texture.
+    """
+    height, width = histograms.shape[2:]
+    orientations = histograms.shape[1] // 3
+    blocks = [(histograms * factors[..., y : y + height, x : x + width]).clamp(max=0.2) for y in (0, 1) for x in (0, 1)]
+    code = 0.5 * (blocks[0] + blocks[1] + blocks[2] + blocks[3])
+    if not texture:
+        return code
+    # √18 whatever the number of orientations, as in vl/hog.c.
+    energies = [block[:, 2 * orientations :].sum(1, keepdim=True) / 18**0.5 for block in blocks]
+    return torch.cat([code, *energies], 1)

@@ -1,0 +1,258 @@
+"""A dry run of a module: what it computes, in what shapes, what that sees and costs, which weights it needs.
+
+On the meta device a forward pass costs no arithmetic and no memory, so all of this is known before any weight is.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from invrep.representations.geometry import Geometry
+from invrep.representations.tracing.fields import BLIND, WHOLE, after
+from invrep.representations.tracing.value_names import (
+    TOKENS,
+    Watcher,
+    numbered_call,
+    prefix_tokens,
+    tensors_of,
+    watching,
+)
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class LayerTrace:
+    """One value of a dry run: a layer's output, or one in between (:mod:`invrep.representations.tracing.value_names`).
+
+    Attributes:
+        calls: how many times a forward pass computes it.
+        shapes: shapes of its tensors, of the last time.
+        geometry: what its positions see.
+        forward: FLOPs of a pass up to there.
+        products: which of the pass's products (:attr:`Trace.costs`) it comes from, the bits of a number.
+        end: place of its last computation's end in the order of events.
+    """
+
+    calls: int
+    shapes: tuple[tuple[int, ...], ...]
+    geometry: Geometry
+    forward: int
+    products: int
+    end: int
+
+    @property
+    def receptive_field(self) -> int | None:
+        """Side in pixels of what one position sees; None where it is, or may be, the whole image."""
+        return None if math.inf in self.geometry.field else int(max(self.geometry.field))
+
+    @property
+    def stride(self) -> int | None:
+        """Pixels between neighbouring positions; None where there are no positions."""
+        return None if self.geometry.stride is None else max(self.geometry.stride)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a forward pass does.
+
+    Attributes:
+        layers: name → what happened there, for every value that was computed; ``""`` is the module's output.
+        first_use: name of a parameter or buffer → place of its first use in the order of events.
+        costs: for each convolution, matrix product and attention the FLOPs of its gradients toward the images and,
+            where it is no part of the module's own pass, of itself.
+        error: what ended the pass early; None where it came to its end.
+    """
+
+    layers: dict[str, LayerTrace]
+    first_use: dict[str, int]
+    costs: list[int]
+    error: Exception | None
+
+    def flops(self, path: str) -> int:
+        """Return what a forward pass up to a value costs, and the backward pass from there to the images alone.
+
+        Multiplications and additions of convolutions, matrix products and attention; weights get no gradient.
+        """
+        layer = self.layers[path]
+        return layer.forward + sum(cost for k, cost in enumerate(self.costs) if layer.products >> k & 1)
+
+    def calls(self, path: str) -> int:
+        """Return how many times the value was computed."""
+        return self.layers[path].calls if path in self.layers else 0
+
+    def weights_up_to(self, paths: Iterable[str]) -> set[str]:
+        """Return the names of the parameters and buffers that a pass needs which stops at the last of these layers."""
+        end = max(self.layers[path].end for path in paths)
+        return {name for name, first in self.first_use.items() if first <= end}
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in evaluation mode with frozen parameters, and leave each as it was."""
+    training: list[nn.Module] = []
+    learning: list[nn.Parameter] = []
+    # By hand, since modules() and parameters() make up names, a quarter of a millisecond of each pass of a ResNet-18.
+    pending = [module]
+    while pending:
+        child = pending.pop()
+        pending += [grandchild for grandchild in child._modules.values() if grandchild is not None]
+        if child.training:
+            training.append(child)
+        learning += [p for p in child._parameters.values() if p is not None and p.requires_grad]
+    try:
+        # Not module.eval(): a user's class may have its own, and one flag for all would not be what was found.
+        for child in training:
+            child.training = False
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for child in training:
+            child.training = True
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+def meta_copy(module: nn.Module) -> nn.Module:
+    """Return a copy of the module whose parameters and buffers have shapes but no values.
+
+    Raises:
+        Exception: whatever deepcopy raises for a module that it cannot copy.
+    """
+    # deepcopy takes what it finds in its memo, so that no weight is ever copied.
+    memo: dict[int, Any] = {}
+    for parameter in module.parameters():
+        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
+    for buffer in module.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    twin = copy.deepcopy(module, memo)
+    for child in twin.modules():
+        # Those that watch should not see a pass which their owner did not ask for.
+        child._forward_pre_hooks.clear()
+        child._forward_hooks.clear()
+    return twin
+
+
+def dry_run(module: nn.Module, images: Tensor) -> Trace:
+    """Pass images through a module in evaluation mode, and note what happens; an exception is part of the answer.
+
+    Args:
+        module: any module; on the meta device (:func:`meta_copy`) the pass costs almost nothing.
+        images: (B, C, H, W), on the module's device; the pass may change them.
+    """
+    recorder = _Recorder(module, images)
+    ended: dict[str, LayerTrace] = {}
+    sources: Any = WeakTensorKeyDictionary()
+
+    def note(name: str, output: Any) -> None:
+        tensors = tensors_of(output)
+        if len(tensors) == 1 and name not in recorder.modules and numbered_call(name) not in recorder.modules:
+            sources[tensors[0]] = name
+        elif len(tensors) == 1 and sources.get(tensors[0], "").rpartition(".")[0] == name:
+            ended.pop(sources[tensors[0]], None)  # the module returns what its function does: one name is enough
+        seen = recorder.seen(tensors)
+        shapes = tuple(tuple(tensor.shape) for tensor in tensors)
+        calls = ended[name].calls + 1 if name in ended else 1
+        ended[name] = LayerTrace(calls, shapes, seen.geometry, recorder.forward, seen.products, recorder.clock)
+
+    error = None
+    factories = torch.device("meta") if images.is_meta else nullcontext()
+    watched = watching(module, note, prefix=prefix_tokens(module))
+    try:
+        # A caller who counts operations (FlopCounterMode) should see those of the pass that was asked for.
+        uncounted = _disable_current_modes()
+        with uncounted, evaluating(module), watched as recorder.watcher, torch.no_grad(), factories, recorder:
+            module(images)
+    except Exception as caught:
+        error = caught.with_traceback(None)  # its frames would keep every tensor of the pass alive
+    once = {f"{path}_0" for path in recorder.modules if path not in ended or ended[path].calls == 1}
+    dropped = once | {name + part for name in once for part in TOKENS}
+    layers = {name: seen for name, seen in ended.items() if name not in dropped}
+    return Trace(layers, recorder.first_use, recorder.costs, error)
+
+
+class _Seen(NamedTuple):
+    """What a tensor comes from: what part of the image, and which products (a set, as the bits of a number)."""
+
+    geometry: Geometry
+    products: int
+
+
+class _Recorder(TorchDispatchMode):
+    """Follows every operation: when each weight is first used, what each tensor sees, what it costs."""
+
+    watcher: Watcher | None = None
+
+    def __init__(self, module: nn.Module, images: Tensor) -> None:
+        super().__init__()
+        self.modules = {path for path, _ in module.named_modules(remove_duplicate=False)}
+        self.clock = 0
+        self.first_use: dict[str, int] = {}
+        self._names: dict[int, list[str]] = {}
+        for named in (module.named_parameters, module.named_buffers):
+            for name, tensor in named(remove_duplicate=False):
+                self._names.setdefault(id(tensor), []).append(name)
+        self._seen: Any = WeakTensorKeyDictionary()
+        self._seen[images] = _Seen(Geometry((1, 1), (1, 1)), 0)
+        self.forward = 0
+        self.costs: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.clock += 1
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        for tensor in inputs:
+            for name in self._names.get(id(tensor), ()):
+                self.first_use.setdefault(name, self.clock)
+        seen = [self._seen[tensor] for tensor in inputs if tensor in self._seen]
+        if func.overloadpacket in flop_registry:
+            flops = flop_registry[func.overloadpacket](*args, **kwargs, out_val=output)
+            aside = self.watcher is not None and self.watcher.aside
+            self.forward += 0 if aside else flops
+            seen = seen and [*seen, _Seen(seen[0].geometry, 1 << len(self.costs))]
+            self.costs.append(flops * (max(len(seen) - 1, 0) + aside))
+        if func.overloadpacket is aten.convolution and not output.numel() and args[0].numel():
+            raise RuntimeError("a convolution's kernel is larger than its input")  # torch 2.11's meta device takes it
+        if func.overloadpacket is aten.convolution and self.watcher is not None and output.ndim == 4:
+            self.watcher.patches = output.shape[2] * output.shape[3]
+        if seen and func.overloadpacket not in BLIND:
+            before = _union(seen)
+            seen_now = _Seen(after(func, args, kwargs, output, before.geometry), before.products)
+            for tensor in tensors_of(output):
+                self._seen[tensor] = seen_now
+        return output
+
+    def seen(self, tensors: list[Tensor]) -> _Seen:
+        """Return what a value of these tensors comes from."""
+        seen = [self._seen[tensor] for tensor in tensors if tensor in self._seen]
+        return _union(seen) if seen else _Seen(WHOLE, 0)
+
+
+def _union(seen: list[_Seen]) -> _Seen:
+    """What is seen where branches meet: the larger of them, since all are centred on the same pixel."""
+    geometries, products = [one.geometry for one in seen], 0
+    for one in seen:
+        products |= one.products
+    field = tuple(max(g.field[k] for g in geometries) for k in (0, 1))
+    placed = [g for g in geometries if g.stride is not None]
+    if not placed:
+        return _Seen(Geometry(field, None), products)
+    stride, start = (
+        tuple(pick(values[k] for values in column) for k in (0, 1))
+        for pick, column in ((max, [g.stride for g in placed]), (min, [g.start for g in placed]))
+    )
+    return _Seen(Geometry(field, stride, start), products)

@@ -1,0 +1,95 @@
+"""A model without weights: built on the meta device, then given those that a layer needs, and no others."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from invrep.representations.tracing.dry_run import meta_copy
+
+
+def skeleton_of(build: Callable[[], nn.Module]) -> tuple[nn.Module, list[str | None]]:
+    """Return the model on the meta device, and its parameters' names in the order in which they were made."""
+    made: list[nn.Parameter] = []
+    try:
+        with torch.device("meta"), _each_parameter(made.append):
+            module = skeleton = build()
+    except (NotImplementedError, RuntimeError):  # RegNet computes its widths with tensors
+        made.clear()
+        with torch.random.fork_rng(devices=[]), _each_parameter(made.append):
+            module = build()
+        skeleton = meta_copy(module)
+    skeleton.requires_grad_(False).eval()
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    return skeleton, [names.get(id(parameter)) for parameter in made]
+
+
+def drop_weights(module: nn.Module, *, keep: set[str]) -> None:
+    """Leave None for each parameter and buffer that is not kept; the modules stay what and where they are."""
+    for path, child in module.named_modules():
+        for tensors in (child._parameters, child._buffers):
+            for name in tensors:
+                if (f"{path}.{name}" if path else name) not in keep:
+                    tensors[name] = None
+
+
+def initial_weights(
+    build: Callable[[], nn.Module], seed: int, order: list[str | None], needed: set[str]
+) -> dict[str, Tensor]:
+    """Return the needed weights as the model's own initialisation makes them."""
+    names = iter(order)
+    draws = _SeededDraws(seed)
+
+    def skip(parameter: nn.Parameter) -> nn.Parameter | None:
+        name = next(names)
+        if name not in needed:
+            # Memory that nothing has written to costs nothing, and there is no arithmetic on the meta device.
+            return nn.Parameter(parameter.to("meta"))
+        draws.names[parameter.data_ptr()] = name
+        return None
+
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), _each_parameter(skip), draws:
+        tensors = build().state_dict()
+    return {name: tensor for name, tensor in tensors.items() if not tensor.is_meta}
+
+
+class _SeededDraws(TorchDispatchMode):
+    """Seeds every random operation by the parameter that it fills, so that it does not depend on the others."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+        self.names: dict[int, str | None] = {}  # by address
+        self._last: str | None = None
+        self._draws: Counter[str | None] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        target = args[0] if args and isinstance(args[0], Tensor) else None
+        if torch.Tag.nondeterministic_seeded in func.tags and not (target is not None and target.is_meta):
+            # What has no name yet is a helper of the parameter before (trunc_normal_ draws again what lies outside).
+            self._last = name = self._last if target is None else self.names.get(target.data_ptr(), self._last)
+            self._draws[name] += 1
+            digest = hashlib.sha256(f"{self.seed}/{name}/{self._draws[name]}".encode()).digest()
+            torch.default_generator.manual_seed(int.from_bytes(digest[:7]))
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _each_parameter(see: Callable[[nn.Parameter], nn.Parameter | None]) -> Iterator[None]:
+    """Call ``see(parameter)`` whenever a module gets a parameter; what it returns, unless None, takes its place."""
+    handle = register_module_parameter_registration_hook(lambda _module, _name, parameter: see(parameter))
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The default weight initialization", category=FutureWarning)
+            yield
+    finally:
+        handle.remove()

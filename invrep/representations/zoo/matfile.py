@@ -1,0 +1,290 @@
+"""MatConvNet's .mat files of simple networks, in both their layouts, read by field name and without pickles."""
+
+from __future__ import annotations
+
+import math
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.io import loadmat
+from scipy.io.matlab import matfile_version
+from torch import Tensor
+
+from invrep.errors import InvrepError
+from invrep.representations.geometry import InputSize
+from invrep.representations.zoo.matlab_values import Unfit, array, get, numbers, pair, string, whole
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a chain, with MatConvNet's parameters.
+
+    Attributes:
+        kind: convolution, max pooling, average pooling, normalisation, relu or softmax.
+        name: the paper's name.
+        size: height and width of the window; ``stride`` and ``dilate`` likewise.
+        pad: top, bottom, left, right.
+        channels: of the input and of the output of a convolution, all groups together; of a normalisation, twice.
+        groups: of a convolution.
+        param: N, κ, α, β of a normalisation (α multiplies the sum of squares, not their mean); the leak of a ReLU.
+    """
+
+    kind: str
+    name: str
+    size: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    pad: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilate: tuple[int, int] = (1, 1)
+    channels: tuple[int, int] = (0, 0)
+    groups: int = 1
+    param: tuple[float, ...] = ()
+
+    def __str__(self) -> str:
+        text = self.kind
+        if self.kind == "convolution":
+            text += f" {self.size[0]}×{self.size[1]}×{self.channels[0] // self.groups}×{self.channels[1]}"
+        elif "pooling" in self.kind:
+            text += f" {self.size[0]}×{self.size[1]}"
+        if self.param:
+            text += f" with the parameters {' '.join(f'{value:g}' for value in self.param)}"
+        else:
+            text += f", stride {self.stride[0]} {self.stride[1]}, pad {' '.join(map(str, self.pad))}"
+        return text + (f", dilation {self.dilate[0]} {self.dilate[1]}" if self.dilate != (1, 1) else "")
+
+    def output(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return height and width of the output for those of the input; below 1 where no window fits."""
+        margins = (self.pad[0] + self.pad[1], self.pad[2] + self.pad[3])
+        each = zip(size, margins, self.size, self.dilate, self.stride, strict=True)
+        height, width = ((n + p - d * (k - 1) - 1) // s + 1 for n, p, k, d, s in each)
+        return height, width
+
+    def same(self, other: Layer, size: tuple[int, int]) -> bool:
+        """Whether both give the same for an input of this size: bottom and right pads may differ where they do."""
+        # MatConvNet's importer of Caffe's models gives each pooling a bottom and right pad, needed or not.
+        mine, its = (replace(one, name="", pad=(one.pad[0], 0, one.pad[2], 0), param=()) for one in (self, other))
+        close = len(self.param) == len(other.param) and all(
+            math.isclose(a, b, rel_tol=1e-3) for a, b in zip(self.param, other.param, strict=True)
+        )
+        return mine == its and close and self.output(size) == other.output(size)
+
+
+@dataclass(frozen=True)
+class MatFile:
+    """What a file holds.
+
+    Attributes:
+        layers: in their order, without dropout and losses.
+        tensors: ``conv1.weight`` (out, in / groups, rows, columns), ``conv1.bias`` (out,) and so on, as torch has them.
+        mean: (3, 1, 1) or (3, H, W), RGB, 0 … 255.
+        size: the input size, and how photos are brought to it.
+        classes: the names of the last layer's outputs; None where the file has none.
+    """
+
+    layers: tuple[Layer, ...]
+    tensors: dict[str, Tensor]
+    mean: Tensor
+    size: InputSize
+    classes: list[str] | None
+
+
+def read_matfile(
+    path: str | os.PathLike[str], *, layers: Sequence[Layer] = (), size: InputSize | None = None, expected: str
+) -> MatFile:
+    """Read a simple network (no DagNN) in the layout of 2014 or the later one.
+
+    Args:
+        path: a MATLAB 5 to 7 file with the variables ``layers`` and ``meta``, or ``layers`` and ``normalization``, or
+            with a structure ``net`` of them.
+        layers: those that the file has to hold, and be named by, as far as it goes; none: any will do.
+        size: stands in for what the file does not say about its input size.
+        expected: what the messages say should have been given.
+
+    Raises:
+        InvrepError: there is no such file, it is damaged, something is missing in it, or it holds other layers.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise InvrepError(f"There is no weights file {str(path)!r}; expected {expected}.")
+    try:
+        contents = _contents(file)
+        normalization = get(contents, "normalization")
+        size = _input_size(normalization, size)
+        chain, tensors = _chain(get(contents, "layers"), size.crop, layers)
+        mean = _mean(normalization, size.crop)
+    except Unfit as error:
+        raise InvrepError(f"The weights file {str(path)!r} is not used: {error}; expected {expected}.") from error
+    names = get(get(contents, "classes"), "description")
+    classes = None if names is None else [string(name) for name in np.asarray(names).reshape(-1)]
+    return MatFile(chain, tensors, mean, size, classes)
+
+
+_DAG = ("vars", "params")
+_VARIABLES = ("layers", "meta", "normalization", "classes", *_DAG)
+
+
+def _contents(file: Path) -> dict[str, Any]:
+    """Return the variables of a .mat file, the fields of the later layout's ``meta`` among them."""
+    try:
+        version = matfile_version(str(file))[0]
+    except Exception as error:  # on a foreign file scipy raises whatever its parser runs into
+        raise Unfit("it is no MATLAB file") from error
+    if version == 2:
+        raise Unfit("it is a MATLAB 7.3 (HDF5) file, which is not read; load it in MATLAB and save it with -v7")
+    if version != 1:
+        raise Unfit("it is no MATLAB 5 to 7 file")
+    _check_sums(file)
+    try:
+        contents = loadmat(str(file), variable_names=[*_VARIABLES, "net"])
+    except Exception as error:
+        raise Unfit("it is damaged or cut short") from error
+    if "layers" not in contents and "net" in contents:  # saved without -struct
+        contents = {name: get(contents["net"], name) for name in _VARIABLES}
+    if any(get(contents, name) is not None for name in _DAG):
+        raise Unfit("it holds a DagNN, where only chains of layers (SimpleNN) are read")
+    if get(contents, "layers") is None:
+        raise Unfit("it has no layers, or is cut short")
+    meta = get(contents, "meta")
+    return contents | {name: get(meta, name) for name in ("normalization", "classes") if get(meta, name) is not None}
+
+
+def _check_sums(file: Path) -> None:
+    """Refuse a file that is cut short, or in which a compressed variable is not what its checksum says.
+
+    scipy's reader takes types and lengths on trust, and some wrong ones end the process (its pull request 25349).
+    """
+    with file.open("rb") as opened:
+        order = "big" if opened.read(128)[126:] == b"MI" else "little"
+        while tag := opened.read(8):
+            left = int.from_bytes(tag[4:], order)
+            unpacker = zlib.decompressobj() if int.from_bytes(tag[:4], order) == 15 else None  # miCOMPRESSED
+            while left and (part := opened.read(min(left, 1 << 20))):
+                left -= len(part)
+                try:
+                    if unpacker is not None:
+                        unpacker.decompress(part)
+                except zlib.error as error:
+                    raise Unfit("it is damaged") from error
+            if left or len(tag) < 8 or (unpacker is not None and not unpacker.eof):
+                raise Unfit("it is damaged or cut short")
+
+
+def _chain(cells: Any, size: tuple[int, int], expected: Sequence[Layer]) -> tuple[tuple[Layer, ...], dict[str, Tensor]]:
+    """Return the layers of a chain, the first of which sees colour images of this size, and their weights."""
+    layers: list[Layer] = []
+    tensors: dict[str, Tensor] = {}
+    channels = 3
+    for number, cell in enumerate(np.asarray(cells).reshape(-1), start=1):
+        kind, name = string(get(cell, "type")), string(get(cell, "name")).replace(".", "_")
+        if kind in ("dropout", "softmaxloss", "loss"):
+            continue
+        if not name or hasattr(torch.nn.Module, name) or any(name == layer.name for layer in layers):
+            name = f"layer{number}"  # as vl_simplenn_tidy has it; the others are no names for a submodule
+        wanted = expected[len(layers)] if len(layers) < len(expected) else None
+        name = wanted.name if wanted else name
+        layer, weights = _layer(cell, kind, name, channels)
+        if expected and wanted is None:
+            raise Unfit(f"it goes on after {expected[-1].name} with {layer}")
+        if wanted and not layer.same(wanted, size):
+            raise Unfit(f"its layer {name} is {layer}, not {wanted}")
+        size, channels = layer.output(size), layer.channels[1] or channels
+        if min(size) < 1:
+            raise Unfit(f"its layers do not fit each other: nothing of the image is left after {name}")
+        layers.append(layer)
+        tensors |= {f"{name}.{key}": value for key, value in weights.items()}
+    if not layers:
+        raise Unfit("it has no layers")
+    return tuple(layers), tensors
+
+
+def _layer(cell: Any, kind: str, name: str, channels: int) -> tuple[Layer, dict[str, Tensor]]:
+    """Return a layer whose input has this many channels, and its weights; defaults are vl_simplenn_tidy's."""
+    if kind == "softmax":
+        return Layer("softmax", name), {}
+    if kind == "relu":
+        return Layer("relu", name, param=numbers(cell, "leak", name, counts=(1,), default=(0.0,))), {}
+    if kind in ("normalize", "lrn"):
+        param = numbers(cell, "param", name, counts=(4,))
+        return Layer("normalisation", name, channels=(channels, channels), param=param), {}
+    if kind not in ("conv", "pool"):
+        known = "conv, pool, normalize, lrn, relu, softmax, softmaxloss and dropout"
+        raise Unfit(f"its layer {name} is of the type {kind!r}, where only {known} are known")
+    pad = whole(cell, "pad", name, counts=(1, 2, 4), default=(0,), least=0)
+    top, bottom, left, right = pad if len(pad) == 4 else (pad[0], pad[0], pad[-1], pad[-1])
+    window = {"stride": pair(cell, "stride", name), "pad": (top, bottom, left, right)}
+    if kind == "pool":
+        rows, columns = pair(cell, "pool", name, default=None)
+        if max(top, bottom) >= rows or max(left, right) >= columns:
+            raise Unfit(f"its layer {name} has a pad that is no smaller than its window")
+        method = string(get(cell, "method")) or "max"
+        if method not in ("max", "avg"):
+            raise Unfit(f"its layer {name} pools by {method!r}, where only max and avg are known")
+        return Layer("max pooling" if method == "max" else "average pooling", name, (rows, columns), **window), {}
+    filters, biases = _weights(cell, name)
+    rows, columns, inputs, outputs = filters.shape
+    groups = channels // inputs
+    if groups * inputs != channels or outputs % groups or biases.size != outputs:
+        raise Unfit(
+            f"its layers do not fit each other: {name} has filters of {rows}×{columns}×{inputs}×{outputs} and "
+            f"{biases.size} biases for an input of {channels} channels"
+        )
+    dilate = pair(cell, "dilate", name)
+    layer = Layer(
+        "convolution", name, (rows, columns), **window, dilate=dilate, channels=(channels, outputs), groups=groups
+    )
+    return layer, {"weight": torch.from_numpy(filters.transpose(3, 2, 0, 1)), "bias": torch.from_numpy(biases)}
+
+
+def _weights(cell: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return filters (rows, columns, in / groups, out) and biases (out,)."""
+    both = get(cell, "weights")
+    if both is None:
+        filters, biases = get(cell, "filters"), get(cell, "biases")
+    else:
+        filters, biases = [*np.asarray(both).reshape(-1), None][:2]
+    if filters is None or not np.size(filters):
+        raise Unfit(f"its layer {name} has no weights")
+    filters = array(filters, f"the filters of its layer {name}")
+    biases = np.zeros(0, np.float32) if biases is None else array(biases, f"the biases of its layer {name}").reshape(-1)
+    if filters.ndim == 2 and 1 < biases.size == filters.shape[1]:
+        filters = filters[None, None]  # filters of 1×1, squeezed; MATLAB's own would have one output
+    if filters.ndim > 4:
+        raise Unfit(f"the filters of its layer {name} have {filters.ndim} dimensions, not 4")
+    filters = filters.reshape(filters.shape + (1,) * (4 - filters.ndim))  # MATLAB drops trailing ones
+    return filters, biases if biases.size else np.zeros(filters.shape[3], np.float32)
+
+
+def _mean(normalization: Any, size: tuple[int, int]) -> Tensor:
+    """Return averageImage, (3, 1, 1) or (3, H, W)."""
+    mean = get(normalization, "averageImage")
+    if mean is None:
+        raise Unfit("it has no averageImage to subtract from images")
+    mean = array(mean, "its averageImage")
+    if mean.size == 3:
+        return torch.from_numpy(mean.reshape(3, 1, 1))
+    if mean.shape != (*size, 3):
+        found = "×".join(map(str, mean.shape))
+        raise Unfit(f"its averageImage is of {found}, neither {size[0]}×{size[1]}×3 nor 3 numbers")
+    return torch.from_numpy(mean.transpose(2, 0, 1))
+
+
+def _input_size(normalization: Any, otherwise: InputSize | None) -> InputSize:
+    """Return imageSize as the crop of an image that was brought to imageSize + border, or to imageSize / cropSize."""
+    owner = "normalization"
+    crop = whole(normalization, "imageSize", owner, counts=(2, 3, 4), default=otherwise.crop if otherwise else None)[:2]
+    resize: int | tuple[int, int] = otherwise.resize if otherwise else crop
+    border = numbers(normalization, "border", owner, counts=(1, 2), default=())
+    share = numbers(normalization, "cropSize", owner, counts=(1, 2), default=())
+    if border or (share and min(share) > 0):
+        sides = [n + b for n, b in zip(crop, (border[0], border[-1]), strict=True)] if border else []
+        sides = sides or [n / s for n, s in zip(crop, (share[0], share[-1]), strict=True)]
+        resize = (round(sides[0]), round(sides[1]))
+        if any(numbers(normalization, "keepAspect", owner, counts=(1,), default=(1.0,))):
+            resize = max(resize)
+    word = string(get(normalization, "interpolation"))
+    return InputSize(crop, resize, word if word in ("bilinear", "bicubic") else "bilinear")

@@ -1,0 +1,131 @@
+"""Any nn.Module that a Python function or class makes, cut at a layer."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pkgutil import resolve_name
+from typing import Any
+
+import torch
+from torch import nn
+
+from invrep.errors import InvrepError, words
+from invrep.importing import find_here
+from invrep.representations.base import Representation
+from invrep.representations.geometry import InputSize
+from invrep.representations.network import LISTING, LayerNames, Network
+from invrep.representations.tracing.wrapped import without_values
+from invrep.representations.zoo.checkpoint_layouts import lacking
+from invrep.representations.zoo.weights import file_id, read_weights
+
+
+def module_network(
+    target: str,
+    *,
+    layer: LayerNames = None,
+    args: Mapping[str, Any] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+    channels: int = 3,
+    size: int | Sequence[int] | None = None,
+    resize: int | Sequence[int] | None = None,
+    interpolation: str = "bilinear",
+    seed: int = 0,
+) -> Representation:
+    """Return a module of yours up to a layer, as a representation.
+
+    Args:
+        target: ``package.module.factory``, a function or class that returns an nn.Module (or a
+            :class:`Representation`, which is taken as it is); found in the working folder too.
+        layer: see :class:`invrep.representations.network.Network`; None for the module's output.
+        args: keyword arguments of the factory.
+        weights: the path of a .safetensors, .pth or .pt file with the module's state dict; None to keep what the
+            factory made.
+        mean: the module sees (images − mean) / std, for images in [0, 1]; a number, or one per channel.
+        std: a number, or one per channel.
+        channels: that the module takes.
+        size: height and width in pixels, or one number for both, to which photos are resized and cropped; None for any.
+        resize: the shorter side before the crop, or a height and width; by default ``size``.
+        interpolation: of that.
+        seed: torch's, while the factory runs; its random state stays as it is.
+
+    Raises:
+        InvrepError: there is no such target, layer or file; the target makes no module; the weights do not fit.
+    """
+    if not isinstance(target, str) or "." not in target:
+        raise InvrepError(f"rep.target={target} is not valid: expected package.module.factory.")
+    find_here()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            factory = resolve_name(target)
+        except Exception as error:
+            reason = str(error.__cause__ or error).splitlines()[0].rstrip(".")
+            raise InvrepError(
+                f"rep.target={target} cannot be imported ({reason}); expected package.module.factory."
+            ) from error
+        torch.manual_seed(seed)  # after the import, which happens once
+        try:
+            made = factory if isinstance(factory, nn.Module) else factory(**(args or {}))
+        except TypeError as error:
+            raise InvrepError(f"rep.target={target} does not take rep.args={dict(args or {})}: {error}.") from error
+        except InvrepError:
+            raise
+        except Exception as error:
+            raise InvrepError(f"rep.target={target} failed while it was called: {words(error)}") from error
+    if not isinstance(made, nn.Module):
+        raise InvrepError(f"rep.target={target} made a {type(made).__name__}, expected an nn.Module.")
+    if isinstance(made, Representation):
+        if weights is not None:
+            _load(made, weights, set(made.state_dict()))
+        return made
+    crop = (size, size) if isinstance(size, int) else tuple(size) if size else None
+    network = Network(
+        made,
+        None if layer in LISTING else layer,
+        mean=mean,
+        std=std,
+        channels=(channels,),
+        input_size=None if crop is None else InputSize(crop, _side(resize) or crop, interpolation),
+        name=target.rpartition(".")[2],
+    )
+    if weights is not None:
+        needed = set(made.state_dict())
+        with suppress(Exception):  # a module that the meta device cannot run needs all
+            needed &= network.published_trace.weights_up_to(network.paths)
+        _load(made, weights, needed)
+    if layer not in LISTING and (lack := without_values(made)):
+        raise InvrepError(f"The module of rep.target={target} cannot be run: its weight {lack}.")
+    network.weights_id = _digest(made) if weights is None else file_id(weights)
+    network.weights_file = None if weights is None else str(weights)
+    return network
+
+
+def _load(module: nn.Module, weights: str | os.PathLike[str], needed: set[str]) -> None:
+    """Give a module the weights in a file, of which it has to hold those that are needed."""
+    source, wanted = f"The weights in {str(weights)!r}", module.state_dict()
+    tensors = read_weights(weights, {name: wanted[name] for name in needed})
+    missing = sorted(name for name in needed - tensors.keys() if not name.endswith("num_batches_tracked"))
+    if missing:
+        raise lacking(source, missing, tensors)
+    wrong = [name for name in wanted.keys() & tensors.keys() if tensors[name].shape != wanted[name].shape]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise InvrepError(f"{source} have another shape of {', '.join(wrong[:3])}{more}.")
+    module.load_state_dict({name: tensors[name] for name in wanted if name in tensors}, strict=False)
+
+
+def _side(resize: int | Sequence[int] | None) -> int | tuple[int, int] | None:
+    return resize if resize is None or isinstance(resize, int) else tuple(resize)
+
+
+def _digest(module: nn.Module) -> str:
+    """Return twelve hexadecimal digits that change with the weights that a factory made."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
+    return digest.hexdigest()[:12]

@@ -1,0 +1,65 @@
+"""A finished pre-image, and its row of the table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, unquote
+
+import polars as pl
+from torch import Tensor
+
+from invrep.data.batching import Key
+from invrep.results.table import CURVE
+
+SPREADS = ("spread_ssim", "spread_lpips", "spread_code")
+FIRST = ("image", "restart", "error", "root_error", "pairwise_error", "psnr", "ssim", "energy")
+LAST = ("passes", "seconds", "distance", "code_norm", "remark", "content")
+
+
+@dataclass
+class Finished:
+    """A finished pre-image.
+
+    Attributes:
+        row: its row of ``metrics.csv``.
+        curve: (pass, {name: value}) at the recorded passes.
+        pixels: (C, H, W) float32 in the photo's units, 0 to 1, unclipped.
+    """
+
+    row: dict[str, Any]
+    curve: list[tuple[int, dict[str, float]]]
+    pixels: Tensor
+
+    @property
+    def key(self) -> Key:
+        """Image id and restart."""
+        return self.row["image"], self.row["restart"]
+
+
+def encoded(image: str) -> str:
+    """Return an image id as UTF-8 takes it: bytes of a file's name that are none, and ``%``, are percent-encoded."""
+    return "".join(quote(c, errors="surrogateescape") if c == "%" or "\ud800" <= c <= "\udfff" else c for c in image)
+
+
+def decoded(image: str) -> str:
+    """Return the image id that :func:`encoded` was given."""
+    return unquote(image, errors="surrogateescape") if "%" in image else image
+
+
+def row_of(found: Finished) -> dict[str, Any]:
+    """Return a pre-image's row of :attr:`Results.table`."""
+    curve = {f"{CURVE}pass": [at for at, _ in found.curve]}
+    for name in dict.fromkeys(name for _, values in found.curve for name in values):
+        curve[f"{CURVE}{name}"] = [values.get(name, math.nan) for _, values in found.curve]
+    return found.row | curve | {"image": encoded(found.key[0])}
+
+
+def as_rows(frame: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a frame as dictionaries, with their own image ids and NaN for a blank number."""
+    for row in frame.iter_rows(named=True):
+        yield {name: math.nan if value is None else value for name, value in row.items()} | {
+            "image": decoded(row["image"])
+        }

@@ -1,0 +1,179 @@
+"""A table on disk: Parquet files that several processes add to at once, brought into few when a job ends.
+
+A *part* is a file that one process has added. Compaction brings all parts into a *generation*, files of bounded size in
+the order of the keys. A file is never changed: it appears whole, and it goes when another one holds its rows. So at any
+moment every row is in some file; where several have a key, the file with the last name counts. A file's name ends with
+a digest of its content, by which damage is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from invrep.results.atomic_files import atomic, edited
+
+TEXT = ("image", "content", "class", "boxes", "remark")
+WHOLE = ("restart", "restarts", "passes")
+CURVE = "curve."  # before the name of a column that holds a list, one value for each recorded pass
+MOST_PARTS = 256  # of one process, which then makes them one
+MOST_BYTES = 32 * 2**20  # of a generation's file, about
+KEY = ("image", "restart")
+AS_THEY_ARE = {"glob": False, "hive_partitioning": False}  # brackets and equals signs in a path mean nothing
+
+
+class Table:
+    """Rows with a key of image and restart, and columns of text, numbers or lists of numbers.
+
+    Args:
+        folder: of the files; it is made when something is written.
+        write: writes a file, see :func:`invrep.results.atomic_files.atomic`.
+    """
+
+    def __init__(self, folder: Path, write: Callable[..., None] = atomic) -> None:
+        self.folder = folder
+        self._write = write
+        self._sound: set[str] = set()
+        self._own: list[Path] = []
+
+    def files(self) -> list[Path]:
+        """Return the files in the order in which they count."""
+        return sorted(self.folder.glob("*.parquet"), key=lambda path: path.name)
+
+    def settled(self) -> bool:
+        """Return whether there are no parts, nor files of two generations: compaction was not killed."""
+        return _settled(self.files())
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def collect(self, query: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
+        """Return what a query makes of all rows, each key once.
+
+        Raises:
+            InvrepError: a file is damaged.
+        """
+        while True:
+            files = self.files()
+            try:
+                return query(self._scan(files)).collect(engine="streaming")
+            except FileNotFoundError:
+                if files == self.files():  # else another process has brought its parts into one meanwhile
+                    raise
+
+    def chunks(self) -> Iterator[pl.DataFrame]:
+        """Yield all rows in the order of their keys, as many at a time as a file of a generation has."""
+        files = self.files()
+        keys = self.collect(lambda rows: rows.select(KEY)).sort(KEY)
+        each = max(1, keys.height * MOST_BYTES // max(sum(path.stat().st_size for path in files), 1))
+        for some in keys.iter_slices(each) if keys.height else ():
+            between = pl.col("image").is_between(pl.lit(some["image"][0]), pl.lit(some["image"][-1]))
+            rows = self.collect(lambda rows, between=between: rows.filter(between))
+            yield rows.join(some, on=KEY, how="semi").sort(KEY)
+
+    def _scan(self, files: Sequence[Path]) -> pl.LazyFrame:
+        schema: dict[str, Any] = {name: _kind(name) for name in (*KEY, "content", "remark")}
+        for path in files:
+            self._check(path)
+            schema |= pl.scan_parquet(path.absolute(), **AS_THEY_ARE).collect_schema()
+        if not files:
+            return pl.LazyFrame(schema=schema)
+        places, given = [path.absolute() for path in files], {"schema": schema, "extra_columns": "ignore"}
+        rows = pl.scan_parquet(places, **given, missing_columns="insert", include_file_paths="file", **AS_THEY_ARE)
+        if not _settled(files):
+            found = rows.select(*KEY, "file").collect(engine="streaming")
+            last = found.group_by(KEY).agg(pl.col("file").max())
+            if last.height < found.height:
+                rows = rows.join(last.lazy(), on=[*KEY, "file"], how="semi")
+        numbers = [name for name, kind in schema.items() if kind == pl.Float64]
+        texts = [name for name, kind in schema.items() if kind == pl.String]
+        return rows.drop("file").with_columns(
+            pl.col(numbers).fill_null(float("nan")), pl.col(texts).fill_null(""), *_whole_curves(schema)
+        )
+
+    def _check(self, path: Path) -> None:
+        """Compare a file with the digest in its name, once."""
+        if path.name not in self._sound:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest[:16] != path.stem.rpartition("-")[2]:
+                raise edited(path, "its content does not fit its name")
+            self._sound.add(path.name)
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write rows as a part; ``curve.NAME`` in them is a list."""
+        self._own.append(self._add(_frame(list(rows))))
+        if len(self._own) >= MOST_PARTS:
+            own, self._own = self._own, []
+            self._add(self._scan(own).collect(engine="streaming"))
+            for path in own:
+                path.unlink(missing_ok=True)
+
+    def _add(self, rows: pl.DataFrame) -> Path:
+        first = hashlib.sha256(repr(rows.select(KEY).row(0)).encode()).hexdigest()[:8]
+        return self._save(rows, self.folder / f"part{time.time_ns():020}-{first}", f"part-{first}")
+
+    def _save(self, rows: pl.DataFrame, stem: Path, beside: str | None = None) -> Path:
+        """Write a file and return its path: the given one with the content's digest."""
+        buffer = io.BytesIO()
+        rows.write_parquet(buffer)
+        data = buffer.getbuffer()
+        path = stem.with_name(f"{stem.name}-{hashlib.sha256(data).hexdigest()[:16]}.parquet")
+        self._write(path, lambda place: place.write_bytes(data), beside=beside)
+        self._sound.add(path.name)
+        return path
+
+    def compact(self, change: Callable[[pl.DataFrame], pl.DataFrame] = lambda rows: rows) -> None:
+        """Bring all files into a new generation, in memory for one file of it.
+
+        Args:
+            change: is shown the rows of each file, and returns them as they shall be.
+        """
+        files, beside = self.files(), self.folder / ".compacting"
+        shutil.rmtree(beside, ignore_errors=True)  # of a compaction that was killed
+        generation = max((_made(path) or 0 for path in files), default=0) + 1
+        chunks = enumerate(self.chunks())
+        made = [self._save(change(rows), beside / f"{generation:06}-{number:06}") for number, rows in chunks]
+        for path in made:
+            os.replace(path, self.folder / path.name)
+        shutil.rmtree(beside, ignore_errors=True)
+        for path in files:
+            path.unlink(missing_ok=True)
+        self._own = []
+
+
+def _made(path: Path) -> int | None:
+    """Return the generation of a file; None for a part."""
+    name = path.name.partition("-")[0]
+    return int(name) if name.isdecimal() else None
+
+
+def _settled(files: Sequence[Path]) -> bool:
+    generations = {_made(path) for path in files}
+    return len(generations) <= 1 and None not in generations
+
+
+def _frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pl.DataFrame({name: pl.Series(name, [row.get(name) for row in rows], _kind(name)) for name in names})
+
+
+def _kind(name: str) -> Any:
+    if name.startswith(CURVE):
+        return pl.List(pl.Int64 if name == f"{CURVE}pass" else pl.Float64)
+    return pl.String if name in TEXT else pl.Int64 if name in WHOLE else pl.Float64
+
+
+def _whole_curves(schema: Mapping[str, Any]) -> Iterable[pl.Expr]:
+    """Give a curve that a row lacks as many NaN as the row has points."""
+    blank = pl.col(f"{CURVE}pass").list.eval(pl.element().cast(pl.Float64) * float("nan"))
+    return [pl.col(name).fill_null(blank) for name, kind in schema.items() if kind == pl.List(pl.Float64)]

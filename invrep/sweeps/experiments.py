@@ -1,0 +1,116 @@
+"""Experiments: a sweep and how its results are laid out, both said by a file of ``conf/experiment``.
+
+The sweep is Hydra's own (``hydra.sweeper.params``). What stands under ``layout`` names files and the functions of
+:mod:`invrep.reporting.layouts` that make them of the jobs' finished results.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, read_write
+
+from invrep.data.photo import NO_PHOTO
+from invrep.data.photo_sources import find
+from invrep.errors import InvrepError, LayerError
+from invrep.jobs.ranks import launched
+from invrep.presets import build
+from invrep.reporting.layouts import Cell
+from invrep.results.store import Results
+from invrep.results.sweep_journal import SweptJob, forget, swept
+from invrep.sweeps.multirun import Multirun
+from invrep.validation import number
+
+log = logging.getLogger(__name__)
+
+
+class Experiment(Callback):
+    """Hydra's callback that prepares an experiment's sweep; :func:`lay_out` is for its end."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Make the sweep a miniature if ``quick=true``, and end here if no job of it can begin.
+
+        Raises:
+            SystemExit: a photo or a file of weights is missing, or a setting is wrong; Hydra only warns of other
+                exceptions.
+        """
+        try:
+            if not isinstance(config.quick, bool):
+                raise InvrepError(f"quick={config.quick} is not valid: expected true or false.")
+            if config.quick:
+                small = {key: value for key, value in config.miniature.items() if value is not None}
+                with read_write(config.hydra.sweeper):
+                    # what is given on the command line comes after it
+                    config.hydra.sweeper.params = {**(config.hydra.sweeper.params or {}), **small}
+            else:
+                with suppress(LayerError):  # the other jobs' layers may well be there
+                    build(config.rep)
+            _images(config, {})
+        except InvrepError as error:
+            Multirun.config = None  # nothing has run: what an earlier sweep has left is not laid out anew
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
+        rank = launched()
+        if rank is None or rank.index == 0:
+            forget(Path(config.hydra.sweep.dir))
+
+
+def lay_out(config: DictConfig) -> None:
+    """Make an experiment's tables and figures of what is on disk, and say where they are.
+
+    Args:
+        config: composed for the whole sweep, with its ``hydra`` node.
+
+    Raises:
+        InvrepError: a layout is wrong, or a file cannot be written.
+    """
+    folder = Path(config.hydra.sweep.dir)
+    jobs = swept(folder)
+    if not jobs:
+        return
+    cells = [_cell(config, job) for job in jobs]
+    for name, layout in config.layout.items():
+        for path in build(layout)(cells, folder / name):
+            print(f"laid out: {path}")
+    failed = sum(job.status != "done" for job in jobs)
+    if failed:
+        print(f"{failed} of {len(jobs)} jobs failed or are not finished, and are marked")
+
+
+def _cell(config: DictConfig, job: SweptJob) -> Cell:
+    """Return a job as layouts see it: every key by which they may arrange has a value."""
+    values = job.values
+    flat = {key: OmegaConf.select(config, key) for key in _keys(config)}
+    # a group is what was chosen of it
+    known = {**flat, **config.hydra.runtime.choices, **values}
+    restarts = known["restarts"]
+    status = job.reason if job.status == "failed" else job.status
+    return Cell(
+        known, None if job.folder is None else Results(job.folder), status, _images(config, values), int(restarts)
+    )
+
+
+def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Return the dotted keys of all values outside ``hydra`` and ``layout``."""
+    for name in node:
+        if prefix or name not in ("hydra", "layout", "miniature", "name", "place"):
+            child = node._get_node(name)
+            if OmegaConf.is_dict(child) and not child._is_none():
+                yield from _keys(child, f"{prefix}{name}.")
+            elif not OmegaConf.is_missing(node, name):
+                yield f"{prefix}{name}"
+
+
+def _images(config: DictConfig, values: dict[str, Any]) -> tuple[str, ...]:
+    """Return the ids of a job's photos."""
+    if "path" not in config.data:
+        return (NO_PHOTO.id,)
+    path, limit, root, split = (values.get(f"data.{k}", config.data.get(k)) for k in ("path", "limit", "root", "split"))
+    limit = None if limit is None else number("data.limit", limit, minimum=1, whole=True, word="null")
+    return tuple(find(path, limit, root=root, split=split).ids)

@@ -1,0 +1,166 @@
+"""How far a job has come: a bar, or a line now and then, with an honest time left."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import NamedTuple
+
+import pytorch_lightning as pl
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from invrep.inversion.module import Inversion
+
+QUIET_SECONDS = 30  # between two lines of progress where there is no terminal
+
+
+def worded(shows: str, value: float) -> str:
+    """Return a value as people read it: an error in percent, an activation as it is."""
+    return f"{100 * value:.2f} %" if shows == "error" else f"{value:.4g}"
+
+
+class Report(NamedTuple):
+    """How far a process has come. Work is counted in pixels that passes have seen.
+
+    Attributes:
+        done: work that is done.
+        found: of that, work that an earlier process has done and a checkpoint has kept.
+        value: mean of what the objective shows; NaN where nothing is known.
+        shows: its name.
+        compiling: whether torch.compile works at present.
+        compiled: seconds that it has worked.
+        place: the pass of the present batch, in words.
+    """
+
+    done: float
+    found: float
+    value: float
+    shows: str
+    compiling: bool
+    compiled: float
+    place: str = ""
+
+
+class Ticks(pl.Callback):
+    """Reports a few times a second how far a process has come.
+
+    Args:
+        report: takes a :class:`Report`.
+    """
+
+    def __init__(self, report: Callable[[Report], None]) -> None:
+        super().__init__()
+        self.report = report
+        self.label = ""  # of the present batch
+        self.done = self.found = self.compiled = 0.0
+        self.within = 0.0  # work of the present batch
+        self._since: float | None = None  # when torch.compile began
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
+        """Ask the inversion to call back while a segment runs."""
+        pl_module.on_tick = self._tell
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
+        """Take what a checkpoint has brought for done, but not for work of this process."""
+        work = self._work(pl_module)
+        self.found += max(work - self.within, 0.0)
+        self.within = work
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
+        """Count the batch as done."""
+        pl_module.on_tick = None
+        self.within = self._work(pl_module, pl_module.steps)
+        if pl_module.last:
+            self.done, self.within = self.done + self.within, 0.0
+        self._tell(pl_module, ended=True)
+
+    def _work(self, inversion: Inversion, passes: int | None = None) -> float:
+        height, width = (side - inversion.margin for side in inversion.image.shape[-2:])
+        passes = min(inversion.passes, inversion.steps) if passes is None else passes
+        return passes * len(inversion.active) * height * width
+
+    def _tell(self, inversion: Inversion, *, ended: bool = False) -> None:
+        now = time.monotonic()
+        if inversion.compiling and self._since is None:
+            self._since = now
+        elif not inversion.compiling and self._since is not None:
+            self.compiled, self._since = self.compiled + now - self._since, None
+        self.within = self.within if ended else self._work(inversion)
+        shows = inversion.objective.shows
+        values = inversion.latest[shows][inversion.counted] if shows in inversion.latest else inversion.latest
+        value = float(values.mean()) if len(values) else math.nan
+        done, place = self.done + self.within, f"pass {inversion.passes}/{inversion.steps}"
+        self.report(Report(done, self.found, value, shows, inversion.compiling, self.compiled, place))
+
+
+class Bar(Ticks):
+    """A bar over all passes of all images of a job, with error and time left.
+
+    Where the output is no terminal (a file, SLURM) it prints a line every half minute instead. The time left follows
+    from the work that the job's processes have done so far, in the time in which they did not compile.
+
+    Args:
+        total: work of the whole job, see :class:`Report`.
+        console: where it is drawn.
+    """
+
+    def __init__(self, total: float, console: Console) -> None:
+        super().__init__(lambda report: self.tick(None, report))
+        self.console = console
+        self.ranks: dict[int | None, Report] = {}
+        self.total = total
+        self.began = self.last_line = time.monotonic()
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.progress.add_task("", total=max(total, 1), state="", left="")
+
+    def __enter__(self) -> Bar:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def tick(self, rank: int | None, report: Report) -> None:
+        """Show how far a rank has come; None: this process."""
+        news = report.compiling and not (rank in self.ranks and self.ranks[rank].compiling)
+        self.ranks[rank] = report
+        if rank is not None:
+            self.label = f"{len(self.ranks)} ranks"
+        values = [other.value for other in self.ranks.values() if not math.isnan(other.value)]
+        state = f"{report.shows} {worded(report.shows, sum(values) / len(values))}" if values else ""
+        state = "  ".join(filter(None, (report.place if rank is None else "", state)))
+        compiling = all(other.compiling for other in self.ranks.values())
+        self._draw("compiling" if compiling else state, now=news and compiling)
+
+    def left(self) -> float:
+        """Return the seconds that are left; NaN where nothing has been done yet."""
+        reports = self.ranks.values()
+        done, found = sum(report.done for report in reports), sum(report.found for report in reports)
+        spent = time.monotonic() - self.began - sum(report.compiled for report in reports) / max(len(reports), 1)
+        return spent * (self.total - done) / (done - found) if done > found else math.nan
+
+    def _draw(self, state: str, *, now: bool) -> None:
+        done, left, clock = sum(report.done for report in self.ranks.values()), self.left(), time.monotonic()
+        known = state != "compiling" and not math.isnan(left)
+        self.progress.update(
+            self.task,
+            completed=done,
+            description=self.label,
+            state=state,
+            left=f"left {timedelta(seconds=round(left))}" if known else "",
+        )
+        if not self.console.is_terminal and (now or clock - self.last_line >= QUIET_SECONDS):
+            self.last_line = clock
+            self.console.print(f"{self.label}  {state}{f'  about {left / 60:.1f} min left' if known else ''}")

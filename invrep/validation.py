@@ -1,0 +1,76 @@
+"""Checks of values that a user gives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from invrep.errors import InvrepError, nearest
+
+
+def number(
+    name: str,
+    value: object,
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    whole: bool = False,
+    word: str | None = None,
+) -> float:
+    """Return ``value`` if it is a finite number in range, as an int if it has to be whole, else as a float.
+
+    Args:
+        name: the config key or argument, for the message.
+        value: what the user gave.
+        minimum: the least allowed value; ``above`` excludes its bound itself; ``maximum`` is the greatest.
+        above: the value has to be greater than this.
+        maximum: the greatest allowed value.
+        whole: whether it has to be a whole number.
+        word: a word that is allowed as well, for the message only.
+
+    Raises:
+        InvrepError: it is not such a number.
+    """
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    good = good and (not whole or float(value).is_integer())
+    good = good and (minimum is None or value >= minimum) and (above is None or value > above)
+    good = good and (maximum is None or value <= maximum)
+    if not good:
+        bounds = [f"of at least {minimum:g}"] if minimum is not None else []
+        bounds += [f"above {above:g}"] if above is not None else []
+        bounds += [f"at most {maximum:g}"] if maximum is not None else []
+        kind = "a whole number" if whole else "a number"
+        raise InvrepError(
+            f"{name}={value} is not valid: expected {' '.join([kind, ' and '.join(bounds)]).strip()}"
+            f"{f' or {word!r}' if word else ''}."
+        )
+    return int(value) if whole else float(value)
+
+
+def choice(name: str, value: object, options: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``options``.
+
+    Raises:
+        InvrepError: it is not; the message names the nearest.
+    """
+    options = list(options)
+    if value not in options:
+        raise InvrepError(
+            f"{name}={value} is not valid: expected one of {', '.join(options)}; {nearest(str(value), options)}."
+        )
+    return str(value)
+
+
+def check_whole(owner: str, name: str, value: Any, least: int) -> None:
+    """Raise InvrepError unless ``value`` is an integer of at least ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InvrepError(f"{owner}'s {name} must be a whole number of at least {least}, not {value!r}.")
+
+
+def check_choice(owner: str, name: str, value: Any, options: tuple[str, ...]) -> None:
+    """Raise InvrepError unless ``value`` is one of ``options``."""
+    if not isinstance(value, str) or value not in options:
+        wanted = " or ".join(repr(option) for option in options)
+        raise InvrepError(f"{owner}'s {name} must be {wanted}, not {value!r}; {nearest(str(value), options)}.")
