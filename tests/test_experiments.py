@@ -13,6 +13,7 @@ from PIL import Image
 
 from invrep.presets import FOLDER, build
 from invrep.reporting.layouts.latex import latex
+from invrep.results.store import Results
 from invrep.results.sweep_journal import swept
 
 EXPERIMENTS = sorted(
@@ -32,7 +33,7 @@ def test_every_experiment_runs_in_miniature_and_is_laid_out(job, photos, name):
     assert jobs and {one.status for one in jobs} == {"done"}
     laid_out = [Path(line.removeprefix("laid out: ")) for line in outcome.out.splitlines() if "laid out" in line]
     assert laid_out
-    boxes = [row["boxes"] for one in jobs for row in one.results.rows().values() if row.get("boxes")]
+    boxes = [row["boxes"] for one in jobs for row in Results(one.folder).rows().values() if row.get("boxes")]
     assert bool(boxes) == (name in ("cvpr15/fig9", "ijcv16/neighbourhoods"))
     for path in laid_out:
         if path.suffix == ".png":
@@ -101,7 +102,7 @@ def test_what_failed_is_marked_and_the_same_command_goes_on(sweep, photos):
     assert broken.status == 1 and "4 of 4 jobs failed" in broken.out
     jobs = swept(folder)
     assert [job.status for job in jobs] == ["failed"] * 4
-    assert "aa.jpg" in jobs[0].message and "cell" in jobs[1].message and jobs[1].results is None
+    assert "aa.jpg" in jobs[0].message and "cell" in jobs[1].message and jobs[1].folder is None
     assert [(job.values["rep"], job.values["rep.cell"]) for job in jobs] == [
         ("hog", 8), ("hog", 7), ("hogb", 8), ("hogb", 7)
     ]  # fmt: skip
@@ -115,7 +116,7 @@ def test_what_failed_is_marked_and_the_same_command_goes_on(sweep, photos):
     assert [job.status for job in jobs] == ["done", "failed", "done", "failed"]
     lines = list(csv.DictReader((folder / "table.csv").open(encoding="utf-8")))
     cell = next(line for line in lines if line["value"] == "root_error" and line["rep"] == "hogb")
-    roots = [100 * row["root_error"] for row in jobs[2].results.rows().values()]
+    roots = [100 * row["root_error"] for row in Results(jobs[2].folder).rows().values()]
     assert float(cell["mean"]) == pytest.approx(statistics.mean(roots), rel=1e-5)
     assert float(cell["std"]) == pytest.approx(statistics.stdev(roots), rel=1e-5)
     assert (cell["n"], cell["status"]) == ("3", "done")
@@ -147,7 +148,7 @@ def test_the_command_line_has_the_last_word(job, photos):
     given = ("prior=natural", "optim=adam", "optim.steps=3", "prior.tv.weight=7", f"data.path={photos}")
     outcome = job("experiment=cvpr15/fig4", "quick=true", *given, "logger=none", "output=out", defaults=False)
     (only,) = swept(outcome.output / "miniatures/cvpr15/fig4")
-    config = OmegaConf.load(only.results.config)
+    config = OmegaConf.load(Results(only.folder).config)
     assert (config.prior.tv.weight, config.optim.name, config.optim.steps, config.prior.sigma) == (7, "Adam", 3, "auto")
 
 
