@@ -10,6 +10,7 @@ from invrep.results.rows import Finished
 from invrep.results.store import Results
 
 FIELDS = {"conv1": 11, "relu1": 11, "relu2": 51, "relu3": 99, "fc6": None}
+BOXES = {"relu3": "4 -8 24 56;0 0 10 8"}  # of two parts; the photos are 40 rows of 64 pixels
 HOSTILE = "a\"'<script>alert(1)<&%20#?\n.png"
 
 
@@ -24,6 +25,8 @@ def made_job(place: Path, layer: str, images: list[str], *, restarts: int = 2, w
             row = {"image": image, "restart": restart, "error": error, "root_error": error**0.5, "energy": 2 * error}
             row |= {"pairwise_error": float("nan"), "psnr": 20.0, "ssim": 0.5, "distance": error, "code_norm": 1.0}
             row |= {"passes": 40, "seconds": 0.5, "content": f"{images.index(image):016x}"}
+            if layer in BOXES:
+                row["boxes"] = BOXES[layer]
             curve = [(at, {"error": error * (1 + 40 - at), "energy": 1.0}) for at in (0, 20, 40)]
             noise = torch.rand(3, 40, 64)
             results.save(Finished(row, curve, (tone + 0.2 * noise).clamp(0, 1)), "clip")
@@ -34,7 +37,7 @@ def made_job(place: Path, layer: str, images: list[str], *, restarts: int = 2, w
         "layer": layer,
         "rep": {"_target_": "x", "layer": layer},
         "prior": {"tv": {"weight": weight}},
-        "objective": {"region": None},
+        "objective": {"region": "1x1@0x1" if layer in BOXES else None},
         "restarts": restarts,
         "used": {"rep": "net", "layer": layer, "prior": "natural", "tv_weight": weight, "passes": 40}
         | {"receptive_field": FIELDS[layer], "stride": 8, "start": [-4, -4]},

@@ -220,6 +220,10 @@ def test_in_a_browser_by_keyboard(opened):
     tab.keyboard.press("ArrowRight")
     tab.keyboard.press("ArrowDown")
     expect(title).to_have_text(f"{sorted(IMAGES)[2]} · relu3")
+    expect(tab.locator("#original figcaption")).to_contain_text("the region 1x1@0x1 of the code")
+    expect(tab.locator("#original .field")).to_have_count(2)
+    style = "top: 10%; left: -12.5%; height: 50%; width: 100%;"
+    expect(tab.locator("#original .field").first).to_have_attribute("style", style)
     expect(tab.locator("#after")).to_be_disabled()  # the layer that failed has no picture
     tab.keyboard.press("Escape")
     expect(dialog).not_to_have_attribute("open", re.compile(""))

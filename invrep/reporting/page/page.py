@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from invrep.data.batching import Key
+from invrep.objectives.code_selection import boxes_in
 from invrep.reporting.comparison import Run, compare, sweep_runs, words
 from invrep.reporting.page.table import HEADINGS, OF_A_PICTURE, PERCENT, SYMBOLS, label, table_of
 from invrep.reporting.page.thumbnails import Pictures, as_base64
@@ -171,7 +172,7 @@ def _job(
         film = _film(run, key)
         picture = box.paths[run.results.picture(*key)]
         seen = box.paths[run.results.photo(key[0])]
-        cell = cells.setdefault(number, {"photo": [seen.thumb, seen.full], "restarts": []})
+        cell = cells.setdefault(number, {"photo": [seen.thumb, seen.full], "boxes": boxes_in(row), "restarts": []})
         cell["restarts"].append(
             {
                 "n": key[1],

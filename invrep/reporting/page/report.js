@@ -346,11 +346,11 @@ function closerShow() {
   put(byId("original"), cell.photo, `Photo ${photoName(photo)} as the representation saw it`);
   put(byId("found"), restart.picture, `Pre-image ${restart.n} of ${photoName(photo)}, ${nameOf(job)}`);
   byId("found").querySelector("figcaption").replaceChildren(`pre-image, restart ${restart.n}: ${job.shows} `, make("b", {}, shown(job, restart.value)));
-  byId("original").querySelector("figcaption").textContent = "photo as Φ saw it" + seen(job);
+  byId("original").querySelector("figcaption").textContent = "photo as Φ saw it" + seen(job, cell);
   const image = byId("original").querySelector("img");
-  byId("original").querySelector(".field").hidden = true;
-  image.onload = () => frame(job, image);
-  if (image.complete && image.naturalWidth) frame(job, image);
+  byId("original").querySelectorAll(".field").forEach((box) => box.remove());
+  image.onload = () => frame(job, cell, image);
+  if (image.complete && image.naturalWidth) frame(job, cell, image);
   const film = byId("film");
   film.hidden = !restart.film;
   film.querySelector(".frame").replaceChildren(...(!restart.film ? [] : [restart.mp4
@@ -377,25 +377,29 @@ function closerShow() {
 
 const neighbours = () => [["before", here.row, here.column - 1], ["after", here.row, here.column + 1], ["above", here.row - 1, here.column], ["below", here.row + 1, here.column]];
 
-function seen(job) {
-  if (job.field == null || job.start == null) return "";
-  return `; a position of the code sees ${job.field} × ${job.field} px, every ${job.stride} px: dashed, ${job.region ? "those that are matched" : "the one in the middle"}`;
+function seen(job, cell) {
+  if (cell.boxes.length) return `; dashed: what the region ${job.region} of the code sees`;
+  if (job.region || job.field == null || job.start == null) return "";
+  return `; a position of the code sees ${job.field} × ${job.field} px, every ${job.stride} px: dashed, the one in the middle`;
 }
 
-// the box that a position, or the region that is matched, sees
-function frame(job, image) {
-  const box = byId("original").querySelector(".field");
-  box.hidden = true;
-  if (job.field == null || job.start == null) return;
-  const asked = /^(\d+)x(\d+)(?:@(\d+)x(\d+))?$/.exec(job.region || "1x1");
-  const sides = [image.naturalHeight, image.naturalWidth].map((side, k) => {
-    const count = Number(asked?.[k + 1] ?? 1);
-    const length = job.field + (count - 1) * job.stride;
-    const first = asked?.[k + 3] != null ? Number(asked[k + 3]) : Math.ceil((side / 2 - length / 2 - job.start[k]) / job.stride - 0.5);
-    return [(100 * (job.start[k] + first * job.stride)) / side, (100 * length) / side];
-  });
-  Object.assign(box.style, { top: sides[0][0] + "%", height: sides[0][1] + "%", left: sides[1][0] + "%", width: sides[1][1] + "%" });
-  box.hidden = false;
+// dashed: what the region that is matched sees in this photo, or else the position in the middle
+function frame(job, cell, image) {
+  const sides = [image.naturalHeight, image.naturalWidth];
+  const boxes = cell.boxes.length ? cell.boxes : middle(job, sides);
+  byId("original").querySelectorAll(".field").forEach((box) => box.remove());
+  byId("original").querySelector(".frame").append(...boxes.map((box) => {
+    const [top, left, bottom, right] = box.map((at, k) => (100 * at) / sides[k % 2]);
+    const drawn = make("div", { class: "field" });
+    Object.assign(drawn.style, { top: top + "%", left: left + "%", height: bottom - top + "%", width: right - left + "%" });
+    return drawn;
+  }));
+}
+
+function middle(job, sides) {
+  if (job.region || job.field == null || job.start == null) return [];
+  const corner = sides.map((side, k) => job.start[k] + job.stride * Math.ceil((side / 2 - job.field / 2 - job.start[k]) / job.stride - 0.5));
+  return [[...corner, ...corner.map((at) => at + job.field)]];
 }
 
 function drawCurve() {
