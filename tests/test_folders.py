@@ -160,7 +160,7 @@ def test_forty_of_forty_one_photos_that_fail_are_all_named(job, tmp_path):
     assert "… and 30 more, see" in outcome.err
     lines = [line.split("\t") for line in (outcome.folder / "failed.txt").read_text().splitlines()]
     assert [name for name, _ in lines] == [path.name for path in bad]
-    assert all("is not an image that Pillow can read" in why for _, why in lines)
+    assert all("holds no image of a kind that is read" in why for _, why in lines)
     for path in bad[1:]:
         path.unlink()
     photo(bad[0])

@@ -230,6 +230,10 @@ def test_variables_that_speak_of_ranks_that_nobody_started(
     assert not (other / "ranks").exists()
     environment({"RANK": "2"})
     assert job(*options, "output=other").status == 0  # nothing is missing
+    assert (other / "ranks").exists()  # what rank 2 has said
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name)
+    assert job(*options, "output=other").status == 0 and not (other / "ranks").exists()
 
 
 def test_no_rank_is_idle_by_default(job, seven: Path) -> None:

@@ -60,7 +60,10 @@ def in_a_sentence(name: str) -> Iterator[None]:
     except Image.DecompressionBombError:
         raise InvrepError(f"{name} has over {Image.MAX_IMAGE_PIXELS} pixels; make it smaller first.") from None
     except Image.UnidentifiedImageError:
-        raise InvrepError(f"{name} is not an image that Pillow can read; convert it to PNG or JPEG.") from None
+        raise InvrepError(
+            f"{name} holds no image of a kind that is read, whatever its name says; convert it to PNG or JPEG, or "
+            f"remove it."
+        ) from None
     except PermissionError:
         raise InvrepError(f"{name} cannot be read: permission denied; change its permissions.") from None
     except MemoryError:

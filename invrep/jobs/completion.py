@@ -70,8 +70,9 @@ def complete(job: Job, plan: Plan, executor: Executor) -> Found:
             found = finish(job, plan.places)
             found.late = late
             whole = not job.failures
-            if whole:  # of batches that were made up otherwise
-                shutil.rmtree(results.checkpoints, ignore_errors=True)
+            if whole:  # what batches that were made up otherwise have left, and a launch that failed
+                for place in [results.checkpoints, *([results.ranks] if executor.index is None else [])]:
+                    shutil.rmtree(place, ignore_errors=True)
         finally:
             found.seen = record.close(found.table, results.grid, not whole, found.means)
     return found
