@@ -60,9 +60,9 @@ def made_sweep(place: Path, layers: list[str], images: list[str], weights: tuple
     for number, (layer, weight) in enumerate(jobs):
         results = made_job(place, layer, images, weight=weight)
         word = {"overrides": [f"layer={layer}", f"prior.tv.weight={weight}"], "status": "done", "message": None}
-        word |= {"folder": f"../../{results.folder.name}", "command": "python train.py"}
+        word |= {"folder": f"../../{results.folder.name}", "values": {"layer": layer, "prior.tv.weight": weight}}
         OmegaConf.save(OmegaConf.create(word), sweep / "jobs" / f"{number:03d}.yaml")
-    word = {"overrides": ["layer=fc9", "prior.tv.weight=5.0"], "status": "failed", "folder": None, "command": ""}
-    word |= {"message": "There is no layer 'fc9' <b>here</b>."}
+    word = {"overrides": ["layer=fc9", "prior.tv.weight=5.0"], "status": "failed", "folder": None}
+    word |= {"values": {"layer": "fc9", "prior.tv.weight": 5.0}, "message": "There is no layer 'fc9' <b>here</b>."}
     OmegaConf.save(OmegaConf.create(word), sweep / "jobs" / f"{len(jobs):03d}.yaml")
     return sweep
