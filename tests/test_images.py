@@ -135,7 +135,7 @@ def test_a_value_that_is_no_number(tmp_path, bad):
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
 def test_colours_that_pillow_cannot_read(tmp_path, dtype):
     imwrite(tmp_path / "a.tif", np.ones((20, 30, 3), dtype), photometric="rgb")
-    with pytest.raises(InvrepError, match="holds no image of a kind that is read, .*convert it"):
+    with pytest.raises(InvrepError, match=r"holds no image of a kind that is read, .*convert it"):
         read(tmp_path / "a.tif")
 
 
