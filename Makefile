@@ -6,8 +6,8 @@ BIN := .venv/bin
 demo: .venv/installed ## a photo bundled with scikit-image, back from its HOG
 	$(BIN)/python train.py
 
-test: .venv/installed ## all tests but those marked slow, in two processes
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: .venv/installed ## all tests but those marked slow, in three processes: some wait for others
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -12,7 +12,13 @@ from invrep.data.photo_reading import bundled, read
 from invrep.jobs.memory import Need
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
+WAITING = ("test_slurm", "test_resume", "test_ranks", "test_launch")
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that wait for other processes, so that none of them is the last."""
+    items.sort(key=lambda item: item.path.stem not in WAITING)
 
 
 @pytest.fixture(autouse=True)

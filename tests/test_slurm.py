@@ -134,6 +134,12 @@ def ranks(slurm: Slurm) -> dict[int, dict[str, object]]:
     return found
 
 
+def met(slurm: Slurm) -> bool:
+    """Return whether both ranks have seen each other: one that ends before counts as one that has not come."""
+    found = ranks(slurm)
+    return len(found) == 2 and all(rank["answers"] for rank in found.values())
+
+
 def finished(slurm: Slurm) -> list[str]:
     """Return the PNGs of finished pre-images."""
     return sorted(path.name for path in slurm.folder.glob("out/*/reconstructions/*.png"))
@@ -144,8 +150,7 @@ def test_a_rank_that_is_killed_is_noticed_and_the_same_command_completes_the_job
     slurm.photos(8)
     words = ("srun", "--ntasks=2", *slurm.command("optim.steps=200", "data.batch_size=1"))
     job = slurm.batch(f"{' '.join(words)}; echo status $?", "--ntasks=2", "--job-name=killed")
-    # a rank that is killed before the first one has met it counts as one that has not come
-    until(lambda: finished(slurm) and all(rank["answers"] for rank in ranks(slurm).values()) and len(ranks(slurm)) == 2)
+    until(lambda: finished(slurm) and met(slurm))
     os.kill(ranks(slurm)[victim]["pid"], signal.SIGKILL)
     until(lambda: slurm.ended(job))
     log = slurm.log("killed")
@@ -175,7 +180,7 @@ def test_the_signal_before_a_time_limit_is_one_sentence_and_keeps_the_state(slur
     slurm.photos(2)
     words = " ".join(slurm.command("optim.steps=1000000", "checkpoint.every=20"))
     job = slurm.batch(f"srun --ntasks=2 {words}; echo status $?", "--ntasks=2", "--job-name=limit")
-    until(lambda: len(list(slurm.folder.glob("out/*/checkpoints/*.ckpt"))) == 2)
+    until(lambda: len(list(slurm.folder.glob("out/*/checkpoints/*.ckpt"))) == 2 and met(slurm))
     slurm.control("scancel", "--signal=USR1", str(job))  # as --signal=USR1@60 does
     until(lambda: "status" in slurm.log("limit"))
     log = slurm.log("limit")
