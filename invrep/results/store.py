@@ -80,6 +80,8 @@ class Results:
         try:
             self._begin()
             yield
+            for left in self.folder.glob(".*.tmp"):  # by a process that was killed when it made the folder
+                left.unlink(missing_ok=True)
         finally:
             lock.release()
 
