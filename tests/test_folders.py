@@ -2,13 +2,19 @@
 
 import io
 import os
+import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 import invrep.data.folders
+from invrep.data.photo_reading import formats, read, suffixes
 from invrep.data.photo_sources import find
 from invrep.errors import InvrepError
 
@@ -19,12 +25,46 @@ def photo(path: Path) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def plugin(monkeypatch) -> Callable[[Any], None]:
+    """Let there be no plugin for HEIC, or the given one."""
+
+    def put(module: Any) -> None:
+        monkeypatch.setitem(sys.modules, "pillow_heif", module)
+        formats.cache_clear()
+        suffixes.cache_clear()
+
+    for registry in ("OPEN", "EXTENSION"):
+        monkeypatch.setattr(Image, registry, {**getattr(Image, registry)})
+    monkeypatch.setattr(Image, "ID", [*Image.ID])
+    put(None)
+    yield put
+    formats.cache_clear()
+    suffixes.cache_clear()
+
+
 def ids(path: Path | str) -> list[str]:
     return list(find(str(path)).ids)
 
 
 HIDDEN = (".ipynb_checkpoints/a.png", ".thumbnails/b.png", "sub/.cache/deep/c.png", ".d.png", "._a.png", "sub/._e.png")
 HIDDEN += ("__MACOSX/a.png", "sub/@eaDir/a.png/thumb.png")
+
+
+def test_heic_is_read_with_its_plugin(tmp_path, plugin):
+    class Heif(PngImageFile):
+        format = "HEIF"
+
+    def register() -> None:
+        Image.register_open("HEIF", Heif, lambda start: start.startswith(b"\x89PNG"))
+        Image.register_extension("HEIF", ".heic")
+
+    photo(tmp_path / "phone" / "A.HEIC")
+    with pytest.raises(InvrepError, match="pip install pillow-heif"):
+        find(str(tmp_path / "phone"))
+    plugin(SimpleNamespace(register_heif_opener=register))
+    assert ids(tmp_path / "phone") == ["A.HEIC"] and not find(str(tmp_path / "phone")).left_out
+    assert read(tmp_path / "phone" / "A.HEIC").shape == (3, 16, 24)
 
 
 def test_hidden_folders_are_left_out_as_hidden_files_are(tmp_path):
@@ -80,7 +120,7 @@ def test_what_is_left_out_is_named_and_counted(job, tmp_path, mixed):
         "drawing.svg": "SVG is not read; convert it to PNG or JPEG",
         "gone.jpg": "a link to nothing",
         "more": "a link to a folder, which is not entered",
-        "phone.HEIC": "HEIC is not read; convert it to PNG or JPEG",
+        "phone.HEIC": "HEIC is not read; convert it to PNG or JPEG, or pip install pillow-heif",
         "pipe.png": "no regular file",
         "raw.CR2": "CR2 is not read; convert it to PNG or JPEG",
         "round.jpg": "too many levels of symbolic links",

@@ -126,7 +126,7 @@ def test_no_parser_runs_that_is_not_for_photos(tmp_path, monkeypatch):
     (tmp_path / "a.jpg").write_bytes(head + b"(/tmp/x) (w) file\nshowpage\n%%EOF\n")
     with pytest.raises(InvrepError, match="holds no image of a kind that is read"):
         read(tmp_path / "a.jpg")
-    assert not ran and not {".eps", ".ps", ".psd", ".fits"} & set(invrep.data.photo_reading.SUFFIXES)
+    assert not ran and not {".eps", ".ps", ".psd", ".fits"} & invrep.data.photo_reading.suffixes()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000", "AVIF", "TGA"])

@@ -8,11 +8,12 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from invrep.data.photo_reading import SUFFIXES
+from invrep.data.photo_reading import suffixes
 from invrep.errors import InvrepError
 
 COMPRESSED = (".tgz", ".tbz", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
-UNREAD = (".heic", ".heif", ".hif", ".avif", ".webp", ".jp2", ".jxl", ".psd", ".svg", ".eps", ".hdr", ".exr", ".dcm")
+HEIC = (".heic", ".heif", ".hif")
+UNREAD = (*HEIC, ".avif", ".webp", ".jp2", ".jxl", ".psd", ".svg", ".eps", ".hdr", ".exr", ".dcm")
 UNREAD += (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")  # of cameras
 HIDDEN = ("__MACOSX", "@eaDir")  # previews that macOS and network drives leave, beside all that begins with a dot
 
@@ -80,7 +81,7 @@ def hidden(name: str) -> bool:
 
 def is_photo(name: str) -> bool:
     """Return whether a file has the suffix of an image that is read."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES
+    return os.path.splitext(name)[1].lower() in suffixes()
 
 
 def is_tar(name: str) -> bool:
@@ -91,9 +92,10 @@ def is_tar(name: str) -> bool:
 def unread(name: str) -> str | None:
     """Return why an image of another kind is left out; None for what is no image by its suffix."""
     suffix = os.path.splitext(name)[1].lower()
-    if suffix not in UNREAD or suffix in SUFFIXES:
+    if suffix not in UNREAD or suffix in suffixes():
         return None
-    return f"{suffix[1:].upper()} is not read; convert it to PNG or JPEG"
+    plugin = ", or pip install pillow-heif" if suffix in HEIC else ""
+    return f"{suffix[1:].upper()} is not read; convert it to PNG or JPEG{plugin}"
 
 
 def some_of(left_out: dict[str, str]) -> str:

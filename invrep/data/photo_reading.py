@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,9 +25,25 @@ from invrep.representations.base import LUMA
 from invrep.representations.geometry import InputSize
 
 # of what Pillow reads; its other parsers are old and rare, and that of EPS runs Ghostscript
-PHOTOS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-SUFFIXES = tuple(sorted(s for s, f in Image.registered_extensions().items() if f in PHOTOS))
-FORMATS = [f for f in PHOTOS if f in Image.OPEN]
+PHOTOS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """Return the formats that are read, by Pillow's names; HEIF, phones' HEIC, where the user has its plugin."""
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    Image.init()
+    return tuple(name for name in PHOTOS if name in Image.OPEN)
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """Return the suffixes of the files that are read, in small letters."""
+    names = formats()
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in names)
 
 
 def bundled(name: str) -> Path:
@@ -76,7 +93,7 @@ def in_a_sentence(name: str) -> Iterator[None]:
 @contextmanager
 def _opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     """Open a photo's header, or say in one sentence why that, or what is done with it inside, fails."""
-    with in_a_sentence(name), Image.open(file, formats=FORMATS) as image:
+    with in_a_sentence(name), Image.open(file, formats=formats()) as image:
         # Pillow itself only warns up to twice as many, which would exhaust memory further on
         if math.prod(image.size) > Image.MAX_IMAGE_PIXELS:
             raise Image.DecompressionBombError
