@@ -22,7 +22,7 @@ import invrep.jobs.plan
 import invrep.results.table
 from invrep.results.store import Results
 
-OPTIONS = ("rep=hogb", "data.path=seven", "optim.steps=40", "log_every=10", "data.batch_size=2", "logger=none")
+OPTIONS = ("rep=hogb", "data.path=seven", "optim.steps=40", "log_every=10", "data.batch_size=1", "logger=none")
 ENDLESS = (*OPTIONS[:2], "optim.steps=100000", "logger=none", "output=out")
 FILE = 20_000  # bytes; so that the seven rows are several files
 
