@@ -59,7 +59,7 @@ def run(phi: Representation, photos: Tensor, names: list[str], precision: str, *
         trainer={"accelerator": "auto"},
         compute=Compute(precision, channels_last=phi.color == "rgb"),
     )
-    found = {**measure(inversion, photos), "slowed": inversion.pace.cpu() < 1}
+    found = {**measure(inversion, photos), "slowed": inversion.status.pace.cpu() < 1}
     return {name: value.tolist() for name, value in found.items()}
 
 

@@ -83,11 +83,12 @@ def main() -> None:
             whole = run(phi, photos, names, **RECIPES[recipe])
             for tolerance in given.tolerances:
                 found = run(phi, photos, names, tolerance=tolerance, **RECIPES[recipe])
-                passes = torch.where(found.done, found.ended, whole.passes).double().mean()
+                status = found.status
+                passes = torch.where(status.done, status.ended, whole.passes).double().mean()
                 ratios = (found.latest["energy"] / whole.latest["energy"]).tolist()
                 print(
                     f"{case:>8} {recipe:>9} {tolerance:>9g} {100 * (1 - passes / whole.passes):>6.1f}% "
-                    f"{int(found.done.sum()):>5}/{len(files)} {statistics.median(ratios):>8.4f} {max(ratios):>9.4f}",
+                    f"{int(status.done.sum()):>5}/{len(files)} {statistics.median(ratios):>8.4f} {max(ratios):>9.4f}",
                     flush=True,
                 )
 

@@ -19,6 +19,7 @@ import invrep.inversion.module
 from invrep.api import representation
 from invrep.inversion.module import Inversion
 from invrep.inversion.solver import solve
+from invrep.inversion.status import BatchStatus
 from invrep.jobs.signals import Stop, stopped_by
 from invrep.presets import build, preset
 from invrep.tracking.checkpoint import Checkpoint
@@ -83,19 +84,30 @@ def test_a_broken_inversion_ends_as_an_unbroken_one(small: Tensor, tmp_path: Pat
     assert checkpoint.reached() == (recipe == "two stages with jitter")
     broken = run(checkpoint)
     assert torch.equal(broken.image, whole.image) and torch.equal(broken.reconstruction(), whole.reconstruction())
-    for name in ("active", "done", "ended", "pace"):
-        assert torch.equal(getattr(broken, name), getattr(whole, name))
+    for name in ("active", "done", "ended", "pace", "fault"):
+        assert torch.equal(getattr(broken.status, name), getattr(whole.status, name))
     assert (broken.passes, broken.first, broken.steps) == (whole.passes, whole.first, whole.steps)
     assert [at for at, _ in broken.curve] == [at for at, _ in whole.curve]
     for (_, ours), (_, theirs) in zip(broken.curve, whole.curve, strict=True):
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name].nan_to_num(), theirs[name].nan_to_num()) for name in ours)
     if recipe == "images that diverge":
-        assert bool((whole.pace < 1).any())
+        assert bool((whole.status.pace < 1).any())
     if recipe == "images that are done":
-        assert bool(whole.done.any()) and not bool(whole.done.all())
+        assert bool(whole.status.done.any()) and not bool(whole.status.done.all())
     checkpoint.remove()
     assert not tmp_path.exists()
+
+
+def test_why_an_image_is_slowed_is_kept() -> None:
+    status, resumed = BatchStatus(3), BatchStatus(3)
+    for one in (status, resumed):
+        one.begin(torch.zeros(3, 1, 2, 2))
+    status.active[:2], status.pace[:2] = False, 0.001
+    status.blame(torch.tensor([False, True, True]), torch.tensor([True, False, True]), torch.ones(3, dtype=torch.bool))
+    resumed.restore(status.state())
+    assert resumed.whys() == status.whys()
+    assert "its code became" in resumed.whys()[0] and "its gradient became" in resumed.whys()[1]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

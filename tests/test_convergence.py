@@ -76,7 +76,7 @@ def test_a_photo_is_not_stopped_while_the_rate_falls(optim):
         solve(photos, [(0, "a", 0), (1, "b", 0)], descent=build({**config, **more}), **how)
         for more in ({}, {"tolerance": 1e-3})
     )
-    assert torch.equal(whole.image, tolerant.image) and tolerant.passes == 40 and not tolerant.done.any()
+    assert torch.equal(whole.image, tolerant.image) and tolerant.passes == 40 and not tolerant.status.done.any()
 
 
 def follow(tolerance: float | None, names: str = "abc", **options) -> Inversion:
@@ -106,7 +106,7 @@ def follow(tolerance: float | None, names: str = "abc", **options) -> Inversion:
 
 def test_images_that_have_converged_end_as_they_would_and_cost_no_more_time():
     whole, found = follow(None), follow(1e-3)
-    assert found.done.tolist() == [False, True, True] and whole.passes == found.passes == 400
+    assert found.status.done.tolist() == [False, True, True] and whole.passes == found.passes == 400
     torch.testing.assert_close(found.latest["energy"], whole.latest["energy"], rtol=0.01, atol=0)
     assert {1, 3} <= set(found.sizes[:-1]) and set(whole.sizes) == {3}
     outcome = outcome_of(found, None)
@@ -131,24 +131,25 @@ def test_an_image_ends_alike_whether_or_not_its_neighbours_go_on():
         descent=found.descent,
         segment=10,
     )
-    assert alone.done.all() and alone.ended.tolist() == [int(found.ended[2])] * 3
+    assert alone.status.done.all() and alone.status.ended.tolist() == [int(found.status.ended[2])] * 3
     torch.testing.assert_close(alone.image[2], found.image[2], rtol=1e-4, atol=1e-6)
 
 
 def test_no_image_has_converged_while_the_priors_weigh_more():
     found = follow(1e9, continuation=10.0)
-    assert (found.ended >= 200 + 10 * CHECKS).all() and found.passes < 300
+    assert (found.status.ended >= 200 + 10 * CHECKS).all() and found.passes < 300
 
 
 def test_an_image_that_diverges_has_not_converged():
     found = follow(1e-3, lr=200.0, options=None)
-    assert bool((found.pace < 1).all())
-    rows = found.done & (found.pace < 1)
+    status = found.status
+    assert bool((status.pace < 1).all())
+    rows = status.done & (status.pace < 1)
     energies = torch.stack([terms["energy"] for _, terms in found.curve])
     # at its stop every one had been where it was for the checks that a verdict looks back on
     for k in rows.nonzero()[:, 0].tolist():
         before = [
-            float(energies[at // 10, k]) for at in range(int(found.ended[k]) - 10 * CHECKS, int(found.ended[k]), 10)
+            float(energies[at // 10, k]) for at in range(int(status.ended[k]) - 10 * CHECKS, int(status.ended[k]), 10)
         ]
         assert max(before) - min(before) <= 1e-3 * max(before)
 

@@ -133,13 +133,13 @@ def test_an_image_that_fails_keeps_its_last_good_state_and_leaves_the_others():
     # at a constant rate it runs into the bright each time that it has been put back, however slowly
     descent = Descent(steps=900, lr=0.03, schedule="constant")
     inversion = follow(flat(0.4, 0.5, 0.9), "abc", descent=descent)
-    assert inversion.active.tolist() == [True, True, False]
+    assert inversion.status.active.tolist() == [True, True, False]
     assert inversion.reconstruction().isfinite().all()
     assert 0.5 < float(inversion.reconstruction()[2].mean()) <= 0.55
     others = follow(flat(0.4, 0.5, 0.4), "aba", descent=descent)
-    assert others.active.all() and torch.equal(inversion.image[:2], others.image[:2])
-    assert (inversion.pace[:2] == 1).all()
-    assert inversion.whys()[:2] == [None, None] and "its code became NaN" in inversion.whys()[2]
+    assert others.status.active.all() and torch.equal(inversion.image[:2], others.image[:2])
+    assert (inversion.status.pace[:2] == 1).all()
+    assert inversion.status.whys()[:2] == [None, None] and "its code became NaN" in inversion.status.whys()[2]
 
 
 class Cliff(torch.autograd.Function):
@@ -162,7 +162,7 @@ def test_what_is_no_divergence_is_not_called_one():
     options = {"phi": Network(Function(Cliff.apply)), "prior": Prior(), "segment": 5}
     steady = Descent(steps=400, lr=0.03, schedule="constant")
     inversion = solve(targets, rows, descent=steady, **options)
-    assert inversion.whys()[0] is None and "its gradient became NaN" in inversion.whys()[1]
+    assert inversion.status.whys()[0] is None and "its gradient became NaN" in inversion.status.whys()[1]
     assert inversion.reconstruction().isfinite().all()
 
 
@@ -172,31 +172,32 @@ def test_an_image_that_diverges_goes_on_with_a_smaller_step():
     config = {**preset("optim", "cvpr15"), "schedule": [[0.5, 100], [0.05, 100]]}  # a hundred times the paper's
     rows = [(0, "a", 0), (1, "b", 0)]
     inversion = solve(photo, rows, phi=representation("hogb"), prior=prior, descent=build(config), segment=10)
-    assert inversion.active.all() and (inversion.pace < 1).all()
+    assert inversion.status.active.all() and (inversion.status.pace < 1).all()
     assert (inversion.curve[-1][1]["energy"] < 0.5 * inversion.curve[0][1]["energy"]).all()
 
 
 @pytest.mark.parametrize("name", ["LBFGS", "NAdam"])
 def test_an_optimiser_with_other_states_survives_a_divergence(name):
     inversion = follow(flat(0.9), "a", descent=Descent(name=name, lr=0.2, steps=60, schedule="constant"))
-    assert (inversion.pace < 1).all() and inversion.reconstruction().isfinite().all()
+    assert (inversion.status.pace < 1).all() and inversion.reconstruction().isfinite().all()
 
 
 @pytest.mark.parametrize("options", [{"lr": 1e6}, {"lr": 1e30}, {"name": "SGD", "lr": 1e12}])
 def test_an_image_whose_every_pass_diverges_has_failed(options):
     """Three segments are fewer than the retries."""
     inversion = follow(flat(0.4, 0.3), "ab", descent=Descent(steps=15, **options))
-    assert not inversion.active.any() and all("lower the learning rate" in why for why in inversion.whys())
+    assert not inversion.status.active.any()
+    assert all("lower the learning rate" in why for why in inversion.status.whys())
     assert inversion.reconstruction().isfinite().all()
 
 
 def test_an_image_that_ends_no_lower_than_it_began_has_failed():
     descent = Descent(name="SGD", lr=1e-30, steps=5, schedule="constant")  # rounded away
     inversion = follow(flat(0.4), "a", descent=descent)
-    (why,) = inversion.whys()
-    assert (inversion.pace == 1).all() and "no lower energy than it began with" in why
+    (why,) = inversion.status.whys()
+    assert (inversion.status.pace == 1).all() and "no lower energy than it began with" in why
     good = follow(flat(0.4), "a", descent=Descent(steps=5))
-    assert good.active.all() and good.whys() == [None]
+    assert good.status.active.all() and good.status.whys() == [None]
 
 
 # --- stages, jitter, bases -----------------------------------------------------------------------------------------
@@ -259,7 +260,7 @@ def test_jitter_depends_on_no_neighbour():
             prior=build(preset("prior", "ijcv16")),
             descent=build({**preset("optim", "ijcv16"), "steps": 10}),
         )
-        assert inversion.offsets is None and inversion.reconstruction().shape == photos.shape
+        assert inversion.jitter is None and inversion.reconstruction().shape == photos.shape
         for place, image in zip(enumerate(order), inversion.image.detach(), strict=True):
             assert torch.equal(image, found.setdefault(place, image))
 

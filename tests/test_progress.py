@@ -65,8 +65,7 @@ def test_ranks_that_compile_are_counted_by_their_mean(clock: SimpleNamespace) ->
 def _inversion(count: int = 2, *, first: int = 0, steps: int = 10, last: bool = True) -> SimpleNamespace:
     return SimpleNamespace(
         image=torch.zeros(count, 3, 8, 4),
-        margin=2,
-        active=torch.ones(count, dtype=torch.bool),
+        size=(6, 2),
         counted=torch.ones(count, dtype=torch.bool),
         passes=first,
         steps=steps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 from invrep.errors import out_of_memory
 from invrep.evaluation.metrics import psnr, ssim
 from invrep.inversion.compute import exact
-from invrep.inversion.module import Inversion, bared, log
+from invrep.inversion.module import Inversion, bared
+
+log = logging.getLogger(__name__)
 
 
 @exact()
@@ -32,12 +35,12 @@ def measure(inversion: Inversion, photos: Tensor | None) -> dict[str, Tensor]:
     if photos is not None:
         measures += [lambda: {"psnr": psnr(images, photos)}, lambda: {"ssim": ssim(images, photos)}]
     names = (*objective.columns, *inversion.latest, *(("psnr", "ssim") if photos is not None else ()))
-    found = dict.fromkeys(names, images.new_full((len(images),), float("nan"))) | inversion.latest
+    values = dict.fromkeys(names, images.new_full((len(images),), float("nan"))) | inversion.latest
     for part in measures:
         try:
-            found |= part()
+            values |= part()
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
             log.warning("Memory has run out after the last pass; a measure of %d images is blank.", len(images))
-    return {name: value.double().cpu() for name, value in bared(found, inversion.bare).items()}
+    return {name: value.double().cpu() for name, value in bared(values, inversion.bare).items()}

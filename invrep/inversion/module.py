@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -15,8 +14,9 @@ from torch.utils.data import DataLoader
 
 from invrep.errors import out_of_memory
 from invrep.inversion.compute import Compute
-from invrep.inversion.convergence import converged, look_back
+from invrep.inversion.jitter import Jitter
 from invrep.inversion.pixels import Pixels
+from invrep.inversion.status import BatchStatus
 from invrep.inversion.trial import NEARLY_ZERO_CODE, ROUNDING, ZERO_CODE, empty
 from invrep.objectives.base import Objective
 from invrep.optim.descent import Descent
@@ -25,26 +25,10 @@ from invrep.priors.prior import FixedPrior
 from invrep.representations.base import Representation
 from invrep.representations.surrogate import Surrogate, backward
 
-log = logging.getLogger(__name__)
 TICK = 0.25  # seconds between two calls of on_tick
-SLOWER = 0.1  # what the steps of an image that diverges are multiplied by
-RETRIES = 3  # before it has failed
-DIVERGED = (
-    "diverged, with smaller steps too: lower the learning rate (optim.lr) or the priors' weights, or use optim=adam"
-)
-FAULTS = (  # of Φ, met on the way with pixels that are in range: no divergence
-    "",
-    "failed: on the way its code became NaN or infinite, though its pixels were in range; mend Φ, which divides by "
-    "zero or overflows there",
-    "failed: on the way its gradient became NaN or infinite, though its code was not; add a small number below the "
-    "root, norm, logarithm or quotient of Φ",
-)
 FEWEST = 3  # passes of a descent that is judged by its end: a first step may overshoot
 IN_RANGE = 10.0  # pixels beyond ± this, in units of black to white, have run away
-NO_LOWER = "ended with no lower energy than it began with: change the learning rate (optim.lr) or optim.steps"
-MOST_RISE = 10.0  # of an energy, over one and its start: no descent comes back from there
-KEPT = ("first", "steps", "passes", "curve", "active", "done", "ended", "pace", "latest")
-KEPT += ("_good", "_started", "_rows", "_best", "_checks")
+KEPT = ("first", "steps", "passes", "curve", "latest")
 
 
 class Inversion(pl.LightningModule):
@@ -54,20 +38,18 @@ class Inversion(pl.LightningModule):
     representation and the objective are not registered as submodules, so that they are neither parameters nor part of
     a checkpoint.
 
-    An image that diverges (its energy or a pixel is not finite, or the energy has left its start far behind) goes back
-    to its last good state, the end of a segment, and on from there with a tenth of the step; after three times it has
-    failed and stays there. So has one that ends no lower than it began. Its neighbours do not notice.
+    An image that diverges is slowed down, and in the end given up; one that has converged is left alone
+    (:class:`~invrep.inversion.status.BatchStatus`). An image that ends no lower than it began has failed.
 
     Args:
-        start: (B, C, H, W), where the descent begins, in ``prior.scale`` grey levels; with offsets larger than the
-            images by the jitter's margin.
+        start: (B, C, H, W), where the descent begins, in ``prior.scale`` grey levels; larger than the images by the
+            jitter's margin.
         phi: the representation Φ.
         objective: codes (list of (B, …)) → (B,).
         prior: the priors with their constants.
         descent: the recipe of descent, one stage of it.
         segment: passes between two recorded points of the curve.
-        offsets: (B, passes, 2), the row and column from which each pass of each image sees it; None without jitter.
-        margin: rows and columns by which ``start`` is larger than what Φ sees.
+        jitter: from where each pass sees each image; None: Φ sees all of ``start``.
         compute: how the passes compute Φ.
         before: the stage before this one, whose passes and curve are gone on with.
         whole: passes of all stages together; None: of this one and those before it.
@@ -78,10 +60,7 @@ class Inversion(pl.LightningModule):
         curve: (pass, {name: (B,)}) at the start, after every segment and at the end; the names are ``energy``,
             ``data``, those of the prior's terms, and what the objective shows, ``error`` or ``activation``. An image
             that has converged keeps the values of its end.
-        active: (B,) bool; False for an image that has failed, which keeps its last good state.
-        done: (B,) bool; True for an image that has converged (``descent.tolerance``).
-        ended: (B,), the pass after which an image that has converged was left alone; 0 for others.
-        pace: (B,), what the steps of each image are multiplied by; below 1 after it has diverged.
+        status: of each image: whether it is active, converged or slowed down.
         latest: {name: (B,)} of the last pass.
         empty: (B,) bool, on the CPU; True for an image whose objective has nothing to compare with.
         on_tick: called with this module a few times a second, from inside a segment.
@@ -97,8 +76,7 @@ class Inversion(pl.LightningModule):
         prior: FixedPrior,
         descent: Descent,
         segment: int = 20,
-        offsets: Tensor | None = None,
-        margin: int = 0,
+        jitter: Jitter | None = None,
         compute: Compute | None = None,
         before: Inversion | None = None,
         whole: int | None = None,
@@ -114,24 +92,18 @@ class Inversion(pl.LightningModule):
         self.first = before.passes if before else 0
         self.steps = self.first + steps
         self.segment = segment
-        self.offsets, self.margin = offsets, margin
+        self.jitter = jitter
         self.whole = whole or self.steps
         self.compute = compute or Compute()
         self.pixels = Pixels(phi.mean, prior.scale)
         self.passes = self.first
         self.curve: list[tuple[int, dict[str, Tensor]]] = list(before.curve) if before else []
-        self.active = before.active.clone() if before else torch.ones(len(start), dtype=torch.bool)
-        self.done = torch.zeros(len(start), dtype=torch.bool)
-        self.ended = torch.zeros(len(start), dtype=torch.long)
-        self.pace = torch.ones(len(start))
-        self._fault = torch.zeros(len(start), dtype=torch.long)  # of Φ, by its place in FAULTS
+        self.status = BatchStatus(len(start), before.status.active if before else None)
         self.empty = empty(objective, start).cpu()
         self.on_tick: Callable[[Inversion], None] | None = None
         self.latest: dict[str, Tensor] = {}
         self._rows: Tensor | None = None  # those that still cost time, where they are not all
         self._settled = descent.settled(phi)
-        self._best: Tensor | None = None  # energy of each image at any check
-        self._checks: list[Tensor] = []  # energies since the recipe has settled
         self._slowed = False  # whether an image has diverged
         self._next_tick = 0.0
         self.compiling = False
@@ -141,6 +113,12 @@ class Inversion(pl.LightningModule):
     def last(self) -> bool:
         """Whether no other stage follows."""
         return self.steps == self.whole
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels of what Φ sees."""
+        height, width = (side - (self.jitter.margin if self.jitter else 0) for side in self.image.shape[-2:])
+        return height, width
 
     @property
     def phi(self) -> Representation:
@@ -159,7 +137,7 @@ class Inversion(pl.LightningModule):
         Rounding it is where the start's relative error, of an ordinary code beside this one, is beyond float32's
         precision.
         """
-        empty = self.empty.to(self.active.device)
+        empty = self.empty.to(self.status.active.device)
         if not self.curve or self.objective.shows != "error":
             return empty
         return empty | (self.curve[0][1]["error"] > 1 / ROUNDING)
@@ -173,7 +151,7 @@ class Inversion(pl.LightningModule):
     @property
     def counted(self) -> Tensor:
         """Which images a mean is taken of, (B,) bool: those that have not failed and bear no remark."""
-        return self.active & ~self.bare
+        return self.status.active & ~self.bare
 
     def points(self) -> list[tuple[int, dict[str, Tensor]]]:
         """Return the curve, with NaN for the error of an image that has none."""
@@ -181,16 +159,8 @@ class Inversion(pl.LightningModule):
 
     def reconstruction(self) -> Tensor:
         """Return the pre-images in [0, 1] (unclipped), (B, C, H, W), without the jitter's margin."""
-        return self.pixels.to_rgb(self._cropped(self.basis.synthesise(self.image), None))
-
-    def _cropped(self, x: Tensor, offsets: Tensor | None) -> Tensor:
-        """Return what Φ sees of x: from each image's offset (B, 2), or the centre."""
-        if not self.margin:
-            return x
-        height, width = (side - self.margin for side in x.shape[-2:])
-        corners = [[self.margin // 2] * 2] * len(x) if offsets is None else offsets.tolist()
-        crops = [image[:, i : i + height, j : j + width] for image, (i, j) in zip(x, corners, strict=True)]
-        return torch.stack(crops)
+        x = self.basis.synthesise(self.image)
+        return self.pixels.to_rgb(x if self.jitter is None else self.jitter.centre(x))
 
     def forward(self, *, jitter: bool = False) -> dict[str, Tensor]:
         """Return the objective's value, ``energy``, ``data`` and every prior term of the present images, each (B,).
@@ -200,12 +170,14 @@ class Inversion(pl.LightningModule):
                 ``compute`` says.
         """
         x = self.basis.synthesise(self.image if self._rows is None else self.image[self._rows])
-        offsets = None
-        if jitter and self.offsets is not None:
-            offsets = self.offsets[:, self.passes - self.first]
-            offsets = offsets if self._rows is None else offsets[self._rows.cpu()]
+        if self.jitter is None:
+            seen = x
+        elif jitter:
+            seen = self.jitter.crop(x, self.passes - self.first, self._rows)
+        else:
+            seen = self.jitter.centre(x)
         objective = self.objective if self._rows is None else self._remaining
-        images = self.pixels.to_rgb(self._cropped(x, offsets))
+        images = self.pixels.to_rgb(seen)
         value = objective.value(self._encode(images, self.surrogate) if jitter else self.phi(images))
         terms = {"data": objective.energy(value), **self.prior(x)}
         return {objective.shows: value, "energy": torch.stack(list(terms.values())).sum(0), **terms}
@@ -217,10 +189,7 @@ class Inversion(pl.LightningModule):
         self._unregistered = (self.phi.private(device, dtype), self.objective.to(device, dtype))
         self._encode = self.compute.encoder(self.phi)
         self.pixels, self.basis = self.pixels.to(device, dtype), self.basis.to(device, dtype)
-        self.active, self.done, self.ended = (part.to(device) for part in (self.active, self.done, self.ended))
-        self.pace, self._fault = self.pace.to(device, dtype), self._fault.to(device)
-        self._good = self.image.detach().clone()
-        self._started: Tensor | None = None
+        self.status.begin(self.image)
 
     def cpu(self) -> Inversion:
         """Stay on the device when Lightning takes leave; what Lightning does not know would be left behind there."""
@@ -229,7 +198,7 @@ class Inversion(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the image tensor and its optimiser do not hold; tensors and numbers only."""
         del checkpoint["loops"]  # the passes that are left follow from those that are done
-        checkpoint["inversion"] = {name: getattr(self, name) for name in KEPT}
+        checkpoint["inversion"] = {name: getattr(self, name) for name in KEPT} | self.status.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from there."""
@@ -241,10 +210,12 @@ class Inversion(pl.LightningModule):
                 return {name: here(part) for name, part in value.items()}
             return type(value)(map(here, value)) if isinstance(value, list | tuple) else value
 
-        for name, value in checkpoint["inversion"].items():
-            setattr(self, name, here(value))
-        if self._rows is not None:
-            self._remaining = self.objective.of(self._rows)
+        state = here(checkpoint["inversion"])
+        for name in KEPT:
+            setattr(self, name, state[name])
+        self.status.restore(state)
+        if bool(self.status.done.any()):
+            self._go_on_with((~self.status.done).nonzero()[:, 0])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimiser of the image tensor; its rate is set before every pass."""
@@ -279,8 +250,7 @@ class Inversion(pl.LightningModule):
         in_range = (self.reconstruction().abs() <= IN_RANGE).flatten(1).all(1)
         for name in self.prior.terms:  # no overflow of theirs is Φ's
             in_range &= self.latest[name].abs() < torch.finfo(self.image.dtype).max ** 0.5
-        at_fault = in_range & ~(code & gradient) & (self._fault == 0)
-        self._fault[at_fault] = torch.where(code, 2, 1)[at_fault]
+        self.status.blame(code, gradient, in_range)
 
     @property
     def surrogate(self) -> Surrogate | None:
@@ -304,7 +274,7 @@ class Inversion(pl.LightningModule):
         unit = self.descent.lr_unit(self.image.shape)
         end = min(self.passes + int(passes), self.steps)
         begin = self.passes
-        self._slowed = bool((self.pace != 1).any())
+        self._slowed = self.status.slowed
         while self.passes < end:
             for group in optimiser.param_groups:
                 group["lr"] = self._rate(self.passes - self.first) * unit
@@ -316,18 +286,19 @@ class Inversion(pl.LightningModule):
             optimiser.step(self._evaluate)
             with torch.no_grad():
                 if was is not None:
-                    self.image.copy_(torch.lerp(was, self.image, self.pace[:, None, None, None]))
+                    self.image.copy_(torch.lerp(was, self.image, self.status.pace[:, None, None, None]))
                 if self.prior.ball is not None:
                     self.image.copy_(self.basis.analyse(self.prior.project(self.basis.synthesise(self.image))))
             if first:
                 self._record(begin)
-                self._started = self.latest["energy"] if self._started is None else self._started
+                if self.status.started is None:
+                    self.status.started = self.latest["energy"]
             if self.on_tick is not None and (self.compiling or time.monotonic() >= self._next_tick):
                 self.compiling = False
                 self.on_tick(self)
                 self._next_tick = time.monotonic() + TICK
         self._settle(optimiser)
-        if not (self.active & ~self.done).any():
+        if self.status.over:
             self.trainer.should_stop = True
 
     def _announce(self) -> None:
@@ -345,13 +316,13 @@ class Inversion(pl.LightningModule):
             self.latest = self._final()
         self._record(self.passes)
         if self.last and self.passes >= FEWEST:
-            self.active &= self.latest["energy"] < self.curve[0][1]["energy"]
-        if bool(self.done.any()):
+            self.status.active &= self.latest["energy"] < self.curve[0][1]["energy"]
+        if bool(self.status.done.any()):
             self.curve = [(at, self._held(at, terms)) for at, terms in self.curve]
 
     def _held(self, at: int, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return a point of the curve in which images that had ended by then have the values of their end."""
-        over = self.done & (self.ended <= at)
+        over = self.status.ended_by(at)
         return {name: torch.where(over, self.latest[name], value) for name, value in terms.items()}
 
     def _final(self) -> dict[str, Tensor]:
@@ -361,68 +332,34 @@ class Inversion(pl.LightningModule):
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
-        found = []
+        single = []
         for row in range(len(self.image)):
-            self._rows = torch.tensor([row], device=self.device)
-            self._remaining = self.objective.of(self._rows)
-            found.append(self())
+            self._go_on_with(torch.tensor([row], device=self.device))
+            single.append(self())
         self._rows = None
-        return {name: torch.cat([terms[name] for terms in found]) for name in found[0]}
+        return {name: torch.cat([terms[name] for terms in single]) for name in single[0]}
 
     def _record(self, passes: int) -> None:
         self.curve.append((passes, self.latest))
 
+    def _go_on_with(self, rows: Tensor) -> None:
+        """Pass only these rows of the image tensor from now on."""
+        self._rows = rows
+        self._remaining = self.objective.of(rows)
+
     @torch.no_grad()
     def _settle(self, optimiser: torch.optim.Optimizer) -> None:
         """At a segment's end, take back images that diverge, and leave out those that have converged."""
-        energy, started = self.latest["energy"], self._started
-        sound = self.image.isfinite().flatten(1).all(1) & energy.isfinite()
-        sound &= ~(energy > started + MOST_RISE * (1 + started.abs()))
-        diverged = self.active & ~self.done & ~sound
-        if bool(diverged.any()):
-            self.pace[diverged] *= SLOWER
-            self.active &= ~(diverged & (self.pace < SLOWER**RETRIES / 2))
-            if self.descent.name in COUPLED:  # of one image; its history has other shapes
-                optimiser.state.clear()
-            for state in optimiser.state.values():
-                for value in state.values():
-                    if isinstance(value, Tensor) and value.shape == self.image.shape:
-                        value[diverged] = 0
-        back = diverged | self.done | ~self.active
-        if bool(back.any()):
-            self.image.copy_(torch.where(back[:, None, None, None], self._good, self.image))
-        self._good.copy_(self.image)
-        if self.descent.tolerance is not None:
-            self._leave_out(torch.where(sound, energy, torch.inf), self.descent.tolerance)
-
-    def _leave_out(self, energy: Tensor, tolerance: float) -> None:
-        """At a segment's end, leave out images that have converged; none has while the descent is still to change.
-
-        Args:
-            energy: (B,), not finite for an image that has just diverged.
-            tolerance: of the descent.
-        """
-        self._best = torch.minimum(self._started if self._best is None else self._best, energy)
-        unsettled = self._settled is None or self.passes - self.first <= self._settled
-        if unsettled or not self.last or self._prior_factor() != 1 or self.passes >= self.steps:
+        energy, coupled = self.latest["energy"], self.descent.name in COUPLED
+        sound = self.status.take_back(self.image, energy, optimiser, coupled=coupled)
+        if self.descent.tolerance is None:
             return
-        self._checks.append(energy)
-        left = (self.steps - self.passes) / self.segment
-        now = self.active & ~self.done & converged(self._checks, self._best, left=left, tolerance=tolerance)
-        del self._checks[: -look_back(left) - 1]
-        if bool(now.any()):
-            self.done |= now
-            self.ended[now] = self.passes
-            self._rows = (~self.done).nonzero()[:, 0]
-            self._remaining = self.objective.of(self._rows)
-
-    def whys(self) -> list[str | None]:
-        """Return why each image has failed, as the rest of a sentence that begins with its name; None if it has not."""
-        failed, slowed, faults = (~self.active).tolist(), (self.pace < 1).tolist(), self._fault.tolist()
-        return [
-            (FAULTS[fault] or (DIVERGED if slow else NO_LOWER)) if wrong else None
-            for wrong, slow, fault in zip(failed, slowed, faults, strict=True)
-        ]
+        settled = self._settled is not None and self.passes - self.first > self._settled
+        judged = settled and self.last and self._prior_factor() == 1 and self.passes < self.steps
+        left = (self.steps - self.passes) / self.segment if judged else None
+        energy = torch.where(sound, energy, torch.inf)
+        if self.status.check(energy, passes=self.passes, left=left, tolerance=self.descent.tolerance):
+            self._go_on_with((~self.status.done).nonzero()[:, 0])
 
 
 def bared(terms: Mapping[str, Tensor], bare: Tensor) -> dict[str, Tensor]:

@@ -41,12 +41,12 @@ def outcome_of(inversion: Inversion, photos: Tensor | None) -> Outcome:
         inversion: it has run.
         photos: (B, C, H, W) in [0, 1], of every row; None where there are none.
     """
-    measures = measure(inversion, photos)
+    measures, status = measure(inversion, photos), inversion.status
     return Outcome(
         images=inversion.reconstruction().detach().cpu(),
         measures=measures,
         curve=[(at, {name: value.cpu() for name, value in terms.items()}) for at, terms in inversion.points()],
-        passes=torch.where(inversion.done, inversion.ended, inversion.passes).tolist(),
+        passes=torch.where(status.done, status.ended, inversion.passes).tolist(),
         remarks=inversion.remarks,
-        failures=inversion.whys(),
+        failures=status.whys(),
     )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from invrep.errors import InvrepError, UnfitError
 from invrep.inversion.compute import Compute, exact
+from invrep.inversion.jitter import Jitter
 from invrep.inversion.module import Inversion
 from invrep.inversion.pixels import Pixels
 from invrep.inversion.trainer import make_trainer, quiet
@@ -21,7 +22,6 @@ from invrep.inversion.trial import Trial, finite, ready
 from invrep.objectives.base import Objective
 from invrep.objectives.match import Match
 from invrep.optim.descent import Descent
-from invrep.optim.start_noise import generator_of
 from invrep.priors.prior import FixedPrior, Prior
 from invrep.representations.base import Representation
 
@@ -112,8 +112,7 @@ def solve(
                 prior=fixed,
                 descent=stage,
                 segment=segment,
-                offsets=_offsets(rows, seed, margin, stage.plan(phi)[0]) if margin else None,
-                margin=margin,
+                jitter=Jitter.draw(rows, seed, margin, stage.plan(phi)[0]) if margin else None,
                 compute=compute,
                 before=inversion,
                 whole=descent.plan(phi)[0],
@@ -169,12 +168,3 @@ def _start(
     x = Pixels(phi.mean.to(photos), prior.scale).from_rgb(photos)
     extra = shape[1] - photos.shape[2]
     return nn.functional.pad(x, (extra // 2, extra - extra // 2) * 2, mode="replicate")
-
-
-def _offsets(rows: Sequence[tuple[int, str, int]], seed: int, margin: int, passes: int) -> Tensor:
-    """Return (B, passes, 2) offsets between 0 and the margin, uniformly at random."""
-    draws = []
-    for _, image, restart in rows:
-        generator = generator_of(seed, image, restart, "jitter")
-        draws.append(torch.randint(margin + 1, (passes, 2), generator=generator))
-    return torch.stack(draws)

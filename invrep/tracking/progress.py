@@ -78,9 +78,9 @@ class Ticks(pl.Callback):
         self._tell(pl_module, ended=True)
 
     def _work(self, inversion: Inversion, passes: int | None = None) -> float:
-        height, width = (side - inversion.margin for side in inversion.image.shape[-2:])
+        height, width = inversion.size
         passes = min(inversion.passes, inversion.steps) if passes is None else passes
-        return passes * len(inversion.active) * height * width
+        return passes * len(inversion.image) * height * width
 
     def _tell(self, inversion: Inversion, *, ended: bool = False) -> None:
         now = time.monotonic()
