@@ -34,6 +34,9 @@ NAME = "report.html"
 
 TEMPLATES = Path(__file__).parent
 
+# in this order: what stands at the top of a part uses the parts above it
+SCRIPT = ("elements", "words", "plot", "rows", "grid", "pre_image", "closer", "charts", "table", "controls")
+
 MOST_PICTURES = 12_000  # thumbnails on one page; photos beyond are left out of the grid, not of the table
 
 MOST_EMBEDDED = 24 * 2**20  # bytes of full-size pictures and films; more are linked
@@ -54,7 +57,8 @@ def write(runs: Sequence[Run], path: Path, console: Console) -> None:
     """
     swept = compare(runs)
     data = _data(runs, swept, path.parent, console)
-    script, style = ((TEMPLATES / f"report.{suffix}").read_text(encoding="utf-8") for suffix in ("js", "css"))
+    script = "\n".join((TEMPLATES / "script" / f"{part}.js").read_text(encoding="utf-8") for part in SCRIPT)
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

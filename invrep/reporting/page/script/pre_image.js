@@ -1,0 +1,109 @@
+// ---- what the closer shows of one pre-image
+
+const calm = matchMedia("(prefers-reduced-motion: no-preference)");
+
+function source(pair) {
+  return pair[1] >= 0 ? data.full[pair[1]] : pair[0] >= 0 ? thumb(pair[0]) : "";
+}
+
+function put(figure, pair, alt) {
+  const img = figure.querySelector("img");
+  img.onerror = () => { img.onerror = null; if (pair[0] >= 0) img.src = thumb(pair[0]); };
+  img.alt = alt;
+  img.hidden = pair[0] < 0 && pair[1] < 0;
+  img.src = source(pair);
+}
+
+function showPhoto(job, cell, name) {
+  const figure = byId("original");
+  figure.hidden = cell.photo[0] < 0;
+  put(figure, cell.photo, `Photo ${name} as the representation saw it`);
+  figure.querySelector("figcaption").textContent = "photo as Φ saw it" + seen(job, cell);
+  const image = figure.querySelector("img");
+  figure.querySelectorAll(".field").forEach((box) => box.remove());
+  image.onload = () => frame(job, cell, image);
+  if (image.complete && image.naturalWidth) frame(job, cell, image);
+}
+
+function showPreImage(job, restart, name) {
+  const figure = byId("found");
+  put(figure, restart.picture, `Pre-image ${restart.n} of ${name}, ${nameOf(job)}`);
+  const value = make("b", {}, shown(job, restart.value));
+  figure.querySelector("figcaption").replaceChildren(`pre-image, restart ${restart.n}: ${job.shows} `, value);
+}
+
+function showFilm(restart) {
+  const figure = byId("film");
+  const words = "Film of the pre-image over the passes";
+  const playing = { controls: true, loop: true, autoplay: calm.matches, playsinline: true, preload: "metadata" };
+  figure.hidden = !restart.film;
+  const film = !restart.film ? [] : restart.mp4
+    ? [make("video", { src: restart.film, ...playing, "aria-label": words })]
+    : [make("img", { src: restart.film, alt: words })];
+  figure.querySelector(".frame").replaceChildren(...film);
+  if (restart.mp4) film[0].muted = true; // the attribute alone does not count on elements made here
+}
+
+function showRestarts(job, cell, restart) {
+  const buttons = cell.restarts.map((one, k) => {
+    const button = make("button", { type: "button", "aria-pressed": String(one === restart) },
+      picture(one.picture[0], `Restart ${one.n}`), shown(job, one.value));
+    button.addEventListener("click", () => {
+      here.restart = k;
+      closerShow();
+      drawCurve();
+      closer.querySelectorAll(".restarts button")[k].focus();
+    });
+    return button;
+  });
+  closer.querySelector(".restarts").replaceChildren(...(buttons.length > 1 ? buttons : []));
+}
+
+function showMeasures(restart) {
+  const row = (name, words) => make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, words));
+  const known = data.measures.map((measure, k) => [measure, restart.measures[k]]).filter(([, value]) => value != null);
+  byId("measures").tBodies[0].replaceChildren(
+    ...known.map(([measure, value]) => row(measure.name, measure.percent ? percent(value) : plain(significant(value, 4)))),
+    ...(restart.class ? [row("class", restart.class)] : [])
+  );
+}
+
+function seen(job, cell) {
+  if (cell.boxes.length) return `; dashed: what the region ${job.region} of the code sees`;
+  if (job.region || job.field == null || job.start == null) return "";
+  return `; a position of the code sees ${job.field} × ${job.field} px, every ${job.stride} px: dashed, the one in the middle`;
+}
+
+// dashed: what the region that is matched sees in this photo, or else the position in the middle
+function frame(job, cell, image) {
+  const sides = [image.naturalHeight, image.naturalWidth];
+  const boxes = cell.boxes.length ? cell.boxes : middle(job, sides);
+  byId("original").querySelectorAll(".field").forEach((box) => box.remove());
+  byId("original").querySelector(".frame").append(...boxes.map((box) => {
+    const [top, left, bottom, right] = box.map((at, k) => (100 * at) / sides[k % 2]);
+    const drawn = make("div", { class: "field" });
+    Object.assign(drawn.style, { top: top + "%", left: left + "%", height: bottom - top + "%", width: right - left + "%" });
+    return drawn;
+  }));
+}
+
+function middle(job, sides) {
+  if (job.region || job.field == null || job.start == null) return [];
+  const corner = sides.map((side, k) => job.start[k] + job.stride * Math.ceil((side / 2 - job.field / 2 - job.start[k]) / job.stride - 0.5));
+  return [[...corner, ...corner.map((at) => at + job.field)]];
+}
+
+function drawCurve() {
+  const { row, column } = here;
+  const job = rows[row].band.jobs[column];
+  const restarts = job.cells[rows[row].photo].restarts;
+  const chosen = Math.min(here.restart, restarts.length - 1);
+  const series = restarts.map((one, k) => ({ name: `restart ${one.n}`, hue: k === chosen ? 220 : 90, points: one.curve.map((value, i) => [job.axes[one.axis][i], value]) }));
+  const mean = { name: "mean of the job", hue: 30, points: job.curve };
+  const lines = [mean, ...series.filter((_, k) => k !== chosen), series[chosen]];
+  const figure = byId("curve");
+  figure.querySelector("figcaption").textContent = `${job.shows} against pass`;
+  plot(figure.querySelector(".plot"), { series: lines, x: { label: "pass" }, y: { words: (y) => shown(job, y) },
+    said: `${job.shows} falls from ${shown(job, restarts[chosen].curve[0])} to ${shown(job, restarts[chosen].value)}` });
+  legend(figure.querySelector(".legend"), [series[chosen], ...(restarts.length > 1 ? [{ name: "other restarts", hue: 90 }] : []), mean]);
+}
