@@ -103,3 +103,30 @@ def test_a_log_in_another_encoding(job, tmp_path, monkeypatch, encoding):
         assert job("rep=alexnet", "layer=list").status == 0
     said = log.getvalue().decode(encoding)
     assert "error ????0?" in said and "features.0" in said and "picture: out/hog-" in said
+
+
+@pytest.mark.parametrize("program", ["invrep", "python train.py"])
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("rep=vgg1", "rep=vgg16 rep=vgg19"),
+        ("prior=ijcv16 prior.tv.w", "prior.tv.weight="),
+        ("-m exp", "experiment="),
+        ("experiment=cvpr15/tab", "experiment=cvpr15/table1 experiment=cvpr15/table3"),
+        ("+hydra/launcher=job", "+hydra/launcher=joblib"),
+        ("--prior.tv.w", ""),  # nothing, and no error into the line being typed
+    ],
+)
+def test_tab_completes_groups_and_keys(job, monkeypatch, program, typed, found):
+    monkeypatch.setenv("COMP_LINE", f"{program} {typed}")
+    outcome = job("-sc", "query=bash", defaults=False)
+    assert outcome.out.split() == found.split() and not outcome.err
+
+
+def test_tab_completion_is_for_the_program_that_was_started(job):
+    assert job("-sc", "install=bash", defaults=False).out.split()[-1] == "python"  # train.py
+
+
+def test_help_fits_one_screen(job):
+    lines = job("--help", defaults=False).out.splitlines()
+    assert len(lines) <= 45 and max(map(len, lines)) <= 120

@@ -1,4 +1,4 @@
-"""The site is built without a warning; every command and every Python block of it and of the README runs, in miniature.
+"""The site is built without a warning; its commands and Python blocks, README's and the help's run, in miniature.
 
 A command keeps its words; only what it stands on is small: photos, random weights, two passes. Where that is still too
 dear (sweeps, many devices, most networks) the parts are built and the plan is made: dry_run=true.
@@ -29,6 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 import invrep
+from invrep.cli.help import help_text
 from invrep.cli.report import report
 from invrep.cli.sentences import one_sentence
 from invrep.data.code_files import save_code
@@ -72,6 +73,9 @@ def _blocks(path: Path) -> Iterator[Block]:
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [block for page in PAGES for block in _blocks(page)]
+EXAMPLES = re.findall(r"^  (invrep.*?)(?:  |$)", help_text().partition("examples:")[2], re.MULTILINE)
+BLOCKS.append(Block("invrep --help", "bash", "\n".join(EXAMPLES)))
+FLAGS = [["--help"], ["--version"], ["--cfg", "job"], ["-sc", "install=bash"], ["-sc", "install=fish"]]
 
 
 def _lines(kind: str) -> list[tuple[str, str]]:
@@ -89,9 +93,12 @@ def _lines(kind: str) -> list[tuple[str, str]]:
 
 
 def _kind(line: str) -> str:
-    if "train.py" in shlex.split(line):
-        return "train"
-    return "report" if line.startswith("invrep report") else "other"
+    words = shlex.split(line)
+    if words[:2] == ["invrep", "report"]:
+        return "report"
+    if words[0] == "invrep" and words[1:] in FLAGS:
+        return "flag"
+    return "job" if {"train.py", "invrep"} & set(words) and words[0] not in ("pip", "mypy") else "other"
 
 
 # --- the site --------------------------------------------------------------------------------------------------------
@@ -232,20 +239,22 @@ def _miniature(words: list[str], place: Path) -> list[str]:
     return [*small, *(["optim.steps=2"] if "optim.steps" not in given else [])]
 
 
-@pytest.mark.parametrize(("page", "line"), _lines("train"))
+@pytest.mark.parametrize(("page", "line"), _lines("job"))
 def test_a_command_runs_in_miniature(job, place, page, line):
     words = shlex.split(line)
-    at = words.index("train.py")
-    before, words = words[:at], words[at + 1 :]
-    if before[0] == "srun":
-        options = {word.removeprefix("--").partition("=")[0] for word in before[1:] if word.startswith("--")}
-        assert options <= SRUN and before[-1] == "python"
-    elif before[0] == "torchrun":
+    at = next(k for k, word in enumerate(words) if word in ("train.py", "invrep"))
+    before, program, words = words[:at], words[at], words[at + 1 :]
+    if before[:1] == ["torchrun"]:
         from torch.distributed.run import get_args_parser
 
-        assert get_args_parser().parse_args([*before[1:], "train.py"]).nproc_per_node == "8"
+        given = get_args_parser().parse_args([*before[1:], program])
+        assert given.nproc_per_node == "8" and given.module == (program == "invrep")
     else:
-        assert before == ["python"]
+        if before[:1] == ["srun"]:
+            options = {word.removeprefix("--").partition("=")[0] for word in before[1:] if word.startswith("--")}
+            assert options <= SRUN
+            before = [word for word in before[1:] if not word.startswith("--")]
+        assert before == (["python"] if program == "train.py" else [])
     if any(word in words for word in ("rep=timm", "rep=dinov2", "rep=clip", "rep=siglip")):
         pytest.importorskip("timm")
     if any(word.startswith("experiment=") for word in words):  # test_experiments.py runs all of them
@@ -263,10 +272,10 @@ def test_a_command_runs_in_miniature(job, place, page, line):
     assert outcome.status == 0, f"{page}: {line}\n{outcome.err[-1500:]}"
 
 
-@pytest.mark.parametrize("line", [line for _, line in _lines("train") if "--config-dir mine rep=alexnet" in line][:1])
+@pytest.mark.parametrize("line", [line for _, line in _lines("job") if "--config-dir mine rep=alexnet" in line][:1])
 def test_parts_of_ones_own_are_found_in_the_working_folder(place, line):
     """In a process of its own, whose path of modules is a reader's."""
-    words = [str(ROOT / "train.py") if word == "train.py" else word for word in shlex.split(line)[1:]]
+    words = [str(ROOT / "train.py"), *shlex.split(line)[1:]]
     small = ("rep.weights=random", "data.resize=none", "optim.steps=1", "logger=none", "trainer.accelerator=cpu")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
@@ -278,15 +287,21 @@ def test_parts_of_ones_own_are_found_in_the_working_folder(place, line):
 @pytest.mark.parametrize(
     "line",
     [
-        "python train.py rep=vgg16 layers=relu5",
-        "python train.py rep=vgg61 layer=relu5",
+        "invrep rep=vgg16 layers=relu5",
+        "invrep rep=vgg61 layer=relu5",
         "python train.py prior.tv.wieght=5",
-        "python train.py -m rep=alexnet layer=relu1,relou2",
+        "invrep -m rep=alexnet layer=relu1,relou2",
     ],
 )
 def test_a_typo_in_a_command_would_be_seen(job, place, line):
     with pytest.raises(AssertionError, match="error: "):
         test_a_command_runs_in_miniature(job, place, "a page", line)
+
+
+@pytest.mark.parametrize(("page", "line"), _lines("flag"))
+def test_a_flag_answers(job, page, line):
+    outcome = job(*shlex.split(line)[1:], defaults=False)
+    assert outcome.status == 0 and outcome.out and not outcome.err, f"{page}: {line}"
 
 
 @pytest.mark.parametrize(("page", "line"), _lines("other"))

@@ -12,6 +12,7 @@ import hydra
 from omegaconf import DictConfig
 
 from invrep.cli.arguments import as_typed
+from invrep.cli.completion import completing
 from invrep.cli.help import help_text
 from invrep.cli.report import report
 from invrep.cli.sentences import one_sentence
@@ -43,7 +44,7 @@ def command() -> None:
     elif words == ["--version"]:
         print(f"invrep {version('invrep')}")
     else:
-        with one_sentence(), _without_preamble():
+        with completing(words), one_sentence(), _without_preamble():
             from invrep.jobs.machine import register
             from invrep.reporting.terminal import take_any_character
             from invrep.sweeps.completion import ending

@@ -6,38 +6,43 @@ import textwrap
 
 from invrep.presets import FOLDER
 
-GROUPS = ("rep", "objective", "prior", "optim", "data", "logger", "launcher", "experiment")
+GROUPS = ("rep", "objective", "prior", "optim", "data", "logger", "launcher", "hparams")
 TEXT = """\
-invrep finds the images that an image representation cannot tell from a photo.
+invrep inverts an image representation: it finds images whose code is nearly that of a photo.
 
-usage: invrep [key=value …]        one job: HOG of a bundled photo, unless you say otherwise
-       invrep -m key=a,b [… …]     a sweep: a job for each combination
-       invrep report outputs/      an HTML page of finished jobs
+usage: invrep [key=value …]        one job; without a key, HOG of a bundled photo
+       invrep -m key=a,b [… …]     a sweep, one job for each combination of values
+       invrep report outputs/      an HTML report of finished jobs
        invrep --version
 
 examples:
-  invrep                                                    HOG of a bundled photo, back to a picture
-  invrep rep=vgg16 layer=relu5_3 data.path=photo.jpg        a layer of VGG-16
-  invrep rep=vgg16 layer=list                               the layers that there are
-  invrep rep=alexnet layer=fc8 restarts=5 data.path=photos/ five pre-images of each photo of a folder
-  invrep -m rep=alexnet layer=relu1,relu2,relu3             a sweep over layers
-  invrep rep=dsift prior=chroma data.path=photo.jpg         another representation and prior
-  invrep rep=hog data.path=photos/ trainer.devices=8        photos shared by eight GPUs
-  invrep experiment=cvpr15/fig6                             a figure of the paper
+  invrep                                                      invert HOG of a bundled photo
+  invrep rep=dsift prior=chroma data.path=photo.jpg           another representation, prior and photo
+  invrep rep=vgg16 layer=list                                 list the layers of a network
+  invrep rep=vgg16 layer=relu5_3 data.path=photo.jpg          invert one of them
+  invrep rep=alexnet layer=fc8 restarts=5 data.path=photos/   five pre-images of each photo in a folder
+  invrep -m rep=alexnet layer=relu1,relu2,relu3               sweep over layers
+  invrep rep=vgg16 layer=relu5 data.path=photos/ trainer.devices=8   share the photos among eight GPUs
+  invrep experiment=cvpr15/fig3                               a figure of the paper
 
 groups:
 {groups}
 
-Keys of a group are set as prior.tv.weight=5; invrep --cfg job shows all. dry_run=true shows the plan only.
-Docs: https://github.com/invrep/invrep/tree/main/docs
+A key is set as prior.tv.weight=5. invrep --cfg job prints every key; dry_run=true prints the plan of a job.
+eval "$(invrep -sc install=bash)" completes groups and keys by Tab. HYDRA_FULL_ERROR=1 prints tracebacks.
+The documentation is docs/ in the repository.
 """
 
 
 def help_text() -> str:
     """Return what the command does, examples, and the config groups with their choices."""
+    groups = {group: ", ".join(sorted(path.stem for path in (FOLDER / group).glob("*.yaml"))) for group in GROUPS}
+    groups["experiment"] = "docs/papers.md lists " + ", ".join(
+        f"{folder.name}/… ({len([*folder.glob('*.yaml')])})"
+        for folder in sorted((FOLDER / "experiment").iterdir())
+        if folder.name != "base"
+    )
     lines = []
-    for group in GROUPS:
-        found = sorted(path.relative_to(FOLDER / group).with_suffix("") for path in (FOLDER / group).rglob("*.yaml"))
-        names = ", ".join(path.as_posix() for path in found if path.parts[0] != "base")
-        lines += textwrap.wrap(names, 118, initial_indent=f"  {group:<11}", subsequent_indent=" " * 13)
+    for group, names in groups.items():
+        lines += textwrap.wrap(names, 105, initial_indent=f"  {group:<11}", subsequent_indent=" " * 13)
     return TEXT.format(groups="\n".join(lines))

@@ -1,0 +1,47 @@
+"""Tab completion: Hydra's own, with the experiments, which lie in folders of their group."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from typing import Any
+from unittest.mock import patch
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.object_type import ObjectType
+
+FLAGS = ("-sc", "--shell-completion")
+_of_one_folder = ConfigLoaderImpl.get_group_options
+
+
+@contextmanager
+def completing(words: Sequence[str]) -> Iterator[None]:
+    """Answer a shell's question with the choices in a group's folders too, and without errors in the line being typed.
+
+    Hydra's completion lists the files of a group's own folder only: ``experiment=`` would find nothing.
+    """
+    if not any(word in FLAGS for word in words):
+        yield
+        return
+    with (
+        patch.object(ConfigLoaderImpl, "get_group_options", _options),
+        open(os.devnull, "w") as nowhere,
+        redirect_stderr(nowhere),
+    ):
+        yield
+
+
+def _options(
+    self: ConfigLoaderImpl, group_name: str, results_filter: ObjectType = ObjectType.CONFIG, **given: Any
+) -> list[str]:
+    """Return the names of a group's choices or of its groups, as Hydra's method of that name and arguments does."""
+    found = _of_one_folder(self, group_name, results_filter, **given)
+    if not group_name or group_name.startswith("hydra"):
+        return found
+    if results_filter is ObjectType.GROUP:  # a folder of choices is no group of its own
+        return []
+    for folder in _of_one_folder(self, group_name, ObjectType.GROUP, **given):
+        if folder != "base":  # what experiments share
+            found += [f"{folder}/{name}" for name in _options(self, f"{group_name}/{folder}", **given)]
+    return found
