@@ -9,8 +9,8 @@ demo: .venv/installed ## a photo bundled with scikit-image, back from its HOG
 test: .venv/installed ## all tests but those marked slow, in three processes: some wait for others
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
-lint: .venv/installed
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: .venv/installed ## style, types, and which room may import which
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 docs: .venv/installed ## the site, docs/_build/index.html
 	$(BIN)/python -m sphinx -W -q docs docs/_build

@@ -57,7 +57,8 @@ def representation(name: str, *, layer: Any = None, seed: int = 0, **options: An
     config = preset("rep", name)
     _override(config, f"representation {name!r}", options)
     whole = OmegaConf.create({"rep": config, "layer": layer, "seed": seed})
-    return build(whole.rep)
+    made: Representation = build(whole.rep)
+    return made
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def invert(
     """
     make = _part("objective", objective, {})
     imagined = is_shape(images)
-    if imagined:
+    if is_shape(images):
         if getattr(getattr(make, "func", make), "needs_photo", False):
             raise InvrepError(f"images is the shape {tuple(images)}, but this objective needs images.")
         if len(images) != 3:
@@ -186,7 +187,8 @@ def invert(
     remarks = _remarks([remark for outcome in outcomes for remark in outcome.remarks], restarts)
 
     def grouped(values: Sequence[Tensor]) -> Tensor:
-        return torch.cat(list(values)).unflatten(0, (len(images), restarts))
+        groups: Tensor = torch.cat(list(values)).unflatten(0, (len(images), restarts))
+        return groups
 
     names = outcomes[0].measures
     return Inverted(
@@ -230,11 +232,12 @@ def _part(group: str, given: Any, options: Mapping[str, Any]) -> Any:
 
 
 def _override(config: DictConfig, owner: str, options: Mapping[str, Any]) -> None:
+    keys = list(map(str, config))  # "in" is False for what has to be given
     for key, value in options.items():
-        if key not in list(config):  # "in" is False for what has to be given
-            raise InvrepError(f"{owner} has no option {key!r}; {nearest(key, [k for k in config if k[0] != '_'])}.")
+        if key not in keys:
+            raise InvrepError(f"{owner} has no option {key!r}; {nearest(key, [k for k in keys if k[0] != '_'])}.")
         config[key] = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if missing := [key for key in config if OmegaConf.is_missing(config, key)]:
+    if missing := [key for key in keys if OmegaConf.is_missing(config, key)]:
         raise InvrepError(f"{owner} needs {' and '.join(missing)}; give {', '.join(f'{key}=…' for key in missing)}.")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -28,12 +28,13 @@ def preset(group: str, name: str) -> DictConfig:
     if not path.is_file():
         names = sorted(p.stem for p in (FOLDER / group).glob("*.yaml"))
         raise InvrepError(f"There is no {group} {name!r}; {nearest(name, names)}.")
-    own = OmegaConf.load(path)
-    merged = OmegaConf.create({})
-    for parent in own.pop("defaults", []):
-        if isinstance(parent, str) and parent != "_self_":  # what is overridden in another group is no part of it
-            merged = OmegaConf.merge(merged, preset(group, parent))
-    return OmegaConf.merge(merged, own)
+    own = cast(DictConfig, OmegaConf.load(path))
+    parents = [
+        preset(group, parent)
+        for parent in own.pop("defaults", [])
+        if isinstance(parent, str) and parent != "_self_"  # what is overridden in another group is no part of it
+    ]
+    return cast(DictConfig, OmegaConf.merge(OmegaConf.create({}), *parents, own))
 
 
 def build(config: DictConfig | Mapping[str, Any], **kwargs: Any) -> Any:

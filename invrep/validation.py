@@ -4,9 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, overload
 
 from invrep.errors import InvrepError, nearest
+
+
+@overload
+def number(
+    name: str,
+    value: object,
+    *,
+    minimum: float | None = ...,
+    above: float | None = ...,
+    maximum: float | None = ...,
+    whole: Literal[True],
+    word: str | None = ...,
+) -> int: ...
+
+
+@overload
+def number(
+    name: str,
+    value: object,
+    *,
+    minimum: float | None = ...,
+    above: float | None = ...,
+    maximum: float | None = ...,
+    word: str | None = ...,
+) -> float: ...
 
 
 def number(
@@ -33,11 +58,15 @@ def number(
     Raises:
         InvrepError: it is not such a number.
     """
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    good = good and (not whole or float(value).is_integer())
-    good = good and (minimum is None or value >= minimum) and (above is None or value > above)
-    good = good and (maximum is None or value <= maximum)
-    if not good:
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not math.isfinite(value)
+        or (whole and not float(value).is_integer())
+        or (minimum is not None and value < minimum)
+        or (above is not None and value <= above)
+        or (maximum is not None and value > maximum)
+    ):
         bounds = [f"of at least {minimum:g}"] if minimum is not None else []
         bounds += [f"above {above:g}"] if above is not None else []
         bounds += [f"at most {maximum:g}"] if maximum is not None else []

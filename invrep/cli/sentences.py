@@ -102,14 +102,14 @@ def _no_key(name: str) -> str:
     """Say that there is no such key, and which choice of its group has it, or which keys are near."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import DictConfig
 
     from invrep.presets import FOLDER, preset
 
     def walk(node: DictConfig, prefix: str) -> Iterator[str]:
-        for name in node:
+        for name in map(str, node):
             yield f"{prefix}{name}"
-            if OmegaConf.is_dict(child := node._get_node(name)) and not child._is_none():
+            if isinstance(child := node._get_node(name), DictConfig) and not child._is_none():
                 yield from walk(child, f"{prefix}{name}.")
 
     GlobalHydra.instance().clear()

@@ -7,8 +7,8 @@ import heapq
 import math
 from array import array
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
@@ -17,7 +17,8 @@ import numpy as np
 
 READERS = 4  # threads; Pillow lets others run while it decodes
 MOST_RESTARTS = 1000  # of a photo in a job, whose every pair is compared at its end
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 Key = tuple[str, int]  # image id, restart
 Size = tuple[int, int]  # height, width
 
@@ -87,7 +88,7 @@ def deal(sized: Iterable[tuple[int, Size]], ranks: int) -> list[Iterator[tuple[i
         sized: places of photos and their sizes.
         ranks: how many.
     """
-    by_size: dict[Size, array] = {}
+    by_size: dict[Size, array[int]] = {}
     for place, size in sized:
         by_size.setdefault(size, array("Q")).append(place)
 
@@ -155,9 +156,9 @@ class Done:
         return int(self._contents[at]) if at < len(self._keys) and self._keys[at] == short else None
 
 
-def ahead(work: Callable[[T], R], items: Iterable[T], most: int) -> Iterator[R]:
+def ahead(work: Callable[[T], R], items: Iterable[T], most: int) -> Generator[R, None, None]:
     """Yield ``work(item)`` of each item in order, done in threads, at most ``most`` ahead of the one that is used."""
-    waiting: deque = deque()
+    waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(READERS) as pool:
         try:
             for item in items:

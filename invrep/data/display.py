@@ -22,4 +22,5 @@ def shown(image: Tensor, display: str) -> Tensor:
 
 def to_pil(image: Tensor) -> Image.Image:
     """Return an 8-bit Pillow image of (C, H, W) values in [0, 1]."""
-    return F.to_pil_image((image * 255).round().to(torch.uint8))
+    picture: Image.Image = F.to_pil_image((image * 255).round().to(torch.uint8))
+    return picture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from invrep.errors import InvrepError
 
 COMPRESSED = (".tgz", ".tbz", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 HEIC = (".heic", ".heif", ".hif")
-UNREAD = (*HEIC, ".avif", ".webp", ".jp2", ".jxl", ".psd", ".svg", ".eps", ".hdr", ".exr", ".dcm")
-UNREAD += (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")  # of cameras
+UNREAD = (
+    *(*HEIC, ".avif", ".webp", ".jp2", ".jxl", ".psd", ".svg", ".eps", ".hdr", ".exr", ".dcm"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),  # of cameras
+)
 HIDDEN = ("__MACOSX", "@eaDir")  # previews that macOS and network drives leave, beside all that begins with a dot
 
 
@@ -98,7 +101,7 @@ def unread(name: str) -> str | None:
     return f"{suffix[1:].upper()} is not read; convert it to PNG or JPEG{plugin}"
 
 
-def some_of(left_out: dict[str, str]) -> str:
+def some_of(left_out: Mapping[str, str]) -> str:
     """Return the first files that are left out, each with why, for a message."""
     said = [f"{name} ({why})" for name, why in list(left_out.items())[:3]]
     return ", ".join(said) + (f" and {len(left_out) - 3} more" if len(left_out) > 3 else "")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from numbers import Integral
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ EXPECTED = (
 BANDS = (1, 3, 4)  # channels of usual images
 
 
-def is_shape(given: object) -> bool:
+def is_shape(given: object) -> TypeGuard[Sequence[int]]:
     """Return whether what is given are the sides of an image, such as (3, 32, 32), instead of an image."""
     return (
         isinstance(given, tuple | list)

@@ -34,6 +34,7 @@ class Photo:
         Raises:
             InvrepError: they cannot be read.
         """
+        assert self.open is not None  # nothing asks for the file of NO_PHOTO
         with in_a_sentence(self.name), self.open() as file:
             return file.read()
 
@@ -69,7 +70,7 @@ class Photos(Sequence[Photo]):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, place: int) -> Photo:
+    def __getitem__(self, place: int) -> Photo:  # type: ignore[override]  # no slices: nothing takes a part of them
         return self._photo(place, self.ids[place])
 
 
@@ -101,4 +102,8 @@ def file_below(folder: Path, place: int, name: str) -> Photo:
 def repeated(ids: Iterable[str]) -> str | None:
     """Return the first id that comes a second time; None where all differ."""
     seen: set[str] = set()
-    return next((name for name in ids if name in seen or seen.add(name)), None)
+    for name in ids:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None

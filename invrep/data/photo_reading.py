@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
@@ -76,7 +76,7 @@ def in_a_sentence(name: str) -> Iterator[None]:
         raise InvrepError(f"There is no file {name}; give data.path a photo or a folder of photos.") from None
     except Image.DecompressionBombError:
         raise InvrepError(f"{name} has over {Image.MAX_IMAGE_PIXELS} pixels; make it smaller first.") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise InvrepError(
             f"{name} holds no image of a kind that is read, whatever its name says; convert it to PNG or JPEG, or "
             f"remove it."
@@ -95,7 +95,7 @@ def _opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     """Open a photo's header, or say in one sentence why that, or what is done with it inside, fails."""
     with in_a_sentence(name), Image.open(file, formats=formats()) as image:
         # Pillow itself only warns up to twice as many, which would exhaust memory further on
-        if math.prod(image.size) > Image.MAX_IMAGE_PIXELS:
+        if math.prod(image.size) > (Image.MAX_IMAGE_PIXELS or math.inf):
             raise Image.DecompressionBombError
         yield image
 
@@ -104,10 +104,9 @@ def _open(file: Path | BinaryIO, name: str) -> tuple[Image.Image, Depth | None]:
     """Open and decode a still photo, upright, or say in one sentence why that fails; say what its values are."""
     with _opened(file, name) as image:
         # the further frames of an MPO are a phone's depth or gain map, or the other eye's
-        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
             raise InvrepError(
-                f"{name} is an animation of {image.n_frames} frames; expected a still photo: save one frame of it as "
-                f"PNG."
+                f"{name} is an animation of {frames} frames; expected a still photo: save one frame of it as PNG."
             )
         image.load()
         return ImageOps.exif_transpose(image), depth_of(image)

@@ -65,17 +65,18 @@ def scaled(image: Image.Image, depth: Depth, given: tuple[float, float] | None, 
     least, most = float(values.min()), float(values.max())
     unit = depth.kind.endswith("floats") and least >= 0 and most <= 1
     white = depth.white or (1.0 if unit else None)
-    if given is None and white is None:
+    bounds = given or (None if white is None else (0.0, white))
+    if bounds is None:
         usual = next((peak for peak in (255, 65535) if least >= 0 and peak / 4 < most <= peak), None)
         guess = (0, usual) if usual else (least, most)
         raise InvrepError(
             f"{name} holds {depth.kind} from {least:g} to {most:g}, which do not say what black and white are; give "
             f"data.range=[LOW,HIGH], such as data.range=[{guess[0]:.10g},{guess[1]:.10g}]."
         )
-    low, high = given or (0.0, white)
+    low, high = bounds
     if given is not None and least < most and (most <= low or least >= high):
         raise InvrepError(
             f"{name} holds values from {least:g} to {most:g}, none of them within data.range=[{low:g},{high:g}]."
         )
-    values = np.clip((values - low) / (high - low), 0, 1)
-    return 1 - values if depth.inverted else values
+    parts: np.ndarray = np.clip((values - low) / (high - low), 0, 1)
+    return 1 - parts if depth.inverted else parts

@@ -28,7 +28,8 @@ def tar_photos(tars: Sequence[str], folder: Path, limit: int | None) -> Photos:
         try:
             with tarfile.open(folder / tar, "r:") as opened:
                 while (member := opened.next()) is not None and len(ids) != limit:
-                    opened.members.clear()  # else it keeps a kilobyte of each
+                    # Else it keeps a kilobyte of each. typeshed does not know the attribute.
+                    opened.members.clear()  # type: ignore[attr-defined]
                     name = f"{tar}/{member.name}"
                     if hidden(member.name) or member.isdir():
                         continue

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from PIL import Image
-from torch.utils.data import Dataset
 from torchvision import datasets
+from torchvision.datasets import VisionDataset
 
 from invrep.data.photo import Photo, Photos, file_below
 from invrep.errors import InvrepError, nearest
@@ -36,7 +36,7 @@ def dataset_photos(name: str, root: str | None, split: str | None, limit: int | 
 
 
 @lru_cache(maxsize=1)
-def _dataset(name: str, root: str, split: str | None) -> Dataset[Any]:
+def _dataset(name: str, root: str, split: str | None) -> VisionDataset:
     """Open a dataset of torchvision's; nothing is downloaded."""
     known = [n for n in datasets.__all__ if isinstance(getattr(datasets, n), type)]
     if name not in known:
@@ -55,7 +55,7 @@ def _dataset(name: str, root: str, split: str | None) -> Dataset[Any]:
         else:
             raise InvrepError(f"data.split={split} is not valid for {name}, which has one part; leave data.split out.")
     try:
-        dataset = kind(**given)
+        dataset: VisionDataset = kind(**given)
         if not isinstance(dataset[0][0], Image.Image):
             raise TypeError("its items are not photos")
     except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -27,5 +28,6 @@ class Summed:
     def of(cls, column: pl.Series) -> Summed:
         """Sum a column up."""
         values = column.cast(pl.Float64).fill_nan(None).drop_nulls()
-        told = values.sum(), values.mean(), values.std(), values.min(), values.max()
+        # polars' annotation has all that a column might hold
+        told: list[Any] = [values.sum(), values.mean(), values.std(), values.min(), values.max()]
         return cls(len(values), *(math.nan if value is None else value for value in told))

@@ -124,9 +124,9 @@ def _ssim(image: Tensor, photo: Tensor) -> Tensor:
     total = image.new_zeros(())
     for top in range(0, height, rows):
         first, count = max(top - halo, 0), min(rows, height - top)
-        strips = (x[:, :, first : top + count + halo] for x in (image, photo))
+        strip, wanted = (x[:, :, first : top + count + halo] for x in (image, photo))
         _, found = structural_similarity_index_measure(
-            *strips, data_range=1.0, reduction="none", return_full_image=True
+            strip, wanted, data_range=1.0, reduction="none", return_full_image=True
         )
         total += found[:, :, top - first : top - first + count].mean() * (count / height)
     return total

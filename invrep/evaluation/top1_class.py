@@ -36,7 +36,7 @@ class Classifier:
         """Return about how many bytes the whole network will take."""
         if self._make is None or self._network is not None or self._whole is None:
             return 0
-        weights = self._make.keywords.get("weights")
+        weights = getattr(self._make, "keywords", {}).get("weights")
         held = sum(tensor.nbytes for tensor in self._whole.state_dict().values())
         reaches = weights is None or not os.path.isfile(weights) or os.path.getsize(weights) > 0.9 * held
         return held if reaches else 0  # a smaller file has the first layers only
@@ -52,10 +52,10 @@ class Classifier:
             photos: (B, C, H, W) in [0, 1], on the CPU.
             images: pre-images of the same shape and precision.
         """
-        scores = self._scores(photos), self._scores(images)
-        if scores[0] is None or scores[1] is None:
+        of_photos, of_images = self._scores(photos), self._scores(images)
+        if of_photos is None or of_images is None:
             return []
-        before, after = (score.double().softmax(1) for score in scores)
+        before, after = of_photos.double().softmax(1), of_images.double().softmax(1)
         names = before.argmax(1).tolist()
         return [
             {

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -104,7 +104,8 @@ _rounding = _Rounding()
 
 def _backends() -> list[Any]:
     """Return what has a setting of its own: a GPU's first, a processor's last."""
-    cuda, cudnn, cpu = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
+    backends: Any = torch.backends  # whose settings torch makes at run time
+    cuda, cudnn, cpu = backends.cuda, backends.cudnn, backends.mkldnn
     return [cuda.matmul, cudnn.conv, cudnn.rnn, cpu.matmul, cpu.conv, cpu.rnn]
 
 
@@ -134,7 +135,7 @@ class Compute:
         if not isinstance(self.channels_last, bool):
             raise InvrepError(f"compute.channels_last={self.channels_last} is not valid: expected true or false.")
 
-    def rounding(self) -> object:
+    def rounding(self) -> AbstractContextManager[None]:
         """Return the context for Φ and for the gradient."""
         return rounding("tf32" if self.precision == "tf32" else "ieee")
 
@@ -189,8 +190,8 @@ def _compare(phi: Representation, graph: Callable[..., Sequence[Tensor]], images
         weights = [torch.arange(part.numel(), device=part.device).cos().view_as(part) for part in code]
         x.grad = None
         # Not torch.autograd.grad, which a module that checkpoints its activations may refuse.
-        backward(sum((w * part).sum() for w, part in zip(weights, code, strict=True)), surrogate)
-        return x.grad
+        backward(cast(Tensor, sum((w * part).sum() for w, part in zip(weights, code, strict=True))), surrogate)
+        return torch.zeros_like(x) if x.grad is None else x.grad
 
     ours = gradient(partial(_plain, phi))
     if not (ours - gradient(graph)).norm() <= ALIKE * ours.norm():  # it may be NaN, and a silent layer's is zero

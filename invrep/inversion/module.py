@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from invrep.errors import out_of_memory
 from invrep.inversion.compute import Compute
@@ -83,7 +83,8 @@ class Inversion(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.basis = descent.make_basis(tuple(start.shape[1:])).to(start.device, start.dtype)
+        channels, height, width = start.shape[1:]
+        self.basis = descent.make_basis((channels, height, width)).to(start.device, start.dtype)
         self.image = nn.Parameter(self.basis.analyse(start.detach()).clone())
         self._unregistered = (phi, objective)
         self.prior = prior
@@ -96,9 +97,9 @@ class Inversion(pl.LightningModule):
         self.whole = whole or self.steps
         self.compute = compute or Compute()
         self.pixels = Pixels(phi.mean, prior.scale)
-        self.passes = self.first
+        self.passes: int = self.first
         self.curve: list[tuple[int, dict[str, Tensor]]] = list(before.curve) if before else []
-        self.status = BatchStatus(len(start), before.status.active if before else None)
+        self.status: BatchStatus = BatchStatus(len(start), before.status.active if before else None)
         self.empty = empty(objective, start).cpu()
         self.on_tick: Callable[[Inversion], None] | None = None
         self.latest: dict[str, Tensor] = {}
@@ -221,17 +222,18 @@ class Inversion(pl.LightningModule):
         """Return the optimiser of the image tensor; its rate is set before every pass."""
         return self.descent.optimiser(self.image, self._rate(0) * self.descent.lr_unit(self.image.shape))
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[int]:
         """Return the lengths of the segments: the loop's data are its own passes."""
         whole, rest = divmod(self.steps - self.passes, self.segment)
         # With a generator of its own, for it draws a number whatever it loads.
-        return DataLoader([self.segment] * whole + [rest] * (rest > 0), batch_size=None, generator=torch.Generator())
+        lengths = cast("Dataset[int]", [self.segment] * whole + [rest] * (rest > 0))  # whose methods a list has
+        return DataLoader(lengths, batch_size=None, generator=torch.Generator())
 
     def _evaluate(self) -> Tensor:
         self.image.grad = None
         terms = self(jitter=True)
         # the sum's gradient is every image's own; a mean would tie an image to how many stand beside it
-        loss = terms["energy"].sum()
+        loss: Tensor = terms["energy"].sum()
         extra = self._prior_factor() - 1
         if extra and self.prior.terms:
             loss = loss + extra * torch.stack([terms[name] for name in self.prior.terms]).sum()
@@ -246,6 +248,7 @@ class Inversion(pl.LightningModule):
     @torch.no_grad()
     def _blame(self) -> None:
         """Note of images that are being slowed down whether it is Φ that is at fault in this pass, and how."""
+        assert self.image.grad is not None  # after a pass
         code, gradient = self.latest["data"].isfinite(), self.image.grad.isfinite().flatten(1).all(1)
         in_range = (self.reconstruction().abs() <= IN_RANGE).flatten(1).all(1)
         for name in self.prior.terms:  # no overflow of theirs is Φ's
@@ -270,7 +273,7 @@ class Inversion(pl.LightningModule):
 
     def training_step(self, passes: int, _: int) -> None:
         """Do a segment of passes."""
-        optimiser = self.optimizers(use_pl_optimizer=False)
+        optimiser = cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
         unit = self.descent.lr_unit(self.image.shape)
         end = min(self.passes + int(passes), self.steps)
         begin = self.passes
@@ -283,7 +286,7 @@ class Inversion(pl.LightningModule):
             first = self.passes == begin
             was = self.image.detach().clone() if self._slowed else None
             self._announce()
-            optimiser.step(self._evaluate)
+            optimiser.step(cast("Callable[[], float]", self._evaluate))  # torch hands the loss through as it is
             with torch.no_grad():
                 if was is not None:
                     self.image.copy_(torch.lerp(was, self.image, self.status.pace[:, None, None, None]))
@@ -328,7 +331,8 @@ class Inversion(pl.LightningModule):
     def _final(self) -> dict[str, Tensor]:
         """Return the values of all images, of one after another where there is no memory for all at once."""
         try:
-            return self()
+            terms: dict[str, Tensor] = self()
+            return terms
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise

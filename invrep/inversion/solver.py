@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
 import torch
@@ -95,7 +95,7 @@ def solve(
             margin = phi.jitter - 1 if stage.jitter else 0
             shape = (photos.shape[1], photos.shape[2] + margin, photos.shape[3] + margin)
             fixed = prior.for_shape(shape, phi, scale=stage.scale)
-            runner = make_trainer(trainer or {}, [*callbacks, *([checkpoint] if checkpoint else [])])
+            runner = make_trainer(trainer or {}, [*callbacks, *([cast(pl.Callback, checkpoint)] if checkpoint else [])])
             device = runner.strategy.root_device
             if inversion is None:
                 asked = _asked(phi, photos, owner, device, objective)
@@ -134,6 +134,7 @@ def solve(
             raise
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise error.__context__ from None
+    assert inversion is not None  # since a recipe has a stage
     return inversion
 
 

@@ -112,7 +112,7 @@ class _Drawing(TorchDispatchMode):
     """Notices what draws random numbers in this thread."""
 
     def __init__(self, trial: Trial) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
         self.trial = trial
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

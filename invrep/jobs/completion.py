@@ -8,7 +8,7 @@ import shutil
 from array import array
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 import polars.selectors as cs
@@ -130,7 +130,7 @@ def _pairwise(job: Job, places: Sequence[int]) -> float:
     if len(places) < 2 or not job.kind.needs_photo or not issubclass(job.kind, Match):
         return math.nan
     for _, read in _read(job, places):
-        code = torch.cat([part.flatten(1) for part in job.asked_of(read.pixels).target], 1)
+        code = torch.cat([part.flatten(1) for part in cast(Match, job.asked_of(read.pixels)).target], 1)
         shape = code.shape if shape is None else shape
         if code.shape != shape:
             return math.nan
@@ -143,7 +143,7 @@ def _save_codes(job: Job, places: Sequence[int]) -> None:
     """Write the whole code of every photo."""
     for photo, read in _read(job, places) if "path" in job.config.data else ():
         code = job.phi(read.pixels[None].to(job.phi.mean.device))
-        job.results.save_code(photo.id, [part[0] for part in code], tuple(read.pixels.shape[1:]))
+        job.results.save_code(photo.id, [part[0] for part in code], (read.pixels.shape[1], read.pixels.shape[2]))
 
 
 def _spreads(job: Job, places: Sequence[int], found: Found) -> dict[str, Summed]:
@@ -153,9 +153,9 @@ def _spreads(job: Job, places: Sequence[int], found: Found) -> dict[str, Summed]
     """
     results = job.results
     rows = results.table.collect(lambda rows: rows.select(*KEY, "content"))
-    several = rows.group_by("image").agg(pl.struct("restart", "content").sort_by("restart").alias("all"))
-    several = {decoded(image): found for image, found in several.filter(pl.col("all").list.len() > 1).iter_rows()}
-    known, new, told = results.spreads(), [], []
+    grouped = rows.group_by("image").agg(pl.struct("restart", "content").sort_by("restart").alias("all"))
+    several = {decoded(image): found for image, found in grouped.filter(pl.col("all").list.len() > 1).iter_rows()}
+    known, new, told = results.spreads(), [], list[dict[str, Any]]()
     lpips: list[Any] = []
     for photo in (job.photos[place] for place in places if job.photos.ids[place] in several):
         content = photo.content()
@@ -167,7 +167,7 @@ def _spreads(job: Job, places: Sequence[int], found: Found) -> dict[str, Summed]
             if any(photo.id in images for images in found.remarked.values()):
                 row["spread_code"] = math.nan
             new.append(row)
-        if len(keys) > 1:
+        if len(keys) > 1 and row is not None:
             told.append(row)
     results.save_spreads(new)
     return {name: Summed.of(pl.Series([row[name] for row in told], dtype=pl.Float64)) for name in SPREADS if told}
@@ -182,7 +182,7 @@ def _spread(job: Job, photo: Photo, keys: Sequence[Key], lpips: Any) -> dict[str
     original = job.read(photo) if issubclass(job.kind, Match) else None
     if original is not None:
         codes = [torch.cat(parts) for parts in zip(*(job.phi(image[None]) for image in pixels), strict=True)]
-        spread["spread_code"] = code_spread(codes, job.asked_of(original.pixels))
+        spread["spread_code"] = code_spread(codes, cast(Match, job.asked_of(original.pixels)))
     return spread
 
 

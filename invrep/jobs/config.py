@@ -13,8 +13,7 @@ from invrep.presets import FOLDER, build, preset
 from invrep.validation import choice, number
 
 # whole numbers, and the word that each may be instead
-WHOLE = {"restarts": None, "log_every": None, "images_every": None, "seed": None}
-
+WHOLE: dict[str, str | None] = {"restarts": None, "log_every": None, "images_every": None, "seed": None}
 WHOLE |= {"data.batch_size": "auto", "data.limit": "null", "checkpoint.every": "null"}
 
 

@@ -21,15 +21,15 @@ from invrep.tracking.progress import Bar, Ticks
 
 
 class Executor(Protocol):
-    """Does what is left of a plan.
+    """Does what is left of a plan."""
 
-    Attributes:
-        ranks: how many processes share the photos.
-        index: the rank that this process is; None where it does the whole job.
-    """
+    @property
+    def ranks(self) -> int:
+        """How many processes share the photos."""
 
-    ranks: int
-    index: int | None
+    @property
+    def index(self) -> int | None:
+        """The rank that this process is; None where it does the whole job."""
 
     def execute(self, job: Job, plan: Plan, record: Record | None) -> str | None:
         """Do this process's part; what fails is noted in ``job.failures``.

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -24,7 +24,7 @@ def name_of(config: DictConfig) -> str:
     key = NAMED_BY.get(config.name)
     network = key and config.rep.get(key)
     if not isinstance(network, str):
-        return config.name
+        return str(config.name)
     if config.name == "matconvnet":
         return Path(network).stem
     return network.rpartition("." if config.name == "module" else "/")[2]
@@ -51,11 +51,11 @@ def result_name(config: DictConfig, weights: str | None, codes: Sequence[str] = 
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
     keys = ("rep", "layer", "objective", "prior", "optim", "seed", "dtype")
-    content = {
+    content: dict[str, Any] = {
         key: OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
         for key in keys
     }
-    data = OmegaConf.to_container(config.data, resolve=True)
+    data = cast("dict[str, Any]", OmegaConf.to_container(config.data, resolve=True))
     content["data"] = {key: data[key] for key in ("path", "root", "split", "resize", "size", "color") if key in data}
     if data.get("range") is not None:
         content["data"]["range"] = data["range"]

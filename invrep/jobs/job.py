@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -68,7 +69,7 @@ class Job:
     config: DictConfig
     photos: Photos
     phi: Representation
-    objective: Callable[..., Objective]
+    objective: partial[Objective]
     prior: Prior
     descent: Descent
     results: Results
@@ -81,7 +82,7 @@ class Job:
     @property
     def kind(self) -> type[Objective]:
         """The class of the objective."""
-        return self.objective.func
+        return cast("type[Objective]", self.objective.func)
 
     @property
     def channels(self) -> int:
@@ -131,7 +132,7 @@ class Job:
             return None
         return Read(pixels.to(dtype), content_of(file))
 
-    def read_ahead(self, places: Iterable[int], most: int) -> Iterator[tuple[int, Read | None]]:
+    def read_ahead(self, places: Iterable[int], most: int) -> Generator[tuple[int, Read | None], None, None]:
         """Yield the places and what :meth:`read` says of their photos, at most so many ahead of the one in use."""
         return ahead(lambda place: (place, self.read(self.photos[place])), places, most)
 
@@ -195,9 +196,12 @@ def _size(given: Sequence[int] | None, codes: Sequence[str], phi: Representation
             f"The codes in objective.path are of images of several sizes, {named}; give data.size=[HEIGHT,WIDTH]."
         )
     given = next(iter(sizes), None) if given is None else given
-    if given is None and phi.input_size is None:
-        raise InvrepError(f"data.size is missing: rep={name} takes images of any size; give data.size=[HEIGHT,WIDTH].")
-    given = phi.input_size.crop if given is None else given
+    if given is None:
+        if phi.input_size is None:
+            raise InvrepError(
+                f"data.size is missing: rep={name} takes images of any size; give data.size=[HEIGHT,WIDTH]."
+            )
+        given = phi.input_size.crop
     if not (OmegaConf.is_list(given) or isinstance(given, list | tuple)) or len(given) != 2:
         raise InvrepError(f"data.size={given} is not valid: expected [HEIGHT,WIDTH] in pixels or null.")
     return [number("data.size", side, minimum=1, whole=True) for side in given]

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from invrep.data.batching import READERS, Size
 from invrep.inversion.solver import solve
 from invrep.inversion.trainer import make_trainer
+from invrep.inversion.trial import Trial
 from invrep.jobs.job import Job
 from invrep.jobs.ranks import gpus
 from invrep.jobs.worker import WRITES_AHEAD
@@ -70,10 +71,10 @@ class Peak(TorchDispatchMode):
     """
 
     def __init__(self, device: torch.device, larger: float = 1.0) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
         self.device, self.larger = device.type, larger
         self.kept = self.most = 0.0
-        self._seen: dict[int, weakref.ref] = {}
+        self._seen: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         old = self._storages((args, kwargs))
@@ -105,6 +106,13 @@ class Peak(TorchDispatchMode):
             del self._seen[key]
 
         self._seen[key] = weakref.ref(storage, gone)
+
+
+class Untried(Trial):
+    """Tries nothing: a rehearsal's images are noise."""
+
+    def __call__(self, *_: object) -> None:
+        """Do nothing."""
 
 
 def need(job: Job, size: Size, rows: int = 1, batches: int = 1) -> Need | None:
@@ -154,10 +162,10 @@ def _rehearse(job: Job, sides: Sequence[int], rows: int, larger: float) -> float
                 objective=job.objective,
                 trainer=config.trainer,
                 compute=replace(job.compute, compile=None),
-                trial=lambda *_: None,
+                trial=Untried(),
             )
             state = [x for x in tree_leaves(inversion.trainer.optimizers[0].state) if isinstance(x, Tensor)]
-        return peak.most + sum(x.nbytes for x in state)
+        return float(peak.most + sum(x.nbytes for x in state))
     except Exception as error:  # Φ may hold what does not bear to be watched; the batch itself says what is wrong
         log.debug("The plan of memory failed: %s", error)
         return None

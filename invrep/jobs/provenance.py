@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -30,7 +30,7 @@ def provenance(job: Job, photo: Photo) -> DictConfig:
 
     ``used`` in it says which presets were chosen and what automatic values came to, for Φ and one of the photos.
     """
-    resolved = OmegaConf.create(OmegaConf.to_container(job.config, resolve=True))
+    resolved = cast(DictConfig, OmegaConf.create(OmegaConf.to_container(job.config, resolve=True)))
     resolved.used = _used(job, photo)
     resolved.provenance = {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -51,8 +51,8 @@ def _used(job: Job, photo: Photo) -> dict[str, Any]:
         if weight == "auto":
             read = job.read(photo)
             weight = None if read is None else job.asked_of(read.pixels).weight
-        parts = phi.geometry(*job.size(photo))
-        seen = parts[0] if len(parts) == 1 else seen
+        if (size := job.size(photo)) is not None and len(parts := phi.geometry(*size)) == 1:
+            seen = parts[0]
     local = seen.stride is not None and math.inf not in seen.field
     return {
         "rep": config.name,

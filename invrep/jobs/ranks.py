@@ -16,7 +16,7 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection, resource_tracker
-from typing import Any
+from typing import Any, cast
 
 from invrep.errors import InvrepError
 from invrep.jobs.signals import Stop, stopped_by
@@ -171,8 +171,8 @@ def spread(
     import torch
 
     threads = max(1, torch.get_num_threads() // len(shares))
-    processes, waiting, mistakes = [], {}, []
-    failures: dict[str, str] = {}
+    processes, mistakes, failures = [], list[str](), dict[str, str]()
+    waiting: dict[connection.Connection[Any, Any], int] = {}
     resource_tracker.ensure_running()  # else the first start does so, and lets signals through again
     try:
         for number, part in enumerate(shares):
@@ -190,7 +190,7 @@ def spread(
             processes.append(process)
             waiting[here] = number
         while waiting:
-            for pipe in connection.wait(list(waiting)):
+            for pipe in cast("list[connection.Connection[Any, Any]]", connection.wait(list(waiting))):
                 try:
                     kind, value = pipe.recv()
                 except EOFError:  # the process has ended

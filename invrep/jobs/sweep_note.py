@@ -44,7 +44,7 @@ def noted() -> Iterator[Callable[[Path], None]]:
     sweep, overrides = Path(hydra.sweep.dir), list(hydra.overrides.task)
     path = sweep / JOBS / f"{hydra.job.num:03d}.yaml"
     command = shlex.join(["python", "train.py", *overrides])
-    note = {"overrides": overrides, "values": _values(overrides), "command": command}
+    note: dict[str, Any] = {"overrides": overrides, "values": _values(overrides), "command": command}
     note |= {"folder": None, "status": "running", "message": None}
 
     def write(**news: str | None) -> None:

@@ -52,7 +52,8 @@ class Seen:
     @property
     def word(self) -> dict[str, Any]:
         """What the other rank says."""
-        return json.loads(self.text)
+        word: dict[str, Any] = json.loads(self.text)
+        return word
 
     @property
     def dead(self) -> bool:
@@ -160,8 +161,8 @@ class Words:
             seen = self._look(self._path(0, self.first))
             if seen is None:  # rank 0 removes its word at the job's end
                 return DONE
-            if seen.word["state"] != WORKING:
-                return seen.word["state"]
+            if (state := str(seen.word["state"])) != WORKING:
+                return state
             if seen.dead:
                 return DIED
             self._remind({0})
@@ -176,7 +177,7 @@ class Words:
             answers = self._answers()
             for index in sorted(waiting):
                 seen = answers.get(index)
-                word = {"state": WORKING} if seen is None else seen.word
+                word: dict[str, Any] = {"state": WORKING} if seen is None else seen.word
                 if word["state"] == DONE:
                     found.failures |= word["failures"]
                 elif word["state"] == STOPPED and word["mistake"] is not None:

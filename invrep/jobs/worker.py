@@ -48,7 +48,7 @@ class Writer:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1)
-        self._waiting: deque[Future] = deque()
+        self._waiting: deque[Future[None]] = deque()
 
     def __enter__(self) -> Writer:
         return self
@@ -102,9 +102,10 @@ def work(job: Job, todo: Sequence[Batch], callback: Ticks, record: Record | None
         with Writer() as write, closing(reads):
             for number, batch in enumerate(todo, 1):
                 callback.label = f"batch {number}/{len(todo)}"
-                found = dict(islice(reads, len(batch.places)))
+                some = islice(reads, len(batch.places))
+                found = {place: read for place, read in some if read is not None}
                 rows = [divmod(row, batch.restarts) for row in batch.rows]
-                invert(job, [row for row in rows if found[row[0]] is not None], found, write, callback, record)
+                invert(job, [row for row in rows if row[0] in found], found, write, callback, record)
                 gc.collect()
     finally:
         gc.unfreeze()
@@ -113,7 +114,7 @@ def work(job: Job, todo: Sequence[Batch], callback: Ticks, record: Record | None
 def invert(
     job: Job,
     rows: Sequence[tuple[int, int]],
-    found: Mapping[int, Read | None],
+    found: Mapping[int, Read],
     write: Writer,
     callback: pl.Callback,
     record: Record | None,
@@ -200,7 +201,7 @@ def invert(
 def _halve(
     job: Job,
     rows: Sequence[tuple[int, int]],
-    found: Mapping[int, Read | None],
+    found: Mapping[int, Read],
     write: Writer,
     callback: pl.Callback,
     record: Record | None,
@@ -234,7 +235,7 @@ def _boxes(job: Job, photo: Tensor) -> dict[str, str]:
     if (region := job.config.objective.get("region")) is None:
         return {}
     code = job.phi(photo.to(job.phi.mean.device))
-    return {"boxes": boxes_of(code, job.phi, region, tuple(photo.shape[2:]))}
+    return {"boxes": boxes_of(code, job.phi, region, (photo.shape[2], photo.shape[3]))}
 
 
 def _write(
@@ -244,8 +245,10 @@ def _write(
     for image, pixels in photos:
         job.results.save_photo(image, pixels)
     for row, finished in found:
-        if film is not None:  # before what makes the pre-image count as finished
-            film.save(row, job.results, *finished.key, display=config.display, suffix=film_format(config.video))
+        if film is not None and (
+            suffix := film_format(config.video)
+        ):  # before what makes the pre-image count as finished
+            film.save(row, job.results, *finished.key, display=config.display, suffix=suffix)
         job.results.save(finished, config.display)
 
 

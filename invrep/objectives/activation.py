@@ -74,8 +74,8 @@ class Maximise(InnerProduct):
         shape: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__(code, phi=phi, shape=shape)
-        masks = [mask_of(p, axis, region, channels, classes_of(phi)) for p, axis in zip(code, self.axes, strict=True)]
-        masks = [part.new_ones((1, *part.shape[1:])) if m is None else m for m, part in zip(masks, code, strict=True)]
+        found = [mask_of(p, axis, region, channels, classes_of(phi)) for p, axis in zip(code, self.axes, strict=True)]
+        masks = [part.new_ones((1, *part.shape[1:])) if m is None else m for m, part in zip(found, code, strict=True)]
         self._direct([mask / mask.sum() for mask in masks], shared=True)
         if weight != "auto":
             self.weight = number("objective.weight", weight, above=0, word="auto")

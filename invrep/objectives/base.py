@@ -58,7 +58,7 @@ class Objective(nn.Module):
     def of(self, rows: Tensor) -> Objective:
         """Return the objective of some of its images alone, by their places (b,); what all share is not copied."""
         some = copy.copy(self)
-        some._buffers = {n: b[rows] if n in self.per_image else b for n, b in self._buffers.items()}
+        some._buffers = {n: b if b is None or n not in self.per_image else b[rows] for n, b in self._buffers.items()}
         return some
 
     def value(self, code: Sequence[Tensor]) -> Tensor:

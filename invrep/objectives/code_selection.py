@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ def mask_of(
         mask = mask * kept
     if channels is not None:
         kept = torch.zeros_like(mask)
-        for some in channels if isinstance(channels, list | tuple) else [channels]:
+        for some in channels if isinstance(channels, list | tuple) else [cast("str | int", channels)]:
             kept.movedim(axis, 1)[:, _channels(some, part.shape[axis], classes, key)] = 1
         mask = mask * kept
     return mask
@@ -115,7 +115,7 @@ def boxes_of(code: Sequence[Tensor], phi: Representation, region: str | None, si
 
 def boxes_in(row: Mapping[str, Any]) -> list[Box]:
     """Return the boxes that :func:`boxes_of` has left in a row of results."""
-    return [tuple(map(int, box.split())) for box in (row.get("boxes") or "").split(";") if box]
+    return [cast(Box, tuple(map(int, box.split()))) for box in (row.get("boxes") or "").split(";") if box]
 
 
 def inside(box: Box, height: int, width: int) -> Box:

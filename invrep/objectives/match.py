@@ -70,7 +70,7 @@ class Match(Objective):
         return [getattr(self, f"target{k}") for k in range(self.parts)]
 
     @property
-    def empty(self) -> Tensor:
+    def empty(self) -> Tensor:  # type: ignore[override]  # follows from the target, of others it is set
         """Rows whose Φ0 is zero in one of its parts, (B,) bool: they have no relative error."""
         return torch.stack([target.flatten(1).square().sum(1) == 0 for target in self.target]).any(0)
 
@@ -163,6 +163,7 @@ class MatchFile(Match):
             if zero_channels is not None:
                 axis = channel_axes(code, phi)[k]
                 zero = mask_of(part, axis, None, zero_channels, classes_of(phi), key="objective.zero_channels")
+                assert zero is not None  # since there are channels
                 given = given * (1 - zero)
             target.append(given)
         super().__init__(target, phi=phi, shape=shape, **options)

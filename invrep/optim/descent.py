@@ -133,15 +133,16 @@ class Descent:
     def _plan(self, phi: Representation) -> tuple[int, Callable[[int], float]]:
         """Return the same without the warm-up."""
         if isinstance(self.schedule, str) and self.schedule != "auto":
-            steps, schedule, lr = self.steps, self.schedule, self.lr
-            fall = {
+            steps, lr = self.steps or 0, self.lr  # not 0: see __post_init__
+            falls: dict[str, Callable[[int], float]] = {
                 "constant": lambda p: 1.0,
                 "linear": lambda p: 1 - p / steps,
                 "cosine": lambda p: (1 + math.cos(math.pi * p / steps)) / 2,
-            }[schedule]
+            }
+            fall = falls[self.schedule]
             return steps, lambda p: lr * fall(p)
-        stages = phi.schedule if self.schedule == "auto" else self.schedule
-        total = sum(passes for _, passes in stages)
+        stages = phi.schedule if isinstance(self.schedule, str) else self.schedule
+        total = int(sum(passes for _, passes in stages))
         steps = self.steps or total
         ends = [sum(p for _, p in stages[: k + 1]) * steps / total for k in range(len(stages))]
         # the last stage also serves an optimiser whose line search overruns
@@ -158,7 +159,8 @@ class Descent:
         A rate and the authors' constants hold in one unit only: in the CVPR paper's, σ, for ``HeavyBall``, in the IJCV
         paper's, 1, for ``ForgettingAdaGrad``, and in 255 for torch's optimisers. So a descent fits every prior.
         """
-        return {"HeavyBall": "sigma", "ForgettingAdaGrad": 1.0}.get(self.name, 255.0)
+        scales: dict[str, float | str] = {"HeavyBall": "sigma", "ForgettingAdaGrad": 1.0}
+        return scales.get(self.name, 255.0)
 
     def optimiser(self, image: torch.nn.Parameter, lr: float) -> torch.optim.Optimizer:
         """Return the optimiser of the image tensor.
@@ -173,7 +175,8 @@ class Descent:
             )
         kind = OURS.get(self.name) or getattr(torch.optim, self.name)
         try:
-            return kind([image], lr=lr, **(self.options or {}))
+            made: torch.optim.Optimizer = kind([image], lr=lr, **(self.options or {}))
+            return made
         except (TypeError, ValueError) as error:
             raise InvrepError(
                 f"optim.options={dict(self.options or {})} does not fit torch.optim.{self.name}: {error}."
@@ -252,4 +255,5 @@ class Descent:
         if self.noise == "natural":
             rows, columns = cosines(shape[1]), cosines(shape[2])
             noise = rows.mT @ (noise / frequencies(*shape[1:])) @ columns
-        return noise * (self.start * prior.sigma / prior.scale / noise.norm())
+        norm: Tensor = noise.norm()
+        return noise * (self.start * prior.sigma / prior.scale / norm)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 COUPLED = ("Adafactor", "LBFGS")  # one step length or history for the whole tensor, hence for all images of a batch
 UNFIT = ("Optimizer", "SparseAdam", "Muon")  # an image is neither sparse nor a matrix
@@ -18,7 +16,7 @@ class HeavyBall(torch.optim.SGD):
     At a constant rate this is torch's SGD with momentum; only the reset is added.
     """
 
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(self, closure: Any = None) -> Any:  # as torch has it, in overloads that ask for a float
         """Do one pass; a rate that differs from the last pass's empties the momentum first."""
         for group in self.param_groups:
             if group.setdefault("last_lr", group["lr"]) != group["lr"]:
@@ -42,7 +40,7 @@ class ForgettingAdaGrad(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "decay": decay, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(self, closure: Any = None) -> Any:  # as torch has it, in overloads that ask for a float
         """Do one pass."""
         loss = None
         if closure is not None:

@@ -9,13 +9,36 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol, cast
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from invrep.errors import InvrepError
 from invrep.priors.terms import PIXEL_RMS
 from invrep.representations.base import Representation
 from invrep.validation import number
+
+
+class Term(Protocol):
+    """What a term of a prior is: a module (B, C, H, W) → (B,) with a weight and a power."""
+
+    @property
+    def weight(self) -> float | str:
+        """λ in the preset's units, or ``auto``."""
+
+    @property
+    def power(self) -> float:
+        """The exponent of the image's scale in R."""
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """Return R for each image."""
+
+
+class AutomaticTerm(Term, Protocol):
+    """A term whose weight may be ``auto``."""
+
+    def automatic(self, phi: Representation, *, per_pixel: bool) -> float:
+        """Return what the weight ``auto`` is for a representation."""
 
 
 class Prior:
@@ -39,7 +62,7 @@ class Prior:
         sigma: float | str = "auto",
         ball: float | None = None,
         per_pixel: bool = False,
-        **terms: nn.Module | None,
+        **terms: Term | None,
     ) -> None:
         self.sigma = sigma if sigma == "auto" else number("prior.sigma", sigma, above=0, word="auto")
         self.ball = None if ball is None else number("prior.ball", ball, above=0, word="null")
@@ -54,7 +77,11 @@ class Prior:
     def weights(self, phi: Representation) -> dict[str, float]:
         """Return each term's weight λ, an automatic one as it is for Φ."""
         return {
-            name: float(term.automatic(phi, per_pixel=self.per_pixel) if term.weight == "auto" else term.weight)
+            name: float(
+                cast(AutomaticTerm, term).automatic(phi, per_pixel=self.per_pixel)
+                if term.weight == "auto"
+                else term.weight
+            )
             for name, term in self.terms.items()
         }
 
@@ -67,7 +94,7 @@ class Prior:
             scale: grey levels per unit of the optimised variable, see :attr:`~invrep.optim.Descent.scale`;
                 ``sigma`` is σ.
         """
-        sigma = PIXEL_RMS * math.sqrt(math.prod(shape)) if self.sigma == "auto" else self.sigma
+        sigma = PIXEL_RMS * math.sqrt(math.prod(shape)) if self.sigma == "auto" else float(self.sigma)
         factors = {}
         for name, weight in self.weights(phi).items():
             # R is taken of X/σ, whose powers are of a size that float32 holds
@@ -91,7 +118,7 @@ class FixedPrior:
     sigma: float
     scale: float
     ball: float | None
-    terms: dict[str, nn.Module]
+    terms: dict[str, Term]
     factors: dict[str, float]
 
     def __call__(self, image: Tensor) -> dict[str, Tensor]:
@@ -103,4 +130,5 @@ class FixedPrior:
         """Return the nearest image within the ball: x_uv · min(ball/‖X_uv‖, 1) (paper.md §1)."""
         if self.ball is None:
             return image
-        return image * (self.ball / (image.norm(dim=1, keepdim=True) * self.scale)).clamp(max=1)
+        norms: Tensor = image.norm(dim=1, keepdim=True)
+        return image * (self.ball / (norms * self.scale)).clamp(max=1)

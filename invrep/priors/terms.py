@@ -84,7 +84,8 @@ class TotalVariation(nn.Module):
         if self.power == 2:
             d1, d2 = x.diff(dim=-1), x.diff(dim=-2)
             return d1.square().flatten(1).sum(1) + d2.square().flatten(1).sum(1)
-        return _TotalVariation.apply(x, self.power, self.floor)
+        values: Tensor = _TotalVariation.apply(x, self.power, self.floor)
+        return values
 
 
 class AlphaNorm(nn.Module):

@@ -73,7 +73,7 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """What may tell this job from another one: presets by their names, then every value of its config."""
         if self.config is None:
-            return self.job.values
+            return {} if self.job is None else dict(self.job.values)
         named = {key: self.used[key] for key in PRESETS if self.used.get(key) is not None}
         flat = dict(_flat(self.config))
         return named | {key: value for key, value in flat.items() if not UNRELATED.match(key)} | named

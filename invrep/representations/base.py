@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any, Self
+import threading
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,7 @@ class Representation(nn.Module):
     weights_file: str | None = None
     mean: Tensor
     _private = False
+    _turn: threading.RLock  # of a private Φ
 
     def __init__(self, mean: Any = 128 / 255) -> None:
         super().__init__()
@@ -140,7 +142,7 @@ class Representation(nn.Module):
         phi = self
         if not self._private:
             with torch.inference_mode(False):  # of what is made within, no gradient can be taken
-                phi = twin(self)
+                phi = cast(Self, twin(self))
             phi._private, phi._turn = True, turn_of(self._shared)
         return phi if device is None and dtype is None else phi.to(device, dtype)
 

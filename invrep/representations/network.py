@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -57,6 +58,7 @@ class Network(Representation):
         InvrepError: the layer does not exist, is never called, or is a number without ``numbers``.
     """
 
+    std: Tensor
     classes: Sequence[str] | None = None
     classifier: Callable[[], Network] | None = None
 
@@ -174,7 +176,7 @@ class Network(Representation):
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Network:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch gives it no types
         for buffer, value in self._exact.items():
             setattr(self, buffer, value.to(getattr(self, buffer).dtype).to(getattr(self, buffer).device))
         return self
@@ -201,8 +203,8 @@ class Network(Representation):
 
     def _resolve_one(self, name: object) -> str:
         if isinstance(name, Integral) and not isinstance(name, bool):
-            if 1 <= name <= len(self.numbers):
-                return self.numbers[name - 1]
+            if 1 <= int(name) <= len(self.numbers):
+                return self.numbers[int(name) - 1]
             if self.numbers:
                 raise LayerError(f"{self.name} has the layers 1 to {len(self.numbers)}, not {name}.")
             raise InvrepError(
@@ -329,12 +331,12 @@ class Network(Representation):
 
     def _count_calls(self, images: Tensor) -> dict[str, int]:
         channels, height, width = images.shape[1:]
-        try:
+        here: Trace | None = None
+        whole: Trace | None = None
+        with suppress(Exception):
             here = self.trace(height, width, channels=channels)
             # Where the pass fails past the layer (too small an image for a later one), another size tells the calls.
             whole = here if here.error is None else self.published_trace
-        except Exception:
-            here = whole = None
         if here is not None and whole is not None:
             if here.error is None:
                 for path in self.paths:
@@ -397,8 +399,8 @@ def _channel_axis(layer: LayerTrace, shape: tuple[int, ...]) -> int:
 
 
 def _constant(value: Any) -> Tensor:
-    value = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
-    return value if value.ndim == 3 else value.reshape(-1, 1, 1)
+    constant = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+    return constant if constant.ndim == 3 else constant.reshape(-1, 1, 1)
 
 
 def _first_line(error: BaseException) -> str:

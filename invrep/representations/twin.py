@@ -11,7 +11,7 @@ import functools
 import threading
 import types
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,6 +20,7 @@ from torch.nn.parameter import is_lazy
 
 _HOOKS = [name for name in nn.Module().__dict__ if name.endswith("_hooks") or "_hooks_" in name]
 _TREE = {"_parameters", "_buffers", "_modules", *_HOOKS}
+T = TypeVar("T")
 _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size)
 _turns: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 _dealing = threading.Lock()
@@ -48,14 +49,18 @@ class _Unwrapped(nn.Module):
     """Takes the place of a wrapper, so that the names of its modules stay."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        (inner,) = self._modules.values()
-        return inner(*args, **kwargs)
+        return next(self.children())(*args, **kwargs)
 
 
 def _wraps(module: nn.Module) -> bool:
     parallel = isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel)
     # By its name, since to import torch._dynamo takes seconds.
     return (parallel or type(module).__name__ == "OptimizedModule") and len(module._modules) == 1
+
+
+def _plain(kind: Any) -> bool:
+    """Return whether a class lets ``object`` make its instances."""
+    return kind.__new__ is object.__new__
 
 
 class _Twins:
@@ -75,14 +80,14 @@ class _Twins:
                     one.__dict__[name] = self._value(value)
         return made
 
-    def _remember(self, original: Any, made: Any) -> Any:
+    def _remember(self, original: Any, made: T) -> T:
         self.originals.append(original)
         self.twins[id(original)] = made
         return made
 
     def _module(self, module: nn.Module) -> nn.Module:
         if id(module) in self.twins:
-            return self.twins[id(module)]
+            return cast(nn.Module, self.twins[id(module)])
         if isinstance(module, torch.jit.ScriptModule):
             return self._remember(module, _scripted(module))
         wraps = _wraps(module)
@@ -102,7 +107,7 @@ class _Twins:
 
     def _buffer(self, buffer: Tensor | None) -> Tensor | None:
         if buffer is None or is_lazy(buffer) or id(buffer) in self.twins:
-            return self._value(buffer)
+            return cast("Tensor | None", self._value(buffer))
         return self._remember(buffer, buffer.detach().clone())
 
     def _tensor(self, tensor: Tensor) -> Tensor:
@@ -128,8 +133,8 @@ class _Twins:
         if isinstance(value, list | tuple | set | dict):
             return self._container(value)
         if isinstance(value, types.MethodType):
-            owner = value.__self__
-            plain = type(owner).__new__ is object.__new__ and hasattr(owner, "__dict__")
+            owner: Any = value.__self__
+            plain = _plain(type(owner)) and hasattr(owner, "__dict__")
             made = self._object(owner) if plain and not isinstance(owner, nn.Module) else self._value(owner)
             return value if made is owner else types.MethodType(self._value(value.__func__), made)
         if isinstance(value, functools.partial):
@@ -137,7 +142,7 @@ class _Twins:
         if isinstance(value, types.FunctionType):
             compiled = getattr(value, "_torchdynamo_orig_callable", None)
             return self._function(value) if compiled is None else self._value(compiled)
-        if callable(value) and type(value).__new__ is object.__new__ and getattr(value, "__dict__", None):
+        if callable(value) and _plain(type(value)) and getattr(value, "__dict__", None):
             return self._object(value)
         return value
 
@@ -160,7 +165,7 @@ class _Twins:
         made = [self._value(value) for value in values]
         return values if all(a is b for a, b in zip(values, made, strict=True)) else made
 
-    def _partial(self, value: functools.partial) -> functools.partial:
+    def _partial(self, value: functools.partial[Any]) -> functools.partial[Any]:
         parts = [value.func, value.args, value.keywords]
         func, args, keywords = made = self._all(parts)
         return value if made is parts else functools.partial(func, *args, **keywords)

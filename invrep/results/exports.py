@@ -54,8 +54,8 @@ def _points(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _reconstructions(results: Results, rows: pl.DataFrame) -> None:
     """Write all reconstructions into one file, unless they are too many; one that is up to date stays."""
-    keys = ((decoded(image), restart) for image, restart in rows.select(KEY).iter_rows())
-    keys = [key for key in keys if results.part(*key).exists()]
+    named = ((decoded(image), restart) for image, restart in rows.select(KEY).iter_rows())
+    keys = [key for key in named if results.part(*key).exists()]
     if any(total > MOST_BYTES for total in accumulate(results.part(*key).stat().st_size for key in keys)):
         results.reconstructions.unlink(missing_ok=True)
         return

@@ -51,7 +51,7 @@ def decoded(image: str) -> str:
 
 def row_of(found: Finished) -> dict[str, Any]:
     """Return a pre-image's row of :attr:`Results.table`."""
-    curve = {f"{CURVE}pass": [at for at, _ in found.curve]}
+    curve: dict[str, list[Any]] = {f"{CURVE}pass": [at for at, _ in found.curve]}
     for name in dict.fromkeys(name for _, values in found.curve for name in values):
         curve[f"{CURVE}{name}"] = [values.get(name, math.nan) for _, values in found.curve]
     return found.row | curve | {"image": encoded(found.key[0])}

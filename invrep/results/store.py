@@ -14,10 +14,11 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import polars as pl
+import polars.selectors as cs
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -178,7 +179,7 @@ class Results:
                 _chosen(rows, keys)
                 .filter(pl.col("remark") == "")
                 .select(f"^{CURVE}.*$")
-                .explode(pl.all())
+                .explode(cs.all())
                 .group_by(f"{CURVE}pass")
                 .agg(pl.all().fill_nan(None).mean())
             )
@@ -218,7 +219,7 @@ class Results:
                 raise ValueError(" ".join(str(error).split())[:100]) from None
             if not isinstance(found, dict):
                 raise ValueError("it is no config")
-            return found
+            return cast("dict[str, Any]", found)
 
     def picture(self, image: str, restart: int) -> Path:
         """Return where a reconstruction's PNG is."""

@@ -14,6 +14,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ CURVE = "curve."  # before the name of a column that holds a list, one value for
 MOST_PARTS = 256  # of one process, which then makes them one
 MOST_BYTES = 32 * 2**20  # of a generation's file, about
 KEY = ("image", "restart")
-AS_THEY_ARE = {"glob": False, "hive_partitioning": False}  # brackets and equals signs in a path mean nothing
+scan = partial(pl.scan_parquet, glob=False, hive_partitioning=False)  # brackets and equals signs in a path mean nothing
 
 
 class Table:
@@ -75,18 +77,23 @@ class Table:
         each = max(1, keys.height * MOST_BYTES // max(sum(path.stat().st_size for path in files), 1))
         for some in keys.iter_slices(each) if keys.height else ():
             between = pl.col("image").is_between(pl.lit(some["image"][0]), pl.lit(some["image"][-1]))
-            rows = self.collect(lambda rows, between=between: rows.filter(between))
+            rows = self.collect(methodcaller("filter", between))
             yield rows.join(some, on=KEY, how="semi").sort(KEY)
 
     def _scan(self, files: Sequence[Path]) -> pl.LazyFrame:
         schema: dict[str, Any] = {name: _kind(name) for name in (*KEY, "content", "remark")}
         for path in files:
             self._check(path)
-            schema |= pl.scan_parquet(path.absolute(), **AS_THEY_ARE).collect_schema()
+            schema |= scan(path.absolute()).collect_schema()
         if not files:
             return pl.LazyFrame(schema=schema)
-        places, given = [path.absolute() for path in files], {"schema": schema, "extra_columns": "ignore"}
-        rows = pl.scan_parquet(places, **given, missing_columns="insert", include_file_paths="file", **AS_THEY_ARE)
+        rows = scan(
+            [path.absolute() for path in files],
+            schema=schema,
+            extra_columns="ignore",
+            missing_columns="insert",
+            include_file_paths="file",
+        )
         if not _settled(files):
             found = rows.select(*KEY, "file").collect(engine="streaming")
             last = found.group_by(KEY).agg(pl.col("file").max())

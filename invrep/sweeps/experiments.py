@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -98,16 +98,16 @@ def _cell(config: DictConfig, job: SweptJob) -> Cell:
 
 def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
     """Return the dotted keys of all values outside ``hydra`` and ``layout``."""
-    for name in node:
+    for name in map(str, node):
         if prefix or name not in ("hydra", "layout", "miniature", "name", "place"):
             child = node._get_node(name)
-            if OmegaConf.is_dict(child) and not child._is_none():
+            if isinstance(child, DictConfig) and not child._is_none():
                 yield from _keys(child, f"{prefix}{name}.")
             elif not OmegaConf.is_missing(node, name):
                 yield f"{prefix}{name}"
 
 
-def _images(config: DictConfig, values: dict[str, Any]) -> tuple[str, ...]:
+def _images(config: DictConfig, values: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the ids of a job's photos."""
     if "path" not in config.data:
         return (NO_PHOTO.id,)

@@ -53,12 +53,12 @@ class Film(pl.Callback):
         super().__init__()
         self.frames: list[Tensor] = []
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Keep the start; that of a later stage is the end of the one before."""
         if not self.frames:
             self._keep(pl_module)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Inversion, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         """Keep what a segment has come to."""
         self._keep(pl_module)
 

@@ -9,8 +9,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 from hydra.utils import instantiate
@@ -25,6 +26,7 @@ from invrep.results.rows import SPREADS
 from invrep.results.store import Results
 
 log = logging.getLogger(__name__)
+R = TypeVar("R")
 CURVES = ("error", "activation", "energy", "data")  # every other curve is a prior's
 MEANS = ("error", "root_error", "pairwise_error", "activation", "psnr", "ssim", "energy")  # of the table, for W&B
 GRID_IMAGES = 8  # photos in a live grid; the final one has its own limit
@@ -104,7 +106,7 @@ class Record(pl.Callback):
             run.define_metric(metric, step_metric="pass")
         self.logger = logger
 
-    def _guard(self, act: Callable[[], Any]) -> Any:
+    def _guard(self, act: Callable[[], R]) -> R | None:
         """Do it; where that fails say so once and go on without the logger."""
         try:
             return act()
@@ -128,17 +130,17 @@ class Record(pl.Callback):
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Hand the resolved config to the logger."""
         if self.logger is not None:
-            self._guard(lambda: self.logger.log_hyperparams(dict(config)))
+            self._guard(partial(self.logger.log_hyperparams, dict(config)))
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Begin a batch, or a further stage of one."""
         self.recorded, self.pictured = len(pl_module.curve), -1
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Inversion, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         """Write what a segment has added."""
         self._write(pl_module)
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the batch's last point and picture."""
         self.pictured = -1
         self._write(pl_module)
@@ -155,7 +157,7 @@ class Record(pl.Callback):
                 for name, value in terms.items()
                 if bool(counted.any())
             }
-            self._guard(lambda values=values, at=self.offset + passes: self._scalars(values, at))
+            self._guard(partial(self._scalars, values, self.offset + passes))
         self.recorded = len(inversion.curve)
         if self.pictured < 0 or inversion.passes - self.pictured >= self.every:
             self.pictured = inversion.passes
@@ -186,7 +188,7 @@ class Record(pl.Callback):
             import wandb
 
             self.logger.experiment.log({key: wandb.Image(to_pil(image)), "pass": at})
-        else:
+        elif isinstance(self.logger, TensorBoardLogger):
             self.logger.experiment.add_image(key, image, at)
 
     def replay(self, curve: Sequence[tuple[int, dict[str, float]]]) -> None:
@@ -194,7 +196,7 @@ class Record(pl.Callback):
         usual = ("error", "activation", "energy", "data")
         for at, values in curve if self.logger is not None else ():
             named = {name if name in usual else f"prior/{name}": value for name, value in values.items()}
-            self._guard(lambda named=named, at=at: self._scalars(named, at))
+            self._guard(partial(self._scalars, named, at))
 
     def close(
         self,
@@ -213,28 +215,29 @@ class Record(pl.Callback):
         """
         if self.logger is None:
             return None
-        return self._guard(lambda: self._close(rows, grid, failed, means))
+        return self._guard(partial(self._close, self.logger, rows, grid, failed, means))
 
     def _close(
         self,
+        logger: Logger,
         rows: Sequence[Mapping[str, Any]],
         grid: Path | None,
         failed: bool,
         means: Mapping[str, float],
     ) -> str | None:
-        if isinstance(self.logger, TensorBoardLogger):
-            self.logger.finalize("failed" if failed else "success")
+        if isinstance(logger, TensorBoardLogger):
+            logger.finalize("failed" if failed else "success")
             return f"tensorboard --logdir {self.folder}"
-        if not isinstance(self.logger, WandbLogger):
-            self.logger.finalize("failed" if failed else "success")
+        if not isinstance(logger, WandbLogger):
+            logger.finalize("failed" if failed else "success")
             return None
         import wandb
 
-        run = self.logger.experiment
+        run = logger.experiment
         try:
             if rows:
                 names = list(dict.fromkeys(name for row in rows for name in row))
-                run.log({"results": wandb.Table(columns=names, data=[[row.get(n) for n in names] for row in rows])})
+                run.log({"results": wandb.Table(columns=[*names], data=[[row.get(n) for n in names] for row in rows])})
             for name in (*MEANS, *SPREADS):
                 if name in means:
                     run.summary[f"mean/{name}"] = means[name]

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 from rich.console import Console
@@ -59,17 +59,17 @@ class Ticks(pl.Callback):
         self.within = 0.0  # work of the present batch
         self._since: float | None = None  # when torch.compile began
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Ask the inversion to call back while a segment runs."""
         pl_module.on_tick = self._tell
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Take what a checkpoint has brought for done, but not for work of this process."""
         work = self._work(pl_module)
         self.found += max(work - self.within, 0.0)
         self.within = work
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: Inversion) -> None:
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Count the batch as done."""
         pl_module.on_tick = None
         self.within = self._work(pl_module, pl_module.steps)
@@ -90,8 +90,8 @@ class Ticks(pl.Callback):
             self.compiled, self._since = self.compiled + now - self._since, None
         self.within = self.within if ended else self._work(inversion)
         shows = inversion.objective.shows
-        values = inversion.latest[shows][inversion.counted] if shows in inversion.latest else inversion.latest
-        value = float(values.mean()) if len(values) else math.nan
+        values = inversion.latest[shows][inversion.counted] if shows in inversion.latest else None
+        value = math.nan if values is None or not len(values) else float(values.mean())
         done, place = self.done + self.within, f"pass {inversion.passes}/{inversion.steps}"
         self.report(Report(done, self.found, value, shows, inversion.compiling, self.compiled, place))
 

@@ -70,8 +70,8 @@ class Cell:
             spreads = self._read(Results.spreads)
             found = [spreads[image][name] for image in self.images if image in spreads]
         elif name == "restart_std":
-            rows = [item for item in self.rows().items() if not item[1].get("remark")]
-            groups = [[row["root_error"] for _, row in some] for _, some in groupby(rows, lambda item: item[0][0])]
+            items = [item for item in self.rows().items() if not item[1].get("remark")]
+            groups = [[row["root_error"] for _, row in some] for _, some in groupby(items, lambda item: item[0][0])]
             found = [stdev(group) for group in groups if len(group) > 1]
         else:
             rows = [row for row in self.rows().values() if not row.get("remark")]
@@ -145,7 +145,7 @@ def figure_files(figure: Figure, cells: Iterable[Cell]) -> dict[str, Callable[[P
     """Return how a figure is written, by suffix; across a miniature stands that it is one."""
     if is_miniature(cells):
         width, height = figure.get_size_inches()
-        look = {"color": "red", "alpha": 0.5, "ha": "center", "va": "center", "fontweight": "bold"}
+        look: dict[str, Any] = {"color": "red", "alpha": 0.5, "ha": "center", "va": "center", "fontweight": "bold"}
         figure.text(0.5, 0.5, "miniature", fontsize=min(8 * width, 40 * height), **look)
     return {
         ".png": lambda path: figure.savefig(path, format="png", facecolor="white"),

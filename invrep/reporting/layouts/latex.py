@@ -44,7 +44,8 @@ _ENCODER = UnicodeToLatexEncoder(
 
 def latex(text: str) -> str:
     """Return text as LaTeX in ASCII; a letter that pdflatex lacks (of another script, say) by its code, U+4E2D."""
-    return _ENCODER.unicode_to_latex(unicodedata.normalize("NFC", text))
+    written: str = _ENCODER.unicode_to_latex(unicodedata.normalize("NFC", text))
+    return written
 
 
 def tabular(top: Sequence[str], body: Sequence[Sequence[str]], note: str | None) -> str:

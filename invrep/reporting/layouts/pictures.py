@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -80,9 +81,10 @@ def grid(
             for restart in range(cell.restarts):
                 known = {**cell.values, "image": image, "restart": restart}
                 key = label_of(known, rows), label_of(known, columns)
-                if (row := done.get((image, restart))) is not None:
-                    below = "" if value is None or math.isnan(row.get(value, math.nan)) else _short(value, row[value])
-                    tiles[key] = _Tile(cell.results.picture(image, restart), below=below, boxes=boxes_in(row))
+                if cell.results is not None and (found := done.get((image, restart))) is not None:
+                    number = math.nan if value is None else found.get(value, math.nan)
+                    below = "" if value is None or math.isnan(number) else _short(value, number)
+                    tiles[key] = _Tile(cell.results.picture(image, restart), below=below, boxes=boxes_in(found))
                 elif key not in tiles:
                     tiles[key] = _Tile(None, below=status_of([cell], False))
     heads = list(dict.fromkeys(column for _, column in tiles))
@@ -130,18 +132,18 @@ def _draw(lines: Sequence[Sequence[_Tile | None]], sides: Sequence[str]) -> Figu
     count = max(map(len, lines))
     width, gap, text = (1.6 if count <= 6 else 1.1), 0.05, 0.13  # inches
     left = 0.2 if any(sides) else gap
-    heights = []
+    heights: list[tuple[float, float, float]] = []
     for line in lines:
         shapes = [opened[t.path].height / opened[t.path].width for t in line if t and t.path]
-        above, below = (max((_lines(getattr(t, at)) for t in line if t), default=0) for at in ("above", "below"))
-        heights.append((width * max(shapes, default=usual), text * above, text * below))
+        over, under = (max((_lines(getattr(t, at)) for t in line if t), default=0) for at in ("above", "below"))
+        heights.append((width * max(shapes, default=usual), text * over, text * under))
     size = (left + count * (width + gap), gap + sum(sum(height) + gap for height in heights))
     figure = Figure(figsize=size, dpi=DPI)
     FigureCanvasAgg(figure)
     y = gap
     for line, side, (height, above, below) in zip(lines, sides, heights, strict=True):
         y += above
-        small = {"fontsize": 6, "ha": "center", "linespacing": 1.0}
+        small: dict[str, Any] = {"fontsize": 6, "ha": "center", "linespacing": 1.0}
         if side:
             middle = 1 - (y + height / 2) / size[1]
             figure.text(0.6 * left / size[0], middle, side, rotation=90, **small, va="center")
@@ -149,7 +151,7 @@ def _draw(lines: Sequence[Sequence[_Tile | None]], sides: Sequence[str]) -> Figu
             if tile is None:
                 continue
             x = left + k * (width + gap)
-            picture = opened.get(tile.path)
+            picture = None if tile.path is None else opened.get(tile.path)
             own = height if picture is None else width * picture.height / picture.width
             axes = figure.add_axes((x / size[0], 1 - (y + own) / size[1], width / size[0], own / size[1]))
             axes.set_axis_off()

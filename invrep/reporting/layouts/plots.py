@@ -67,8 +67,8 @@ def plot(
                     table_lines.append([value, cell.values[x], *key, *ends, len(numbers), cell.status])
             if value not in panels:
                 continue
-            across, up, bars = zip(*points, strict=True)
-            bars = [0 if math.isnan(bar) else bar for bar in bars]
+            across, up, spreads = zip(*points, strict=True)
+            bars = [0 if math.isnan(bar) else bar for bar in spreads]
             label = named(lines, key, labels) or None
             panels[value].errorbar(across, up, yerr=bars, marker="o", markersize=3, linewidth=1, capsize=2, label=label)
     for value, panel in panels.items():

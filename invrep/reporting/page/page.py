@@ -217,7 +217,7 @@ def _command(run: Run) -> str:
     """Return the command that makes this job alone, or what was typed where that is not known."""
     if run.job is not None:
         return _text(shlex.join(["python", "train.py", *run.job.overrides]))
-    return _text(f"python {run.config.get('provenance', {}).get('command', 'train.py')}")
+    return _text(f"python {(run.config or {}).get('provenance', {}).get('command', 'train.py')}")
 
 
 def _text(text: str) -> str:

@@ -39,7 +39,7 @@ def table_of(runs: Sequence[Run], swept: Mapping[str, Sequence[Any]]) -> dict[st
     rows = []
     for run in runs:
         if not swept:
-            cells = [(label(run), None)]
+            cells: list[tuple[str, Any]] = [(label(run), None)]
         else:
             cells = [(words(run.point[key]), values.index(run.point[key])) for key, values in swept.items()]
         field = run.used.get("receptive_field")

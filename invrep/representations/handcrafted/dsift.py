@@ -167,4 +167,5 @@ def _network_weights(size: int, step: int, bin: int) -> np.ndarray:
     index = np.arange(SPATIAL_BINS)[:, None, None]
     centre = bin * (step * np.arange(count)[:, None] + index + 1)
     triangle = np.maximum(0, 1 - np.abs(np.arange(size) + 0.5 - centre) / bin)
-    return (triangle * np.exp(-0.5 * ((index - 1.5) / 1.5) ** 2)).reshape(-1, size)
+    weights: np.ndarray = triangle * np.exp(-0.5 * ((index - 1.5) / 1.5) ** 2)
+    return weights.reshape(-1, size)

@@ -130,13 +130,15 @@ class HOG(Representation):
 def _vlfeat_weights(size: int, cell: int) -> np.ndarray:
     """Return (cells, size − 2): the share of each interior pixel in each cell, linear between cell centres."""
     position = (np.arange(1, size - 1) + 0.5) / cell - 0.5
-    return np.maximum(0, 1 - np.abs(position - np.arange((size + cell // 2) // cell)[:, None]))
+    weights: np.ndarray = np.maximum(0, 1 - np.abs(position - np.arange((size + cell // 2) // cell)[:, None]))
+    return weights
 
 
 def _network_weights(size: int, cell: int) -> np.ndarray:
     """Return (cells, size): hog_net's triangle of 2·cell taps, stride of one cell, padded by half a cell."""
     position = (np.arange(size) + 0.5) / cell - 0.5
-    return np.maximum(0, 1 - np.abs(position - np.arange(size // cell)[:, None]))
+    weights: np.ndarray = np.maximum(0, 1 - np.abs(position - np.arange(size // cell)[:, None]))
+    return weights
 
 
 def _vlfeat_factors(undirected: Tensor) -> Tensor:

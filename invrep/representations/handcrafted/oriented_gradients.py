@@ -131,7 +131,8 @@ def _times(maps: Tensor, weights: Tensor) -> Tensor:
     Never in one over the batch: how a sum is rounded must not depend on the image's place.
     """
     product = torch.bmm(maps.flatten(1, 2), weights.expand(len(maps), -1, -1))
-    return product.unflatten(1, maps.shape[1:3])
+    parted: Tensor = product.unflatten(1, maps.shape[1:3])
+    return parted
 
 
 class Differences(torch.autograd.Function):
@@ -296,4 +297,5 @@ def pool(maps: Tensor, rows: Tensor) -> Tensor:
         - returns: (B, K, h, w).
     """
     product = torch.bmm(rows.expand(maps.shape[0] * maps.shape[1], -1, -1), maps.flatten(0, 1))
-    return product.unflatten(0, maps.shape[:2])
+    parted: Tensor = product.unflatten(0, maps.shape[:2])
+    return parted

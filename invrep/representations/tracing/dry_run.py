@@ -197,7 +197,7 @@ class _Recorder(TorchDispatchMode):
     watcher: Watcher | None = None
 
     def __init__(self, module: nn.Module, images: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
         self.modules = {path for path, _ in module.named_modules(remove_duplicate=False)}
         self.clock = 0
         self.first_use: dict[str, int] = {}
@@ -247,12 +247,11 @@ def _union(seen: list[_Seen]) -> _Seen:
     geometries, products = [one.geometry for one in seen], 0
     for one in seen:
         products |= one.products
-    field = tuple(max(g.field[k] for g in geometries) for k in (0, 1))
-    placed = [g for g in geometries if g.stride is not None]
+    rows, columns = (max(g.field[k] for g in geometries) for k in (0, 1))
+    placed = [(g.stride, g.start) for g in geometries if g.stride is not None]
     if not placed:
-        return _Seen(Geometry(field, None), products)
-    stride, start = (
-        tuple(pick(values[k] for values in column) for k in (0, 1))
-        for pick, column in ((max, [g.stride for g in placed]), (min, [g.start for g in placed]))
-    )
-    return _Seen(Geometry(field, stride, start), products)
+        return _Seen(Geometry((rows, columns), None), products)
+    strides, starts = zip(*placed, strict=True)
+    stride = max(down for down, _ in strides), max(right for _, right in strides)
+    start = min(top for top, _ in starts), min(left for _, left in starts)
+    return _Seen(Geometry((rows, columns), stride, start), products)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from invrep.representations.geometry import Geometry
 
 aten = torch.ops.aten
+N = TypeVar("N", int, float)
 WHOLE = Geometry((math.inf, math.inf), None)
 # Values of which only the shape is taken, such as the ones that count the pixels of a window: they see nothing.
 BLIND = {
@@ -67,17 +69,24 @@ def after(func: Any, args: Any, kwargs: Any, output: Any, before: Geometry) -> G
     if operation in _ALONG or operation in (aten.slice, aten.permute, aten.transpose):
         return _along(func, args, kwargs, first.shape, before)
     if operation in _PADDINGS:
-        left, _, top, *_ = (*args[1], 0, 0, 0)
+        margins: list[int] = list(args[1])
+        left, _, top, *_ = [*margins, 0, 0, 0]
         return before._replace(start=_moved(before, (top, left)))
     window = _window(operation, args)
     if window is None:
         return WHOLE
     size, step, padding, dilation = window
+    strides = before.stride
     return Geometry(
-        tuple(f + (k - 1) * d * s for f, k, d, s in zip(before.field, size, dilation, before.stride, strict=True)),
-        tuple(s * t for s, t in zip(before.stride, step, strict=True)),
+        _two(f + (k - 1) * d * s for f, k, d, s in zip(before.field, size, dilation, strides, strict=True)),
+        _two(s * t for s, t in zip(strides, step, strict=True)),
         _moved(before, padding),
     )
+
+
+def _two(values: Iterable[N]) -> tuple[N, N]:
+    first, second = values
+    return first, second
 
 
 def _along(func: Any, args: Any, kwargs: Any, shape: torch.Size, before: Geometry) -> Geometry:
@@ -99,14 +108,14 @@ def _along(func: Any, args: Any, kwargs: Any, shape: torch.Size, before: Geometr
         return WHOLE if spatial else before
     (axis,), side = spatial, shape[given["dim"]]
     first = given["start"] or 0
-    stride, start = list(before.stride), list(before.start)
+    stride, start = list(before.stride or ()), list(before.start)
     start[axis] += stride[axis] * min(max(first + side * (first < 0), 0), side)
     stride[axis] *= given["step"]
-    return Geometry(before.field, tuple(stride), tuple(start))
+    return Geometry(before.field, _two(stride), _two(start))
 
 
 def _moved(before: Geometry, padding: tuple[int, int]) -> tuple[int, int]:
-    return tuple(begin - pad * step for begin, pad, step in zip(before.start, padding, before.stride, strict=True))
+    return _two(begin - pad * step for begin, pad, step in zip(before.start, padding, before.stride or (), strict=True))
 
 
 def _window(operation: Any, args: Any) -> tuple[tuple[int, int], ...] | None:

@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +66,7 @@ class _SeededDraws(TorchDispatchMode):
     """Seeds every random operation by the parameter that it fills, so that it does not depend on the others."""
 
     def __init__(self, seed: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
         self.seed = seed
         self.names: dict[int, str | None] = {}  # by address
         self._last: str | None = None
@@ -86,7 +86,10 @@ class _SeededDraws(TorchDispatchMode):
 @contextmanager
 def _each_parameter(see: Callable[[nn.Parameter], nn.Parameter | None]) -> Iterator[None]:
     """Call ``see(parameter)`` whenever a module gets a parameter; what it returns, unless None, takes its place."""
-    handle = register_module_parameter_registration_hook(lambda _module, _name, parameter: see(parameter))
+    # torch's own annotation leaves out that the hook may return a parameter.
+    handle = register_module_parameter_registration_hook(
+        cast("Callable[..., None]", lambda _module, _name, parameter: see(parameter))
+    )
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The default weight initialization", category=FutureWarning)

@@ -130,8 +130,8 @@ class Watcher(TorchFunctionMode):
             owner, _, last = base.rpartition(".")
             if base in self.modules:
                 outputs.add(base)
-            elif numbered_call(base) in self.modules:
-                outputs.add(numbered_call(base))
+            elif (call := numbered_call(base)) is not None and call in self.modules:
+                outputs.add(call)
             elif last in _PROJECTIONS and isinstance(self.modules.get(owner), nn.MultiheadAttention):
                 inputs.add(owner)
             elif last in _PROJECTIONS and f"{owner}.qkv" in self.modules:

@@ -49,7 +49,8 @@ def matconvnet_network(
     """
     if model is not None and model not in PUBLISHED:
         raise InvrepError(f"There is no MatConvNet network {model!r}; {nearest(str(model), PUBLISHED)}.")
-    published, name, path = PUBLISHED.get(model), model or "matconvnet", str(weights)
+    published = None if model is None else PUBLISHED[model]
+    name, path = model or "matconvnet", str(weights)
     if published is not None:
         # Before the file is read, so that a wrong layer is known at once.
         network = _network(published.layers, layer, mean=MEAN, size=published.size, name=name)

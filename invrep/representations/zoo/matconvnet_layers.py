@@ -18,7 +18,8 @@ class _Padded(nn.Module):
     fill = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x if self.margins is None else F.pad(x, self.margins, value=self.fill))
+        y: Tensor = super().forward(x if self.margins is None else F.pad(x, self.margins, value=self.fill))
+        return y
 
 
 class _Convolution(_Padded, nn.Conv2d):
@@ -60,6 +61,8 @@ class _AveragePooling(nn.Module):
 
 class _Normalisation(nn.Module):
     """y = x / (κ + α Σ x²)^β, the sum over the N channels around each (vl_nnnormalize; α is not divided by N)."""
+
+    window: Tensor
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()

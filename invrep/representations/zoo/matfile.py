@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -150,7 +150,10 @@ def _contents(file: Path) -> dict[str, Any]:
     if get(contents, "layers") is None:
         raise Unfit("it has no layers, or is cut short")
     meta = get(contents, "meta")
-    return contents | {name: get(meta, name) for name in ("normalization", "classes") if get(meta, name) is not None}
+    found: dict[str, Any] = contents | {
+        name: get(meta, name) for name in ("normalization", "classes") if get(meta, name) is not None
+    }
+    return found
 
 
 def _check_sums(file: Path) -> None:
@@ -159,7 +162,7 @@ def _check_sums(file: Path) -> None:
     scipy's reader takes types and lengths on trust, and some wrong ones end the process (its pull request 25349).
     """
     with file.open("rb") as opened:
-        order = "big" if opened.read(128)[126:] == b"MI" else "little"
+        order: Literal["big", "little"] = "big" if opened.read(128)[126:] == b"MI" else "little"
         while tag := opened.read(8):
             left = int.from_bytes(tag[4:], order)
             unpacker = zlib.decompressobj() if int.from_bytes(tag[:4], order) == 15 else None  # miCOMPRESSED
@@ -216,7 +219,7 @@ def _layer(cell: Any, kind: str, name: str, channels: int) -> tuple[Layer, dict[
         raise Unfit(f"its layer {name} is of the type {kind!r}, where only {known} are known")
     pad = whole(cell, "pad", name, counts=(1, 2, 4), default=(0,), least=0)
     top, bottom, left, right = pad if len(pad) == 4 else (pad[0], pad[0], pad[-1], pad[-1])
-    window = {"stride": pair(cell, "stride", name), "pad": (top, bottom, left, right)}
+    stride, pad = pair(cell, "stride", name), (top, bottom, left, right)
     if kind == "pool":
         rows, columns = pair(cell, "pool", name, default=None)
         if max(top, bottom) >= rows or max(left, right) >= columns:
@@ -224,7 +227,7 @@ def _layer(cell: Any, kind: str, name: str, channels: int) -> tuple[Layer, dict[
         method = string(get(cell, "method")) or "max"
         if method not in ("max", "avg"):
             raise Unfit(f"its layer {name} pools by {method!r}, where only max and avg are known")
-        return Layer("max pooling" if method == "max" else "average pooling", name, (rows, columns), **window), {}
+        return Layer("max pooling" if method == "max" else "average pooling", name, (rows, columns), stride, pad), {}
     filters, biases = _weights(cell, name)
     rows, columns, inputs, outputs = filters.shape
     groups = channels // inputs
@@ -235,7 +238,7 @@ def _layer(cell: Any, kind: str, name: str, channels: int) -> tuple[Layer, dict[
         )
     dilate = pair(cell, "dilate", name)
     layer = Layer(
-        "convolution", name, (rows, columns), **window, dilate=dilate, channels=(channels, outputs), groups=groups
+        "convolution", name, (rows, columns), stride, pad, dilate, channels=(channels, outputs), groups=groups
     )
     return layer, {"weight": torch.from_numpy(filters.transpose(3, 2, 0, 1)), "bias": torch.from_numpy(biases)}
 
@@ -255,7 +258,7 @@ def _weights(cell: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
         filters = filters[None, None]  # filters of 1×1, squeezed; MATLAB's own would have one output
     if filters.ndim > 4:
         raise Unfit(f"the filters of its layer {name} have {filters.ndim} dimensions, not 4")
-    filters = filters.reshape(filters.shape + (1,) * (4 - filters.ndim))  # MATLAB drops trailing ones
+    filters = filters.reshape(*filters.shape, *(1,) * (4 - filters.ndim))  # MATLAB drops trailing ones
     return filters, biases if biases.size else np.zeros(filters.shape[3], np.float32)
 
 
@@ -276,14 +279,16 @@ def _mean(normalization: Any, size: tuple[int, int]) -> Tensor:
 def _input_size(normalization: Any, otherwise: InputSize | None) -> InputSize:
     """Return imageSize as the crop of an image that was brought to imageSize + border, or to imageSize / cropSize."""
     owner = "normalization"
-    crop = whole(normalization, "imageSize", owner, counts=(2, 3, 4), default=otherwise.crop if otherwise else None)[:2]
+    sides = whole(normalization, "imageSize", owner, counts=(2, 3, 4), default=otherwise.crop if otherwise else None)
+    crop = sides[0], sides[1]
     resize: int | tuple[int, int] = otherwise.resize if otherwise else crop
     border = numbers(normalization, "border", owner, counts=(1, 2), default=())
     share = numbers(normalization, "cropSize", owner, counts=(1, 2), default=())
     if border or (share and min(share) > 0):
-        sides = [n + b for n, b in zip(crop, (border[0], border[-1]), strict=True)] if border else []
-        sides = sides or [n / s for n, s in zip(crop, (share[0], share[-1]), strict=True)]
-        resize = (round(sides[0]), round(sides[1]))
+        if border:
+            resize = round(crop[0] + border[0]), round(crop[1] + border[-1])
+        else:
+            resize = round(crop[0] / share[0]), round(crop[1] / share[-1])
         if any(numbers(normalization, "keepAspect", owner, counts=(1,), default=(1.0,))):
             resize = max(resize)
     word = string(get(normalization, "interpolation"))

@@ -74,7 +74,7 @@ def timm_network(
         build = partial(timm.create_model, model, pretrained=False)
         assign_weights(module, initial_weights(build, seed, order, needed), source=f"{model}'s random weights")
     elif weights == "default":
-        network.weights_id = f"timm-{model}-{(skeleton.pretrained_cfg or {}).get('tag', '')}"
+        network.weights_id = f"timm-{model}-{(getattr(skeleton, 'pretrained_cfg', None) or {}).get('tag', '')}"
         assign_weights(module, _published(model), source=f"timm's weights of {model}")
     else:
         network.weights_id, network.weights_file = file_id(weights), str(weights)
@@ -105,8 +105,8 @@ def _published(model: str) -> Mapping[str, Tensor]:
     from huggingface_hub import constants
 
     published = timm.get_pretrained_cfg(model)
-    hub = published is None or published.hf_hub_id
-    why = None if constants.HF_HUB_OFFLINE else unreachable(constants.ENDPOINT if hub else published.url)
+    server = constants.ENDPOINT if published is None or published.hf_hub_id else str(published.url)
+    why = None if constants.HF_HUB_OFFLINE else unreachable(server)
     try:
         with cached_only() if why else nullcontext():
             return timm.create_model(model, pretrained=True).state_dict()
@@ -134,7 +134,7 @@ def _classes(skeleton: nn.Module) -> Sequence[str] | None:
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
     subset = infer_imagenet_subset(skeleton)
-    return ImageNetInfo(subset).label_descriptions() if subset else None
+    return list(ImageNetInfo(subset).label_descriptions()) if subset else None
 
 
 def _input_size(published: Mapping[str, Any]) -> InputSize:

@@ -47,7 +47,7 @@ def torchvision_network(
         InvrepError: there is no such model, layer or file; the weights do not fit or cannot be had.
     """
     entry = published_weights(model, str(weights))
-    published = entry or published_weights(model)
+    published: WeightsEnum = entry or published_weights(model)  # every model has default ones
     build = _builder(model, published, trained=weights != "random")
     skeleton, order = skeleton_of(build)
     aliases = _aliases(skeleton)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -82,7 +82,7 @@ def module_network(
         if weights is not None:
             _load(made, weights, set(made.state_dict()))
         return made
-    crop = (size, size) if isinstance(size, int) else tuple(size) if size else None
+    crop = _sides((size, size) if isinstance(size, int) else size) if size else None
     network = Network(
         made,
         None if layer in LISTING else layer,
@@ -119,7 +119,11 @@ def _load(module: nn.Module, weights: str | os.PathLike[str], needed: set[str]) 
 
 
 def _side(resize: int | Sequence[int] | None) -> int | tuple[int, int] | None:
-    return resize if resize is None or isinstance(resize, int) else tuple(resize)
+    return resize if resize is None or isinstance(resize, int) else _sides(resize)
+
+
+def _sides(given: Sequence[int]) -> tuple[int, int]:
+    return cast("tuple[int, int]", tuple(given))
 
 
 def _digest(module: nn.Module) -> str:
