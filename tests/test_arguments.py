@@ -20,6 +20,10 @@ DOCS = Path(__file__).parents[1] / "docs"
     [
         ("--prior.tv.weight=5", "prior.tv.weight=5"),
         ("--rep=hog", "rep=hog"),
+        ("--data.limit=None", "data.limit=null"),
+        ("data.limit=None", "data.limit=None"),
+        ("--prior.tv={'weight': 5, \"beta\": None}", "prior.tv={weight: 5, beta: null}"),
+        ("--layer=['a', 'b:c']", "layer=['a', 'b:c']"),
         ("--+optim.options.momentum=.9", "+optim.options.momentum=.9"),
         ("--cfg=job", "--cfg=job"),
         ("--config-dir=mine", "--config-dir=mine"),

@@ -39,6 +39,7 @@ WRONG: dict[str, tuple[object, str]] = {
     "meta": (PHOTO.to("meta"), "on meta"),
     "NaN": (PHOTO * float("nan"), "holds NaN"),
     "grey levels": (255 * PHOTO, "divide by 255"),
+    "centred values": (PHOTO - 0.5, r"values from -0\.4.* undo a normalisation"),
     "two dimensions": (PHOTO[0], r"shape \(24, 32\)"),
     "no image": (torch.empty(0, 3, 24, 32), r"shape \(0, 3"),
     "channels last": (PHOTO.movedim(0, -1).numpy(), r"\(n, height, width, channels\).*movedim"),
@@ -68,6 +69,10 @@ class TestImages:
         images = as_images(given)
         assert images.dtype == dtype and images.shape == (1, 3, 24, 32) and not images.requires_grad
         torch.testing.assert_close(images[0], PHOTO.to(dtype), atol=0.004, rtol=0)
+
+    def test_eight_bits_of_a_float(self):
+        eight = PHOTO.to(torch.float8_e4m3fn)
+        assert torch.equal(as_images(eight)[0], eight.float())
 
     def test_a_list_of_several_kinds(self):
         assert as_images([PHOTO, PHOTO.numpy(), Image.new("RGB", (32, 24))]).shape == (3, 3, 24, 32)
@@ -167,6 +172,7 @@ class TestFunctions:
         [
             ("vgg16", r"invrep\.representation\('vgg16'\)"),
             (None, "phi is None"),
+            ([nn.Sequential(nn.ReLU())], r"phi is \[Sequential\( \(0\): ReLU\(\) \)\]; expected"),
             (Encoder, r"class Encoder; expected a module of it: Encoder\("),
         ],
     )

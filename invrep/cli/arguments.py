@@ -35,9 +35,9 @@ def as_typed() -> Iterator[None]:
 def arguments(typed: Sequence[str]) -> list[str]:
     """Return a command's arguments as Hydra has to be given them.
 
-    ``--prior.tv.weight=5``, as W&B's agents type it, becomes ``prior.tv.weight=5``; Hydra's own flags stay, and come
-    last, since its parser takes no overrides on both sides of a flag. A name that Hydra would read as a number, as in
-    ``data.path=2024_01_05``, is quoted.
+    ``--prior.tv.weight=5``, as W&B's agents type it, becomes ``prior.tv.weight=5``, and their None null. Hydra's own
+    flags stay, and come last, since its parser takes no overrides on both sides of a flag. A name that Hydra would
+    read as a number, as in ``data.path=2024_01_05``, is quoted.
 
     Raises:
         InvrepError: an argument has dashes, but is neither a flag of Hydra nor ``--key=value``.
@@ -64,13 +64,20 @@ def _takes(flag: str, following: str) -> bool:
 
 
 def _without_dashes(argument: str) -> str:
-    name, equals, _ = argument.removeprefix("--").partition("=")
+    name, equals, value = argument.removeprefix("--").partition("=")
     # argparse takes the beginning of a flag's name, too; no key of the config is one
     if not argument.startswith("--") or not name or any(flag.startswith(name) for flag in HYDRA + VALUED):
         return argument
     if not equals:
         raise InvrepError(f"{argument} is no flag of Hydra; a setting is given as {name}=VALUE, without dashes.")
-    return argument.removeprefix("--")
+    return f"{name}={_from_python(value)}"
+
+
+def _from_python(value: str) -> str:
+    """Return a value as Hydra writes it, of one that W&B's agents write as Python does: None, {'key': 5}."""
+    if value[:1] not in ("{", "["):
+        return "null" if value == "None" else value
+    return re.sub(r"\bNone\b", "null", re.sub(r"""(['"])([\w.]+)\1\s*:""", r"\2:", value))
 
 
 def _as_text(argument: str) -> str:

@@ -68,7 +68,8 @@ def _tensor(given: object, color: str | None) -> Tensor:
     if isinstance(given, Tensor):
         if given.layout != torch.strided or given.is_meta:
             raise InvrepError(f"images is a tensor on {given.device} of layout {given.layout}; {EXPECTED}.")
-        return given.detach().cpu()
+        given = given.detach().cpu()
+        return given.float() if given.is_floating_point() and given.itemsize == 1 else given  # float8 has no functions
     if isinstance(given, Image.Image):
         grey = given.mode in ("1", "L", "I", "F") or given.mode.startswith("I;")
         return from_pillow(given, color or ("gray" if grey else "rgb"))
@@ -100,7 +101,8 @@ def _check(images: Tensor) -> None:
         raise InvrepError(f"images is {images.dtype} of shape {shape}; {EXPECTED}.")
     if not bool(images.isfinite().all()):
         raise InvrepError("images holds NaN or infinity; expected values in [0, 1].")
-    if float(images.min()) < -0.5 or float(images.max()) > 1.5:
+    # a pre-image that is given again may be a little outside
+    if float(images.min()) < -0.5 or float(images.max()) > 1.5 or float(images.mean()) < 0:
         raise InvrepError(
             f"images has values from {float(images.min()):g} to {float(images.max()):g}; expected [0, 1]: divide by "
             f"255, or undo a normalisation."

@@ -31,7 +31,8 @@ NO_GRADIENT = (
 )
 ZERO_GRADIENT = (
     "the gradient of its code toward the image is zero at the start of the descent: it rounds, compares or takes an "
-    "index on the way, or all that is asked for is behind a ReLU that is off; use the values before that"
+    "index on the way, its values are too large or too small for float32 to hold their squares, or all that is asked "
+    "for is behind a ReLU that is off; use the values before that"
 )
 ZERO_CODE = "its code is zero"
 NEARLY_ZERO_CODE = "its code is zero but for rounding"

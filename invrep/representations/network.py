@@ -22,6 +22,7 @@ from invrep.representations.tracing.wrapped import Scripted, described, plain_na
 from invrep.validation import number
 
 LISTING = ("list", "?")  # instead of a layer: show which there are
+_TYPE = re.compile(r"same dtype|scalar type|\btype.* should be the same")
 _SHAPE = re.compile(r"\b(shapes?|sizes?|channels?|dim(ension)?s?|height|width|resolution)\b", re.I)
 KEPT_TRACES = 4  # photos of a thousand sizes need no thousand of them
 LayerNames = str | int | Sequence[str | int] | Mapping[str | int, float] | None
@@ -140,6 +141,8 @@ class Network(Representation):
         said = super()._refusal(images, error)
         if isinstance(error, TypeError) and "argument" in str(error):
             return f"{said}; wrap it in a module whose forward takes the images alone."
+        if _TYPE.search(str(error)):
+            return f"{said}; the module is cast to {images.dtype}: leave out the casts to other types in its forward."
         if _SHAPE.search(str(error)):
             return f"{said}; give it images of the size and channels that it takes (rep.size, rep.channels)."
         return f"{said}."

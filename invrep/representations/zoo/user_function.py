@@ -35,7 +35,8 @@ def as_representation(given: object, channels: int) -> Representation:
     if callable(given):
         return Network(Function(given), channels=(channels,), name=_name(given))
     hint = f": invrep.representation({given!r})" if isinstance(given, str) else ""
-    raise InvrepError(f"phi is {given!r:.80}; expected a representation, an nn.Module or a function of images{hint}.")
+    shown = " ".join(repr(given).split())[:80]
+    raise InvrepError(f"phi is {shown}; expected a representation, an nn.Module or a function of images{hint}.")
 
 
 class Function(nn.Module):
