@@ -7,6 +7,7 @@ import signal
 import threading
 
 import pytest
+from torch import Tensor, nn
 
 from invrep.jobs.signals import Stop, stopped_by
 
@@ -42,3 +43,31 @@ def test_a_thread_takes_no_handlers() -> None:
     thread.start()
     thread.join()
     assert entered == [signal.getsignal(signal.SIGTERM)]
+
+
+class Signalling(nn.Conv2d):
+    """Gets a launcher's signal in its forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        signal.raise_signal(signal.SIGUSR2)
+        return super().forward(images)
+
+
+def test_what_a_launchers_handler_raises_is_no_fault_of_what_it_interrupts(job) -> None:
+    def handle(*_: object) -> None:
+        raise RuntimeError("timed-out too many times")  # as submitit's does
+
+    before = signal.signal(signal.SIGUSR2, handle)
+    try:
+        outcome = job("rep=module", "rep.target=tests.test_signals.Signalling", "data.path=bundled:cell")
+        assert signal.getsignal(signal.SIGUSR2) is handle
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert outcome.status == 1, outcome.err
+    assert outcome.err.endswith(
+        "error: The launcher has ended the job (timed-out too many times); what is finished is kept, and the same "
+        "command resumes.\n"
+    )

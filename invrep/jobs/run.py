@@ -26,6 +26,7 @@ from invrep.jobs.plan import make_plan
 from invrep.jobs.plan_text import show_plan
 from invrep.jobs.process import prepare_process
 from invrep.jobs.ranks import check_launch, gpus, launched, local_devices
+from invrep.jobs.signals import ended_by_launcher
 from invrep.jobs.summary import summary
 from invrep.jobs.sweep_note import in_multirun, noted
 from invrep.jobs.words import Words
@@ -52,7 +53,7 @@ def run(config: DictConfig) -> float | None:
     """
     register()  # a launcher may have started this process
     try:
-        with noted() as tell:
+        with noted() as tell, ended_by_launcher():
             return _run(config, tell)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):

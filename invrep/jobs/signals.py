@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from invrep.errors import InvrepError
+
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -56,3 +58,38 @@ def stopped_by(*numbers: int) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class _Ended(BaseException):
+    """What a launcher's handler of a signal has raised, as no code of a job catches it."""
+
+
+@contextmanager
+def ended_by_launcher() -> Iterator[None]:
+    """End a job with a sentence where the handler of its launcher raises an exception.
+
+    submitit's does when the job has reached its time limit too often, in the midst of whatever the job is at.
+
+    Raises:
+        InvrepError: the handler has raised one.
+    """
+    handler = signal.getsignal(signal.SIGUSR2)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        try:
+            handler(number, frame)
+        except Exception as error:
+            raise _Ended(str(error)) from error
+
+    signal.signal(signal.SIGUSR2, handle)
+    try:
+        yield
+    except _Ended as ended:
+        raise InvrepError(
+            f"The launcher has ended the job ({ended}); what is finished is kept, and the same command resumes."
+        ) from None
+    finally:
+        signal.signal(signal.SIGUSR2, handler)
