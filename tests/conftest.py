@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from invrep.data.photo_reading import bundled, read
-from invrep.jobs.memory import Need
+from invrep.jobs.memory import Line, Need
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 WAITING = ("test_slurm", "test_resume", "test_ranks", "test_launch")
@@ -77,7 +77,7 @@ def job(
     monkeypatch.setenv("COLUMNS", "200")
 
     if request.node.get_closest_marker("rehearsed") is None:
-        monkeypatch.setattr(invrep.jobs.plan, "need", lambda *_: Need(2**20, 2**20))
+        monkeypatch.setattr(invrep.jobs.plan, "need", lambda *_: Need(Line(2**20, 2**20), Line(2**20, 2**20)))
     values: list[float | None] = []
     run_job = invrep.jobs.run.run
     monkeypatch.setattr(invrep.jobs.run, "run", lambda config: values.append(run_job(config)))

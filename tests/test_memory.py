@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import resource
 import weakref
 from pathlib import Path
@@ -16,11 +17,10 @@ import invrep.inversion.module
 import invrep.jobs.completion
 import invrep.jobs.memory
 import invrep.jobs.plan
-import invrep.jobs.plan_text
 import invrep.jobs.worker
 from invrep.data.batching import Batch, split
 from invrep.errors import out_of_memory
-from invrep.jobs.memory import HEAP, Need, Peak, room
+from invrep.jobs.memory import Line, Need, Peak, room
 from invrep.results.store import Results
 
 pytestmark = pytest.mark.rehearsed
@@ -178,7 +178,7 @@ def test_memory_that_runs_out_anywhere_else_is_one_sentence(job, seven: Path, mo
 
 def test_a_batch_larger_than_memory_is_warned_of(job, seven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "warning" not in job(f"data.path={seven}", "dry_run=true").out
-    monkeypatch.setattr(invrep.jobs.plan_text, "room", lambda accelerator: 1000)
+    monkeypatch.setattr(invrep.jobs.plan, "room", lambda accelerator, ranks: 1000)
     assert "of which 0 MB are free" in job(f"data.path={seven}", "dry_run=true").out
 
 
@@ -193,23 +193,39 @@ def test_tensors_are_followed_in_both_directions_and_until_they_are_gone() -> No
     images = torch.rand(8, 1000, requires_grad=True)
     with Peak(torch.device("cpu")) as peak:
         hidden = layer(images)  # 500 values each; the weights were there before
-        assert peak.kept == HEAP * 4 * 8 * 500
+        assert peak.kept == [0, 4 * 8 * 500]
         hidden.square().sum().backward()
-        assert peak.kept >= HEAP * 4 * 8 * (500 + 1000)
-        most = peak.most
+        assert peak.kept[1] >= 4 * 8 * (500 + 1000)
+        bounds = peak.bounds
         del hidden
         images.grad = None
-    assert peak.kept < HEAP * 4 * 8 * 10 and HEAP * 4 * 8 * 2000 <= most < HEAP * 4 * 8 * 3100
+    assert peak.kept[1] < 4 * 8 * 10
+    assert all(k * 4 * 8 * 2000 <= most < k * 4 * 8 * 3100 for k, most in zip(peak.factors, bounds, strict=True))
 
 
 def test_blocks_that_the_system_gives_by_themselves_waste_nothing() -> None:
     with Peak(torch.device("cpu"), larger=2**10) as peak:
         kept = torch.zeros(2**15)
-    assert peak.most == kept.nbytes == 2**17
+    assert peak.bounds == [kept.nbytes, kept.nbytes] == [2**17, 2**17]
 
 
-def plan(job, monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[Need, Batch]:
-    """Return what a dry run has found out of its need."""
+def test_the_heap_grows_with_the_passes() -> None:
+    device = torch.device("cpu")
+    first, later, last = (Peak(device, passes=passes).factors for passes in (1, 100, 10_000))
+    assert first[0] == later[0] == last[0] < first[1] < later[1] < last[1] < 6
+
+
+def test_a_plan_is_a_number_where_that_is_near_whatever_the_heap_does_and_else_a_range() -> None:
+    near = Need(Line(10 * 2**20, 2**20), Line(10 * 2**20, 1.5 * 2**20))
+    assert near.words(1) == "about 11 MB"
+    assert near.words(1000) == "about 1.2 GB"
+    far = Need(Line(10 * 2**20, 2**20), Line(10 * 2**20, 2 * 2**20))
+    assert far.words(100) == "110 MB (at first) to 210 MB (after many passes)"
+    assert far.fit(30 * 2**20) == 10  # for sure
+
+
+def plan(job, monkeypatch: pytest.MonkeyPatch, *options: str) -> Line:
+    """Return the most that a job needs, as a dry run finds it out."""
     found, need = [], invrep.jobs.memory.need
 
     def watched(*arguments):
@@ -220,22 +236,22 @@ def plan(job, monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[Need, Bat
         patch.setattr(invrep.jobs.plan, "need", watched)
         outcome = job(*options, "dry_run=true")
     assert outcome.status == 0, outcome.err
-    return found[-1]
+    return found[-1].most
 
 
 def test_the_plan_grows_with_what_the_job_is(job, seven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def each(*options: str) -> float:
         return plan(job, monkeypatch, f"data.path={seven}", *options).each
 
-    base = each()
+    base = each("optim.steps=9")
     image = 4 * 24 * 16
-    assert 1.7 < each("dtype=float64") / base < 2.3
+    assert 1.7 < each("dtype=float64", "optim.steps=9") / base < 2.3
     assert (
         each("optim.name=LBFGS", "optim.options=null", "data.limit=1", "optim.steps=9", "optim.schedule=constant")
         > base + 12 * image
     )
     assert each("video=gif", "optim.steps=100", "log_every=1") > base + 100 * image / 2
-    assert each("data.batch_size=2") > base  # what is read ahead and written behind
+    assert each("data.batch_size=2", "optim.steps=9") > base  # what is read ahead and written behind
 
 
 def test_a_large_photo_is_planned_from_a_smaller_one(job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,6 +282,7 @@ def test_a_containers_limit_counts(version: int, tmp_path: Path, monkeypatch: py
         word = "inactive_file" if version == 2 else "total_inactive_file"
         _file(tmp_path, f"{base}/{below}/memory.stat", f"anon 1\n{word} {cached}\n")
     assert room("cpu") == 1_500_000_000
+    assert room("cpu", ranks=4) == 375_000_000
 
 
 def test_a_shells_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,6 +292,42 @@ def test_a_shells_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     limits = {resource.RLIMIT_AS: 5_000_000, resource.RLIMIT_DATA: resource.RLIM_INFINITY}
     monkeypatch.setattr(resource, "getrlimit", lambda which: (limits[which], resource.RLIM_INFINITY))
     assert room("cpu") == 5_000_000 - 1000 * 1024
+    assert room("cpu", ranks=4) == 5_000_000 - 1000 * 1024  # each process has its own
+
+
+def test_ranks_that_share_a_gpu_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (6000, 9000))
+    assert [room("auto", ranks) for ranks in (1, 2, 3)] == [6000, 6000, 3000]
+
+
+@pytest.mark.parametrize(
+    ("launch", "options", "ranks"),
+    [
+        ({}, (), 1),
+        ({}, ("trainer.devices=3",), 3),
+        ({"RANK": "0", "WORLD_SIZE": "5", "LOCAL_RANK": "0", "GROUP_WORLD_SIZE": "2"}, (), 3),
+    ],
+)
+def test_ranks_of_a_machine_share_its_memory(
+    job, seven: Path, launch: dict[str, str], options: tuple[str, ...], ranks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(invrep.jobs.plan, "room", lambda accelerator, ranks: asked.append(ranks) or 2**40)
+    for name, value in launch.items():
+        monkeypatch.setenv(name, value)
+    outcome = job(f"data.path={seven}", "data.batch_size=auto", "dry_run=true", "trainer.accelerator=cpu", *options)
+    assert outcome.status == 0 and set(asked) == {ranks}, outcome.err
+
+
+def test_automatic_batches_fit_for_sure(job, seven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invrep.jobs.memory, "PROCESS", 0)
+    monkeypatch.setattr(invrep.jobs.memory, "MAPPED", 2**15)  # a few pre-images lie in the heap, 64 do not
+    each = plan(job, monkeypatch, f"data.path={seven}", "data.limit=1").each
+    monkeypatch.setattr(invrep.jobs.plan, "room", lambda accelerator, ranks: 5 * each)
+    outcome = job(f"data.path={seven}", "data.batch_size=auto", "dry_run=true")
+    assert outcome.status == 0 and re.search("of up to [2345] pre-images", outcome.out), outcome.out
+    assert "warning" not in outcome.out
 
 
 def test_parts_of_a_batch_are_about_equal_and_lose_nothing() -> None:

@@ -349,6 +349,12 @@ def test_wrong_devices(given: object) -> None:
         local_devices(given, "cpu")
 
 
+@pytest.mark.parametrize("given", [10**9, "1000000000"])
+def test_more_devices_than_a_machine_can_have_are_refused_at_once(given: object) -> None:
+    with pytest.raises(InvrepError, match=r"trainer.devices=1000000000 is not valid: expected at most 1000"):
+        local_devices(given, "cpu")
+
+
 def test_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert local_devices("auto", "gpu") == [0, 1]

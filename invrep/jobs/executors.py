@@ -28,6 +28,10 @@ class Executor(Protocol):
         """How many processes share the photos."""
 
     @property
+    def here(self) -> int:
+        """How many of these are on this machine."""
+
+    @property
     def index(self) -> int | None:
         """The rank that this process is; None where it does the whole job."""
 
@@ -47,7 +51,7 @@ class Executor(Protocol):
 class ThisProcess:
     """Does the whole job in this process."""
 
-    ranks, index = 1, None
+    ranks, here, index = 1, 1, None
 
     def execute(self, job: Job, plan: Plan, record: Record | None) -> None:
         """Do it, with a bar and live curves."""
@@ -66,7 +70,7 @@ class Devices:
 
     def __init__(self, devices: Sequence[int]) -> None:
         self.devices = devices
-        self.ranks = len(devices)
+        self.ranks = self.here = len(devices)
 
     def execute(self, job: Job, plan: Plan, record: Record | None) -> None:
         """Start the processes, gather what they have done, and note what one that died has left undone."""
@@ -90,7 +94,7 @@ class OneOfMany:
     """
 
     def __init__(self, rank: Rank, words: Words) -> None:
-        self.ranks, self.index, self.words = rank.count, rank.index, words
+        self.ranks, self.here, self.index, self.words = rank.count, rank.here, rank.index, words
         self.rank = rank
 
     def execute(self, job: Job, plan: Plan, record: Record | None) -> str | None:

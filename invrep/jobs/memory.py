@@ -6,11 +6,11 @@ import logging
 import math
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,16 +30,20 @@ from invrep.tracking.film import film_format
 log = logging.getLogger(__name__)
 SMALL = 2**16  # pixels, of which a rehearsal has no more
 MAPPED = 2**25  # bytes from which on glibc asks the system for a block by itself, see invrep.jobs.process
-HEAP = 1.7  # what smaller blocks take over what they hold, as glibc cannot give an aligned block again for an equal one
-PROCESS = 70 * 2**20  # of the job's own: libraries that are loaded late, pictures that are written
+# Least and most that smaller blocks take over what they hold: glibc cannot give an aligned block
+# again for an equal one.
+HEAP = (1.2, 2.3)
+GROWTH = 140  # passes in which the heap at most grows by what the blocks hold: by 1 for DSIFT, less for others
+GROWN = 400  # passes after which it has not been watched
+CLOSE = 1.3  # within this factor of the peak a plan is one number
+PROCESS = 90 * 2**20  # of the job's own: libraries that are loaded late, pictures that are written
 DECODING = 48  # bytes of a photo's pixel while it is decoded
 CONVOLUTIONS = {torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default}
 ROOT = Path("/")  # of the files in which Linux says what is free
 
 
-@dataclass(frozen=True)
-class Need:
-    """How many bytes batches take at their peak.
+class Line(NamedTuple):
+    """Bytes of a batch.
 
     Attributes:
         fixed: whatever the size of the batch.
@@ -50,30 +54,56 @@ class Need:
     each: float
 
     def __call__(self, rows: int) -> int:
-        """Return the bytes that a batch of so many pre-images takes."""
+        """Return the bytes of a batch of so many pre-images."""
         return int(self.fixed + rows * self.each)
 
+
+class Need(NamedTuple):
+    """How many bytes batches take at their peak.
+
+    Attributes:
+        least: in a descent of a few passes.
+        most: in a long one, whose heap has grown; the same on a GPU.
+    """
+
+    least: Line
+    most: Line
+
     def fit(self, room: float) -> int:
-        """Return how many pre-images fit into so many bytes, at least one."""
-        return max(int((room - self.fixed) / self.each), 1)
+        """Return how many pre-images fit into so many bytes for sure, at least one."""
+        return max(int((room - self.most.fixed) / self.most.each), 1)
+
+    def words(self, rows: int) -> str:
+        """Return what a batch of so many pre-images takes: a number where that is known, else the range."""
+        least, most = self.least(rows), self.most(rows)
+        if most <= CLOSE**2 * least:
+            return f"about {in_bytes(math.sqrt(least * most))}"
+        return f"{in_bytes(least)} (at first) to {in_bytes(most)} (after many passes)"
+
+
+def in_bytes(number: float) -> str:
+    """Return a number of bytes as people read it."""
+    return f"{number / 2**30:.1f} GB" if number >= 2**30 else f"{number / 2**20:.0f} MB"
 
 
 class Peak(TorchDispatchMode):
     """Follows the tensors that are made within this context, in the backward pass too.
 
     Attributes:
-        most: bytes that they took at once at most, on the device.
-        kept: bytes that they take now.
+        kept: bytes on the device that they take now, in blocks that lie by themselves and in glibc's heap.
+        bounds: bytes that they took at once at most, if the heap wastes little, and if much.
 
     Args:
         device: on which.
         larger: how many times as large the tensors of the job will be.
+        passes: of the job.
     """
 
-    def __init__(self, device: torch.device, larger: float = 1.0) -> None:
+    def __init__(self, device: torch.device, larger: float = 1.0, passes: int = 1) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
         self.device, self.larger = device.type, larger
-        self.kept = self.most = 0.0
+        self.factors = HEAP[0], HEAP[1] + min(passes, GROWN) / GROWTH
+        self.kept, self.bounds = [0.0, 0.0], [0.0, 0.0]
         self._seen: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -83,26 +113,33 @@ class Peak(TorchDispatchMode):
         for key in new.keys() - old.keys() - self._seen.keys():
             self._add(key, new[key])
         if func in CONVOLUTIONS:  # oneDNN and cuDNN lay out anew what they are given
-            copies = sum(self._size(storage) for storage in (old | new).values())
-            self.most = max(self.most, self.kept + copies)
+            self._reach((old | new).values())
         return found
 
-    def _size(self, storage: torch.UntypedStorage) -> float:
-        """Return the bytes that a storage takes, with what glibc's heap wastes of those that lie in it."""
-        bytes_ = storage.nbytes()
-        return bytes_ * (HEAP if self.device == "cpu" and bytes_ * self.larger < MAPPED else 1.0)
+    def _in_heap(self, storage: torch.UntypedStorage) -> bool:
+        return self.device == "cpu" and storage.nbytes() * self.larger < MAPPED
 
     def _storages(self, values: Any) -> dict[int, torch.UntypedStorage]:
         tensors = (x for x in tree_leaves(values) if isinstance(x, Tensor) and x.device.type == self.device)
         return {storage._cdata: storage for storage in (x.untyped_storage() for x in tensors)}
 
+    def _reach(self, more: Iterable[torch.UntypedStorage] = ()) -> None:
+        """Raise the bounds to what is kept and some copies."""
+        mapped, heap = self.kept
+        for storage in more:
+            if self._in_heap(storage):
+                heap += storage.nbytes()
+            else:
+                mapped += storage.nbytes()
+        self.bounds = [max(old, mapped + k * heap) for old, k in zip(self.bounds, self.factors, strict=True)]
+
     def _add(self, key: int, storage: torch.UntypedStorage) -> None:
-        size = self._size(storage)
-        self.kept += size
-        self.most = max(self.most, self.kept)
+        size, which = storage.nbytes(), int(self._in_heap(storage))
+        self.kept[which] += size
+        self._reach()
 
         def gone(_: object) -> None:
-            self.kept -= size
+            self.kept[which] -= size
             del self._seen[key]
 
         self._seen[key] = weakref.ref(storage, gone)
@@ -135,23 +172,28 @@ def need(job: Job, size: Size, rows: int = 1, batches: int = 1) -> Need | None:
     if alone is None:
         return None
     two = None if job.descent.name in COUPLED else _rehearse(job, sides, 2, scale * rows / 2)
-    each = max((two or 2 * alone) - alone, 0.5 * alone)
     host, device = _beside(job, size, batches)
-    on_gpu = gpus(config.trainer.accelerator) > 0
-    fixed = (alone - each) * scale + job.classifier.nbytes + (0 if on_gpu else PROCESS)
-    return Need(fixed, each * scale + device + (0 if on_gpu else host))
+    process = PROCESS
+    if gpus(config.trainer.accelerator):
+        host = process = 0
+    lines = []
+    for one, both in zip(alone, two or [2 * one for one in alone], strict=True):
+        each = max(both - one, 0.5 * one)
+        lines.append(Line((one - each) * scale + job.classifier.nbytes + process, each * scale + device + host))
+    return Need(*lines)
 
 
-def _rehearse(job: Job, sides: Sequence[int], rows: int, larger: float) -> float | None:
-    """Return the most bytes that a batch takes in a pass, the tensors being a part of the job's; None if it fails."""
+def _rehearse(job: Job, sides: Sequence[int], rows: int, larger: float) -> list[float] | None:
+    """Return the bounds of what a batch takes in a pass, the tensors being a part of the job's; None if it fails."""
     config, phi = job.config, job.phi
     dtype = getattr(torch, config.dtype)
     named = [(row, f"rehearsal {row}", 0) for row in range(rows)]
     short = replace(job.descent, steps=1, polish=0, warm_up=0)
     trainer = make_trainer(config.trainer, [])
     try:
-        phi.private(trainer.strategy.root_device, dtype)  # its weights are there once
-        with Peak(trainer.strategy.root_device, larger) as peak, torch.random.fork_rng(devices=[]):
+        device, passes = trainer.strategy.root_device, job.descent.plan(phi)[0]
+        phi.private(device, dtype)  # its weights are there once
+        with Peak(device, larger, passes) as peak, torch.random.fork_rng(devices=[]):
             photos = torch.rand(rows, job.channels, *sides, dtype=dtype)
             inversion = solve(
                 photos,
@@ -165,7 +207,7 @@ def _rehearse(job: Job, sides: Sequence[int], rows: int, larger: float) -> float
                 trial=Untried(),
             )
             state = [x for x in tree_leaves(inversion.trainer.optimizers[0].state) if isinstance(x, Tensor)]
-        return float(peak.most + sum(x.nbytes for x in state))
+        return [bound + sum(x.nbytes for x in state) for bound in peak.bounds]
     except Exception as error:  # Φ may hold what does not bear to be watched; the batch itself says what is wrong
         log.debug("The plan of memory failed: %s", error)
         return None
@@ -187,14 +229,19 @@ def _beside(job: Job, size: Size, batches: int) -> tuple[int, int]:
     return host, 2 * min(history, passes) * image
 
 
-def room(accelerator: str) -> int:
-    """Return how many bytes of memory are free for pre-images, of the GPU or of the machine.
+def room(accelerator: str, ranks: int = 1) -> int:
+    """Return how many bytes of memory are free for a rank's pre-images, of the GPU or of the machine.
 
     Of the machine's memory a container's limit and the process's own (``ulimit -v``) are taken away.
+
+    Args:
+        accelerator: Lightning's.
+        ranks: processes of the job on this machine, which share its memory, or its GPUs.
     """
-    if gpus(accelerator):
-        return torch.cuda.mem_get_info()[0]
-    return max(min([_of_machine(), *_of_containers(), *_of_process()]), 0)
+    if there := gpus(accelerator):
+        return torch.cuda.mem_get_info()[0] // math.ceil(ranks / there)
+    shared = min([_of_machine(), *_of_containers()]) // ranks
+    return max(min([shared, *_of_process()]), 0)
 
 
 def _of_machine() -> int:

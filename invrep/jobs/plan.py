@@ -28,11 +28,13 @@ class Plan:
         shares: each rank's batches, of the whole job.
         left: batches with the rows that are not finished.
         need: what the largest batch of these takes in memory; None where nothing is left or it cannot be known.
+        free: bytes of memory that a rank has for it.
     """
 
     shares: tuple[tuple[Batch, ...], ...]
     left: tuple[Batch, ...]
     need: Need | None = None
+    free: int = 0
 
     @property
     def batches(self) -> list[Batch]:
@@ -59,24 +61,26 @@ class Plan:
         return Keys({job.photos.ids[place] for place in self.places}, job.config.restarts)
 
 
-def make_plan(job: Job, ranks: int, only: int | None = None) -> Plan:
+def make_plan(job: Job, ranks: int, only: int | None = None, here: int = 1) -> Plan:
     """Return a job's plan; photos that cannot be read are noted in ``job.failures``.
 
     Args:
         job: its parts.
         ranks: how many processes share its photos.
         only: the rank whose share alone matters here, so that only that is looked for on disk; None: all.
+        here: how many of the processes are on this machine.
     """
-    shares = tuple(map(tuple, _shares(job, ranks)))
+    shares = tuple(map(tuple, _shares(job, ranks, here)))
     known = job.results.done()
     wanted = [batch for share in shares for batch in share] if only is None else shares[only]
     plan = Plan(shares, tuple(missing(job, wanted, known)))
     if only is not None or not plan.left:
         return plan
-    return replace(plan, need=need(job, plan.largest.size, len(plan.largest.rows), len(plan.left)))
+    wants = need(job, plan.largest.size, len(plan.largest.rows), len(plan.left))
+    return replace(plan, need=wants, free=room(job.config.trainer.accelerator, here))
 
 
-def _shares(job: Job, ranks: int) -> list[list[Batch]]:
+def _shares(job: Job, ranks: int, here: int) -> list[list[Batch]]:
     """Return each rank's batches, from the photos' headers where their size is not fixed; the bad ones are noted.
 
     Batches of a size that the user gives are the same for any number of ranks. Else every rank has photos, if there
@@ -86,7 +90,7 @@ def _shares(job: Job, ranks: int) -> list[list[Batch]]:
     sizes = ahead(lambda place: (place, job.size(job.photos[place])), places, PEEKS)
     sized = ((place, size) for place, size in sizes if size is not None)
     asked, restarts = job.config.data.get("batch_size", 1), job.config.restarts
-    most = cache(_fit(job)) if asked == "auto" else lambda _: MOST_AT_ONCE
+    most = cache(_fit(job, here)) if asked == "auto" else lambda _: MOST_AT_ONCE
 
     def at_once(size: Size) -> int:
         return max(most(size) // restarts, 1) if asked == "auto" else asked or USUAL_AT_ONCE
@@ -100,22 +104,33 @@ def _shares(job: Job, ranks: int) -> list[list[Batch]]:
     return [list(divided(part)) for part in deal(sized, ranks)]
 
 
-def _fit(job: Job) -> Callable[[Size], int]:
-    """Return how many pre-images of a size fit into memory together, of those whose number makes them faster.
+def _fit(job: Job, here: int) -> Callable[[Size], int]:
+    """Return how many pre-images of a size surely fit into memory together, of those whose number makes them faster.
 
     Sizes of about as many pixels are rehearsed once.
+
+    Args:
+        job: its parts.
+        here: how many of its processes are on this machine.
     """
     known: dict[int, tuple[int, Need | None]] = {}
+
+    def free() -> float:
+        return 0.7 * room(job.config.trainer.accelerator, here)
+
+    def rehearsed(size: Size) -> Need | None:
+        wanted = need(job, size, MOST_AT_ONCE, 2)
+        if wanted is None or (rows := wanted.fit(free())) >= MOST_AT_ONCE:
+            return wanted
+        return need(job, size, rows, 2)  # the blocks of a smaller batch lie in the heap, of which less is known
 
     def fit(size: Size) -> int:
         pixels = math.prod(size)
         about = round(2 * math.log2(pixels))
         if about not in known:
-            known[about] = pixels, need(job, size, MOST_AT_ONCE, 2)
+            known[about] = pixels, rehearsed(size)
         like, wanted = known[about]
-        if wanted is None:
-            return 1
-        return min(max(int(wanted.fit(0.7 * room(job.config.trainer.accelerator)) * like / pixels), 1), MOST_AT_ONCE)
+        return 1 if wanted is None else min(max(int(wanted.fit(free()) * like / pixels), 1), MOST_AT_ONCE)
 
     return fit
 

@@ -6,7 +6,7 @@ from rich.markup import escape
 
 from invrep.data.folders import some_of
 from invrep.jobs.job import Job
-from invrep.jobs.memory import room
+from invrep.jobs.memory import in_bytes
 from invrep.jobs.plan import Plan
 from invrep.jobs.ranks import gpus
 from invrep.messages import count, layer_name, printable
@@ -49,12 +49,11 @@ def _show_memory(job: Job, plan: Plan) -> None:
     where = "GPU memory" if gpus(config.trainer.accelerator) else "memory"
     takes = f"an unknown amount of {where}"
     if plan.need is not None:
-        bytes_, free = plan.need(len(batch.rows)), room(config.trainer.accelerator)
-        takes = f"about {_bytes(bytes_)} of {where}"
-        if bytes_ > free:
+        takes = f"{plan.need.words(len(batch.rows))} of {where}"
+        if plan.need.most(len(batch.rows)) > plan.free:
             console.print(
                 f"[yellow]warning:[/] {count(len(batch.rows), 'pre-image')} of {batch.size[1]}×{batch.size[0]} px "
-                f"want {takes}, of which {_bytes(free)} are free; make photos smaller (data.resize), or "
+                f"want {takes}, of which {in_bytes(plan.free)} are free; make photos smaller (data.resize), or "
                 f"data.batch_size or restarts.",
                 soft_wrap=True,
             )
@@ -64,8 +63,3 @@ def _show_memory(job: Job, plan: Plan) -> None:
         f"{escape(str(job.results.folder))}",
         soft_wrap=True,
     )
-
-
-def _bytes(number: float) -> str:
-    """Return a number of bytes as people read it."""
-    return f"{number / 2**30:.1f} GB" if number >= 2**30 else f"{number / 2**20:.0f} MB"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import multiprocessing
 import os
 import signal
@@ -22,6 +23,7 @@ from invrep.errors import InvrepError
 from invrep.jobs.signals import Stop, stopped_by
 from invrep.validation import number
 
+MOST_DEVICES = 1000  # of a machine; a number above is a slip of the hand
 OTHERS = (signal.SIGINT, signal.SIGUSR1)  # reach the whole group; the first process ends the others by SIGTERM
 
 
@@ -44,6 +46,11 @@ class Rank:
     run: str
     nodes: int = 1
     named: str = field(default="", compare=False)
+
+    @property
+    def here(self) -> int:
+        """How many of the processes are on this machine, if the machines have about as many."""
+        return math.ceil(self.count / self.nodes)
 
 
 def launched() -> Rank | None:
@@ -106,7 +113,7 @@ def check_launch(devices: Any, nodes: Any, rank: Rank | None) -> None:
         return
     for key, asked, started, option in (
         ("num_nodes", nodes, rank.nodes, "--nodes (srun) or --nnodes (torchrun)"),
-        ("devices", devices, rank.count // rank.nodes, "--ntasks-per-node (srun) or --nproc-per-node (torchrun)"),
+        ("devices", devices, rank.here, "--ntasks-per-node (srun) or --nproc-per-node (torchrun)"),
     ):
         if isinstance(asked, int) and asked not in (1, started):
             what = f"on {started} machine(s)" if key == "num_nodes" else f"{started} process(es) on each machine"
@@ -138,6 +145,8 @@ def local_devices(devices: Any, accelerator: str) -> list[int]:
         return list(range(max(there, 1)))
     if isinstance(devices, str) and devices.isdecimal():
         devices = int(devices)
+    if isinstance(devices, int) and devices > MOST_DEVICES:
+        raise InvrepError(f"trainer.devices={devices} is not valid: expected at most {MOST_DEVICES} on a machine.")
     if isinstance(devices, int) and not isinstance(devices, bool) and devices > 0:
         devices = list(range(devices))
     good = isinstance(devices, Sequence) and not isinstance(devices, str) and len(devices) > 0

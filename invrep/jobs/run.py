@@ -98,7 +98,7 @@ def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
 
 def _carry_out(job: Job, executor: Executor) -> Found | None:
     """Plan a job, do it and complete it; None for a dry run, and where another process completes it."""
-    plan = make_plan(job, executor.ranks, only=executor.index or None)
+    plan = make_plan(job, executor.ranks, only=executor.index or None, here=executor.here)
     if not plan.places:
         raise_failures(job, done=0)
     if not executor.index:
