@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 CHECKS = 5  # the fewest intervals between checks that a verdict looks back on
+DOUBT = 4  # times as much as the band says may come: it said .5 % of an AlexNet image that then fell by 1.5 %
 REACH = 4  # a verdict looks no further ahead than this many times as far as it looks back
 
 
@@ -16,8 +17,8 @@ def converged(energies: Sequence[Tensor], best: Tensor, *, left: float, toleranc
     """Tell which images could gain no more than ``tolerance`` of their energy in the passes that are left.
 
     The width of an energy's band over the last checks, from its least to its greatest value, stands for what as many
-    passes can change, noise and rises included. An image has converged where that, over all passes that are left, is
-    within the tolerance, and the energy is as low as it has ever been. A rise is no convergence, since it widens the
+    passes can change, noise and rises included. An image has converged where :data:`DOUBT` times that, over all passes
+    that are left, is within the tolerance, and the energy is as low as it has ever been. A rise is no convergence, since it widens the
     band and lies above the best; a single quiet check is none, since the band is that of several.
 
     Args:
@@ -36,7 +37,7 @@ def converged(energies: Sequence[Tensor], best: Tensor, *, left: float, toleranc
         return torch.zeros_like(latest, dtype=torch.bool)
     window = torch.stack(list(energies[-1 - back :]))
     band = window.amax(0) - window.amin(0)
-    room = tolerance * latest.abs()
+    room = tolerance / DOUBT * latest.abs()
     return latest.isfinite() & (band * max(left / back, 1.0) <= room) & (latest <= best + room)
 
 
