@@ -18,6 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from invrep.errors import InvrepError
 from invrep.representations.base import Representation
 from invrep.representations.surrogate import Surrogate, backward, softness_of
+from invrep.stable_names import known_as
 from invrep.validation import choice
 
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -109,6 +110,7 @@ def _backends() -> list[Any]:
     return [cuda.matmul, cudnn.conv, cudnn.rnn, cpu.matmul, cpu.conv, cpu.rnn]
 
 
+@known_as("compute")
 @dataclass(frozen=True)
 class Compute:
     """How a pass computes Φ. The image, its prior and its optimiser, Φ0 and all results are never rounded.

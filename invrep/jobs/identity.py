@@ -1,4 +1,4 @@
-"""What a job is called, and the name of its folder: a hash of what its results depend on."""
+"""What a job is called, and the name of its folder: a hash of what its results depend on, not of where code lies."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from invrep.messages import layer_name
+from invrep.stable_names import stable_name
 
+IDENTITY = 1  # of what is hashed; the next number when equal content would no longer mean equal results
+PARTS = ("rep", "objective", "prior", "optim")  # groups whose parts decide about a result
 NAMED_BY = {"torchvision": "model", "timm": "model", "module": "target", "matconvnet": "weights"}
 
 
@@ -30,6 +34,22 @@ def name_of(config: DictConfig) -> str:
     return network.rpartition("." if config.name == "module" else "/")[2]
 
 
+def named(node: Any) -> Any:
+    """Return a config as data in which the project's parts have their stable names, as ``part``, not a ``_target_``.
+
+    The user's own parts keep their ``_target_``, which is his name for them. Every ``_target_`` can be imported.
+    """
+    if isinstance(node, list | tuple):
+        return [named(inner) for inner in node]
+    if not isinstance(node, Mapping):
+        return node
+    found = {key: named(value) for key, value in node.items()}
+    name = stable_name(get_object(found["_target_"])) if isinstance(found.get("_target_"), str) else None
+    if name is None:
+        return found
+    return {"part": name} | {key: value for key, value in found.items() if key not in ("_target_", "_partial_")}
+
+
 def result_name(config: DictConfig, weights: str | None, codes: Sequence[str] = ()) -> str:
     """Return the name of the job's folder, ``<rep>-<layer>-<hash>``.
 
@@ -37,7 +57,7 @@ def result_name(config: DictConfig, weights: str | None, codes: Sequence[str] = 
     writes into it. Photos, restarts and everything that only changes how a job runs or is shown stay out.
 
     Args:
-        config: the composed config.
+        config: the composed config, whose parts can be built.
         weights: what identifies the weights; None for a representation without.
         codes: what identifies the files in ``objective.path``.
     """
@@ -50,11 +70,11 @@ def result_name(config: DictConfig, weights: str | None, codes: Sequence[str] = 
             return [plain(inner) for inner in value]
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
-    keys = ("rep", "layer", "objective", "prior", "optim", "seed", "dtype")
     content: dict[str, Any] = {
         key: OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
-        for key in keys
+        for key in (*PARTS, "layer", "seed", "dtype")
     }
+    content = named(content) | {"identity": IDENTITY}
     data = cast("dict[str, Any]", OmegaConf.to_container(config.data, resolve=True))
     content["data"] = {key: data[key] for key in ("path", "root", "split", "resize", "size", "color") if key in data}
     if data.get("range") is not None:

@@ -182,8 +182,9 @@ def assemble(config: DictConfig, console: Console, photos: Photos | None = None)
         raise InvrepError(f"data.color={data.color} does not fit rep={config.name}: expected {wanted}.")
     descent = build(config.optim)
     descent.make_basis((3 if data.color == "rgb" else 1, 1, 1))
+    prior = build(config.prior)
     results = Results(Path(config.output) / result_name(config, phi.weights_id, ids))
-    parts = (photos, phi, objective, build(config.prior), descent, results, console, Classifier(phi))
+    parts = (photos, phi, objective, prior, descent, results, console, Classifier(phi))
     return Job(config, *parts, build(config.compute))
 
 

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from invrep.data.photo import Photo
 from invrep.errors import InvrepError
+from invrep.jobs.identity import PARTS, named
 from invrep.jobs.job import Job
 from invrep.messages import layer_name
 from invrep.representations.geometry import Geometry
@@ -28,9 +29,12 @@ VERSIONS = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "torchmet
 def provenance(job: Job, photo: Photo) -> DictConfig:
     """Return the resolved config with what else a result depends on: versions, commit, command, weights.
 
-    ``used`` in it says which presets were chosen and what automatic values came to, for Φ and one of the photos.
+    The project's parts have their stable names in it (:func:`invrep.jobs.identity.named`), so that it is read alike
+    however the code is arranged. ``used`` says which presets were chosen and what automatic values came to, for Φ and
+    one of the photos.
     """
-    resolved = cast(DictConfig, OmegaConf.create(OmegaConf.to_container(job.config, resolve=True)))
+    plain = cast("dict[str, Any]", OmegaConf.to_container(job.config, resolve=True))
+    resolved = OmegaConf.create(plain | {key: named(plain[key]) for key in (*PARTS, "compute")})
     resolved.used = _used(job, photo)
     resolved.provenance = {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),

@@ -13,6 +13,7 @@ from invrep.objectives.base import Objective
 from invrep.objectives.code_selection import Channels, classes_of, mask_of
 from invrep.representations.base import Representation
 from invrep.representations.geometry import InputSize
+from invrep.stable_names import known_as
 from invrep.validation import number
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left")  # of scikit-image, for what is a large value
@@ -39,6 +40,7 @@ class InnerProduct(Objective):
         return value * -self.weight
 
 
+@known_as("maximise")
 class Maximise(InnerProduct):
     """A unit, a channel or a class shall be as active as an image can make it; no photo is needed.
 
@@ -96,6 +98,7 @@ def _large(phi: Representation, shape: tuple[int, int, int], like: Tensor) -> fl
     return largest or 1.0
 
 
+@known_as("caricature")
 class Caricature(InnerProduct):
     """The photo's own code shall grow, from the photo on: w = max(Φ0, 0)/‖max(Φ0, 0)‖² (paper.md §1, exp_enhance.m).
 

@@ -14,9 +14,11 @@ from invrep.errors import InvrepError, UnfitError
 from invrep.objectives.base import Objective
 from invrep.objectives.code_selection import Channels, channel_axes, classes_of, mask_of
 from invrep.representations.base import Representation
+from invrep.stable_names import known_as
 from invrep.validation import number
 
 
+@known_as("match")
 class Match(Objective):
     """The code shall be that of the photo: Σ_k w_k ‖M_k⊙(Φ_k − Φ0_k)‖² / ‖M_k⊙Φ0_k‖² (paper.md §1).
 
@@ -129,6 +131,7 @@ def data_weight(receptive_field: int | None, stride: int | None) -> float:
     return 300.0 if receptive_field < 100 else 100.0 if receptive_field <= 132 else 20.0
 
 
+@known_as("match file")
 class MatchFile(Match):
     """The code shall be one that lies on disk, or the average of several; no photo is needed.
 

@@ -17,11 +17,13 @@ from invrep.optim.start_noise import generator_of
 from invrep.priors.prior import FixedPrior
 from invrep.priors.terms import BOUND, PIXEL_RMS
 from invrep.representations.base import Representation
+from invrep.stable_names import known_as
 from invrep.validation import choice, number
 
 SCHEDULES = ("constant", "linear", "cosine", "auto")
 
 
+@known_as("descent")
 @dataclass
 class Descent:
     """A recipe of descent.

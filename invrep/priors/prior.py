@@ -16,6 +16,7 @@ from torch import Tensor
 from invrep.errors import InvrepError
 from invrep.priors.terms import PIXEL_RMS
 from invrep.representations.base import Representation
+from invrep.stable_names import known_as
 from invrep.validation import number
 
 
@@ -41,6 +42,7 @@ class AutomaticTerm(Term, Protocol):
         """Return what the weight ``auto`` is for a representation."""
 
 
+@known_as("prior")
 class Prior:
     """A preset of priors and the units it is stated in.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from invrep.representations.base import Representation
+from invrep.stable_names import known_as
 from invrep.validation import number
 
 PIXEL_RMS = 68.92  # grey levels; the published σ is 68.92·√(227·227·3)
@@ -53,6 +54,7 @@ class _TotalVariation(torch.autograd.Function):
         return grad, None, None
 
 
+@known_as("total variation")
 class TotalVariation(nn.Module):
     """R_{V^β}(x) = Σ ((x_{i,j+1} − x_ij)² + (x_{i+1,j} − x_ij)²)^{β/2}, each channel on its own (paper.md §1).
 
@@ -88,6 +90,7 @@ class TotalVariation(nn.Module):
         return values
 
 
+@known_as("alpha norm")
 class AlphaNorm(nn.Module):
     """R_α(x) = Σ |x_i|^α, which keeps values in the range of a photo's (paper.md §1).
 
@@ -112,6 +115,7 @@ class AlphaNorm(nn.Module):
         return values.flatten(1).sum(1)
 
 
+@known_as("pixel norm")
 class PixelNorm(nn.Module):
     """R(x) = Σ_uv (Σ_c x_cuv²)^{α/2}, the α-norm of every pixel's colour as one vector (IJCV; paper.md §1).
 
@@ -139,6 +143,7 @@ class PixelNorm(nn.Module):
         return values.flatten(1).sum(1)
 
 
+@known_as("chroma variation")
 class ChromaVariation(nn.Module):
     """R(x) = Σ ‖∇c‖² over the two colour differences of x, which in photographs vary far less than brightness.
 

@@ -97,9 +97,9 @@ def _cell(config: DictConfig, job: SweptJob) -> Cell:
 
 
 def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Return the dotted keys of all values outside ``hydra`` and ``layout``."""
+    """Return the dotted keys of all values outside ``hydra`` and ``layout``; no ``_target_`` is one."""
     for name in map(str, node):
-        if prefix or name not in ("hydra", "layout", "miniature", "name", "place"):
+        if name[0] != "_" and (prefix or name not in ("hydra", "layout", "miniature", "name", "place")):
             child = node._get_node(name)
             if isinstance(child, DictConfig) and not child._is_none():
                 yield from _keys(child, f"{prefix}{name}.")

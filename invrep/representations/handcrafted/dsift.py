@@ -23,6 +23,7 @@ from invrep.representations.handcrafted.oriented_gradients import (
     pool,
 )
 from invrep.representations.surrogate import Surrogate
+from invrep.stable_names import known_as
 from invrep.validation import check_choice, check_whole
 
 ORIENTATIONS = 8
@@ -32,6 +33,7 @@ FLAT = 1e-8
 EPSILON = 2.0**-23
 
 
+@known_as("dsift")
 class DSIFT(Representation):
     """Dense SIFT: 4 × 4 spatial bins × 8 directed orientations on a regular grid, upright, at one scale.
 

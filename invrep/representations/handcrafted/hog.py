@@ -21,9 +21,11 @@ from invrep.representations.handcrafted.oriented_gradients import (
     pool,
 )
 from invrep.representations.surrogate import Surrogate
+from invrep.stable_names import known_as
 from invrep.validation import check_choice, check_whole
 
 
+@known_as("hog")
 class HOG(Representation):
     """UoCTTI HOG with hard (HOG) or bilinear (HOGb) orientation binning.
 

@@ -22,10 +22,12 @@ from invrep.representations.zoo.matconvnet_layers import layer_module
 from invrep.representations.zoo.matconvnet_published import MEAN, PUBLISHED
 from invrep.representations.zoo.matfile import Layer, read_matfile
 from invrep.representations.zoo.weights import assign_weights, file_id, read_weights
+from invrep.stable_names import known_as
 
 _PAGE = "www.vlfeat.org/matconvnet/pretrained"
 
 
+@known_as("matconvnet")
 def matconvnet_network(
     model: str | None, *, layer: LayerNames, weights: str | os.PathLike[str] = "default", seed: int = 0
 ) -> Network:

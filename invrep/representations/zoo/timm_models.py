@@ -19,8 +19,10 @@ from invrep.representations.network import LISTING, LayerNames, Network
 from invrep.representations.tracing.meta_init import drop_weights, initial_weights, skeleton_of
 from invrep.representations.zoo.reach import cached_only, unreachable
 from invrep.representations.zoo.weights import assign_weights, file_id, read_weights
+from invrep.stable_names import known_as
 
 
+@known_as("timm")
 def timm_network(
     model: str, *, layer: LayerNames, weights: str | os.PathLike[str] = "default", seed: int = 0
 ) -> Network:

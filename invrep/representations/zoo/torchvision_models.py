@@ -23,8 +23,10 @@ from invrep.representations.zoo.weights import (
     published_weights,
     read_weights,
 )
+from invrep.stable_names import known_as
 
 
+@known_as("torchvision")
 def torchvision_network(
     model: str, *, layer: LayerNames, weights: str | os.PathLike[str] = "default", seed: int = 0
 ) -> Network:

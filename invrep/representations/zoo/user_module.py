@@ -20,8 +20,10 @@ from invrep.representations.network import LISTING, LayerNames, Network
 from invrep.representations.tracing.wrapped import without_values
 from invrep.representations.zoo.checkpoint_layouts import lacking
 from invrep.representations.zoo.weights import file_id, read_weights
+from invrep.stable_names import known_as
 
 
+@known_as("module")
 def module_network(
     target: str,
     *,
