@@ -5,7 +5,7 @@ import torch
 
 from invrep.errors import InvrepError
 from invrep.optim.descent import Descent
-from invrep.optim.optimizers import HeavyBall, names
+from invrep.optim.optimizers import ForgettingAdaGrad, HeavyBall, names
 from invrep.presets import build, preset
 from invrep.priors.prior import Prior
 from invrep.representations.base import Representation
@@ -28,6 +28,24 @@ def test_heavy_ball_is_the_authors_with_momentum_reset():
         x.square().sum().backward()
         optimiser.step()
         torch.testing.assert_close(x.detach(), y)
+
+
+@pytest.mark.parametrize(("decay", "momentum"), [(0.9, 0.9), (0.99, 0.5), (0.5, 0.0)])
+def test_forgetting_adagrad_is_the_authors(decay, momentum):
+    x = torch.nn.Parameter(torch.tensor([30.0, -2.0, 0.01], dtype=torch.float64))
+    optimiser = ForgettingAdaGrad([x], lr=3.0, decay=decay, momentum=momentum)
+    y, v, squares = x.detach().clone(), torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    for step in range(350):
+        lr = 3.0 if step < 300 else 0.3
+        squares = decay * squares + (2 * y).square()
+        v = momentum * v - 2 * y / (1 / lr + squares.sqrt())
+        y = y + v
+        optimiser.param_groups[0]["lr"] = lr
+        optimiser.zero_grad()
+        x.square().sum().backward()
+        optimiser.step()
+        torch.testing.assert_close(x.detach(), y, rtol=1e-9, atol=1e-12)
+    assert optimiser.param_groups[0]["lr"] == 0.3
 
 
 def test_cvpr15_schedule_is_the_papers():
@@ -119,9 +137,10 @@ def test_wrong_values_are_refused(options):
         Descent(**options)
 
 
-def test_wrong_options_of_the_class_are_refused():
-    with pytest.raises(InvrepError, match=r"momentum"):
-        Descent(options={"momentum": 0.9}).optimiser(torch.nn.Parameter(torch.zeros(1, 1, 2, 2)), 0.1)
+@pytest.mark.parametrize(("name", "option"), [("Adam", {"momentum": 0.9}), ("ForgettingAdaGrad", {"decay": 1})])
+def test_wrong_options_of_the_class_are_refused(name, option):
+    with pytest.raises(InvrepError, match=next(iter(option))):
+        Descent(name=name, options=option).optimiser(torch.nn.Parameter(torch.zeros(1, 1, 2, 2)), 0.1)
 
 
 def test_a_start_that_would_diverge_is_foreseen():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -26,36 +27,30 @@ class HeavyBall(torch.optim.SGD):
         return super().step(closure)
 
 
-class ForgettingAdaGrad(torch.optim.Optimizer):
+class ForgettingAdaGrad(torch.optim.RMSprop):
     """The IJCV descent: G ← decay·G + g², v ← momentum·v − g/(1/lr + √G), x ← x + v (nnpreimage.m:130-232).
+
+    This is torch's RMSprop, whose mean of squares is (1 − decay)·G, with lr √(1 − decay) and eps √(1 − decay)/lr.
 
     Args:
         params: the image tensor.
         lr: the greatest step per unit of gradient.
-        decay: what is kept of the sum of squared gradients.
+        decay: what is kept of the sum of squared gradients, below 1.
         momentum: what is kept of the last step.
     """
 
     def __init__(self, params: Any, lr: float, *, decay: float = 0.9, momentum: float = 0.9) -> None:
-        super().__init__(params, {"lr": lr, "decay": decay, "momentum": momentum})
+        if decay >= 1:
+            raise ValueError(f"decay is {decay}; expected a number below 1")
+        super().__init__(params, lr=lr, alpha=decay, momentum=momentum)
 
-    @torch.no_grad()
     def step(self, closure: Any = None) -> Any:  # as torch has it, in overloads that ask for a float
         """Do one pass."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                state = self.state[parameter]
-                if not state:
-                    state["squares"], state["step"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-                gradient = parameter.grad
-                state["squares"].mul_(group["decay"]).addcmul_(gradient, gradient)
-                push = gradient / (state["squares"].sqrt() + 1 / group["lr"])
-                state["step"].mul_(group["momentum"]).sub_(push)
-                parameter.add_(state["step"])
+        (group,) = self.param_groups
+        rate, root = group["lr"], math.sqrt(1 - group["alpha"])
+        group.update(lr=root, eps=root / rate)
+        loss = super().step(closure)
+        group["lr"] = rate
         return loss
 
 
