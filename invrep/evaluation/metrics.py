@@ -15,50 +15,10 @@ STRIP = 2**16  # pixels of an image whose SSIM is computed at once, in which tor
 DOUBLE = 8  # how many times as much memory a pixel takes in float64, for which torch's convolution has no better way
 
 
-class _PerImage(Metric):
-    """Mean and standard deviation of one value per image, over all images seen."""
+class PairwiseDistance(Metric):
+    """mean_ij ‖Φ0_i − Φ0_j‖² over all ordered pairs of photos, i = j included, by which definition (c) divides.
 
-    higher_is_better = False
-    is_differentiable = False
-    full_state_update = False
-    values: list[Tensor]
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("values", default=[], dist_reduce_fx="cat")
-
-    def _all(self) -> Tensor:
-        values = self.values
-        return torch.cat(values) if isinstance(values, list) else values
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return ``mean`` and ``std`` (with n − 1; NaN for one image), each ()."""
-        values = self._all()
-        return {"mean": values.mean(), "std": values.std() if len(values) > 1 else values.new_tensor(float("nan"))}
-
-
-class RelativeError(_PerImage):
-    """‖Φ−Φ0‖²/‖Φ0‖², definition (a), or its root, definition (b).
-
-    Args:
-        root: whether to take the square root (IJCV) or not (the CVPR code's ``res.err``).
-    """
-
-    def __init__(self, *, root: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.root = root
-
-    def update(self, distance: Tensor, norm: Tensor) -> None:
-        """Add images. Shape: ‖Φ−Φ0‖² (B,) and ‖Φ0‖² (B,)."""
-        ratio = distance / norm
-        self.values.append(ratio.sqrt() if self.root else ratio)
-
-
-class PairwiseError(_PerImage):
-    """‖Φ−Φ0‖² / mean_ij ‖Φ0_i − Φ0_j‖², definition (c), the mean over all ordered pairs of photos, i = j included.
-
-    The mean is 2(mean‖Φ0‖² − ‖mean Φ0‖²), so that one pass over the photos' codes is enough. Give every photo's code
-    to :meth:`add_code` once, and every pre-image's distance to :meth:`update`.
+    It is 2(mean‖Φ0‖² − ‖mean Φ0‖²), so that one pass over the photos' codes is enough.
     """
 
     total: Tensor
@@ -68,31 +28,21 @@ class PairwiseError(_PerImage):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         # doubles, since the two terms of the difference are close for similar codes
-        self.add_state("total", default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("squares", default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        for name in ("total", "squares", "count"):
+            self.add_state(name, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def add_code(self, code: Tensor) -> None:
+    def update(self, code: Tensor) -> None:
         """Add photos' codes Φ0, (B, …), all of one shape."""
         flat = code.detach().flatten(1).double()
         self.total = self.total + flat.sum(0)
         self.squares = self.squares + flat.square().sum()
         self.count = self.count + len(flat)
 
-    def update(self, distance: Tensor) -> None:
-        """Add pre-images. Shape: ‖Φ−Φ0‖² (B,)."""
-        self.values.append(distance)
-
-    def normaliser(self) -> Tensor:
-        """Return mean_ij ‖Φ0_i − Φ0_j‖² over the photos seen, (); NaN for fewer than two."""
+    def compute(self) -> Tensor:
+        """Return the mean over the photos seen, (); NaN for fewer than two."""
         if self.count < 2:
             return torch.full((), float("nan"), dtype=torch.float64)
         return 2 * (self.squares / self.count - (self.total / self.count).square().sum())
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return ``mean`` and ``std`` of the error, each ()."""
-        values = self._all() / self.normaliser()
-        return {"mean": values.mean(), "std": values.std() if len(values) > 1 else values.new_tensor(float("nan"))}
 
 
 def psnr(images: Tensor, photos: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ def _pairwise(job: Job, places: Sequence[int]) -> float:
 
     NaN as well where Φ0 is not the photos' own.
     """
-    error = metrics.PairwiseError()
+    distance = metrics.PairwiseDistance(sync_on_compute=False)  # this process has them all
     shape = None
     if len(places) < 2 or not job.kind.needs_photo or not issubclass(job.kind, Match):
         return math.nan
@@ -134,8 +134,8 @@ def _pairwise(job: Job, places: Sequence[int]) -> float:
         shape = code.shape if shape is None else shape
         if code.shape != shape:
             return math.nan
-        error.to(code.device).add_code(code)
-    return float(error.normaliser())
+        distance.to(code.device).update(code)
+    return math.nan if shape is None else float(distance.compute())
 
 
 @torch.no_grad()
