@@ -31,7 +31,14 @@ from invrep.priors.prior import Prior
 from invrep.representations.base import Representation
 from invrep.representations.zoo.user_function import as_representation
 from invrep.tracking.progress import Bar
-from invrep.validation import number
+from invrep.validation import check_kind, number
+
+# group → a preset of it, and what may be given in a preset's place
+PARTS = {
+    "objective": ("match", "what makes an Objective from a code: a class, a partial of one, or a function"),
+    "prior": ("natural", "a Prior"),
+    "optim": ("adam", "a Descent"),
+}
 
 
 def representation(name: str, *, layer: Any = None, seed: int = 0, **options: Any) -> Representation:
@@ -221,14 +228,30 @@ def _together(curves: Sequence[Curve]) -> Iterator[tuple[int, list[dict[str, Ten
 
 
 def _part(group: str, given: Any, options: Mapping[str, Any]) -> Any:
-    """Return a prior, a descent or an objective from a preset's name, a config or itself."""
-    if isinstance(given, Prior | Descent) or callable(given):
-        if options:
-            raise InvrepError("steps is for a preset's name; a Descent has its own.")
-        return given
-    config = preset(group, given) if isinstance(given, str) else OmegaConf.create(dict(given))
-    _override(config, f"{group}={given}", options)
-    return build(config)
+    """Return a prior, a descent or an objective from a preset's name, a config or itself.
+
+    Raises:
+        InvrepError: it is a part of another kind, or no part.
+    """
+    example, own = PARTS[group]
+    wanted = f"a preset's name such as {example!r}, a config of one, or {own}"
+    if isinstance(given, str | Mapping):
+        config = preset(group, given) if isinstance(given, str) else OmegaConf.create(dict(given))
+        _override(config, f"{group}={given}", options)
+        made = build(config)
+    else:
+        made = given
+    kind = getattr(made, "func", made)  # of a partial
+    if group != "objective":
+        good = isinstance(made, Prior if group == "prior" else Descent)
+    elif isinstance(kind, type):
+        good = issubclass(kind, Objective)
+    else:
+        good = callable(kind) and not isinstance(kind, nn.Module)
+    check_kind(group, made, good, wanted)
+    if made is given and options:
+        raise InvrepError("steps is for a preset's name; a Descent has its own.")
+    return made
 
 
 def _override(config: DictConfig, owner: str, options: Mapping[str, Any]) -> None:

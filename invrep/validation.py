@@ -103,3 +103,11 @@ def check_choice(owner: str, name: str, value: Any, options: tuple[str, ...]) ->
     if not isinstance(value, str) or value not in options:
         wanted = " or ".join(repr(option) for option in options)
         raise InvrepError(f"{owner}'s {name} must be {wanted}, not {value!r}; {nearest(str(value), options)}.")
+
+
+def check_kind(name: str, value: object, good: bool, wanted: str) -> None:
+    """Raise InvrepError unless ``value`` is ``good``; the message says what kind of thing it is and what is wanted."""
+    if not good:
+        kind = type(value).__name__
+        is_ = f"the class {value.__name__}" if isinstance(value, type) else f"a value of type {kind}"
+        raise InvrepError(f"{name} is {'None' if value is None else is_}; expected {wanted}.")

@@ -4,7 +4,10 @@ from torch import nn
 
 import invrep
 from invrep.errors import InvrepError
+from invrep.objectives import Match
+from invrep.optim import Descent
 from invrep.presets import build
+from invrep.priors import Prior, TotalVariation
 
 
 def test_representation_by_name():
@@ -75,3 +78,44 @@ def test_presets_and_precision(photo):
 def test_wrong_arguments(photo, act, says):
     with pytest.raises(InvrepError, match=says):
         act(photo)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"optim": Prior()}, "optim is a value of type Prior; expected .*'adam'.* or a Descent"),
+        ({"optim": None}, "optim is None; expected .* or a Descent"),
+        ({"optim": "naturl"}, "no optim 'naturl'; "),
+        ({"optim": {"_target_": "invrep.priors.Prior"}}, "optim is a value of type Prior; expected"),
+        ({"prior": Descent()}, "prior is a value of type Descent; expected .*'natural'.* or a Prior"),
+        ({"prior": Prior}, "prior is the class Prior; expected .* or a Prior"),
+        ({"prior": TotalVariation()}, "prior is a value of type TotalVariation; expected"),
+        ({"objective": Match([torch.ones(1, 2)])}, "objective is a value of type Match; expected .*makes an Objective"),
+        ({"objective": Prior()}, "objective is a value of type Prior; expected"),
+        ({"objective": Prior}, "objective is the class Prior; expected"),
+        (
+            {"objective": lambda code, phi, shape: code},
+            "function returns is a value of type list; expected an Objective",
+        ),
+        ({"optim": Descent(), "steps": 3}, "steps is for a preset's name"),
+    ],
+)
+def test_a_wrong_kind_of_part_is_named(photo, given, says):
+    with pytest.raises(InvrepError, match=says) as raised:
+        invrep.invert(photo, invrep.representation("hog"), **given)
+    assert str(raised.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("group", "target", "says"),
+    [
+        ("prior", "invrep.optim.Descent", "prior is a value of type Descent; expected a Prior"),
+        ("rep", "torch.nn.Identity", "rep=mine is a value of type Identity; expected a Representation"),
+        ("objective", "invrep.priors.Prior", "objective is a value of type Prior; expected a class"),
+    ],
+)
+def test_a_wrong_kind_of_part_in_a_config_is_named(job, tmp_path, group, target, says):
+    (tmp_path / "mine" / group).mkdir(parents=True)
+    (tmp_path / "mine" / group / "mine.yaml").write_text(f"_target_: {target}\n")
+    outcome = job("--config-dir", "mine", f"{group}=mine")
+    assert outcome.status == 1 and says in outcome.err and "Traceback" not in outcome.err

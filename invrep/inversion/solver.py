@@ -24,6 +24,7 @@ from invrep.objectives.match import Match
 from invrep.optim.descent import Descent
 from invrep.priors.prior import FixedPrior, Prior
 from invrep.representations.base import Representation
+from invrep.validation import check_kind
 
 
 class Resumable(Protocol):
@@ -149,7 +150,9 @@ def _asked(
         raise UnfitError(str(error)) from None
     code = [part[owner.to(device)] for part in code]
     finite(phi, code)
-    return objective(code, phi=phi, shape=tuple(photos.shape[1:]))
+    asked = objective(code, phi=phi, shape=tuple(photos.shape[1:]))
+    check_kind("What the objective's function returns", asked, isinstance(asked, Objective), "an Objective")
+    return asked
 
 
 def _start(

@@ -30,7 +30,7 @@ from invrep.presets import build
 from invrep.priors.prior import Prior
 from invrep.representations.base import Representation
 from invrep.results.store import Results
-from invrep.validation import number
+from invrep.validation import check_kind, number
 
 GREY = 128 / 255
 
@@ -156,7 +156,9 @@ def assemble(config: DictConfig, console: Console, photos: Photos | None = None)
     """
     data = config.data
     objective = build(config.objective)
-    kind = objective.func
+    kind = getattr(objective, "func", objective)
+    is_objective = isinstance(kind, type) and issubclass(kind, Objective) and kind is not objective
+    check_kind("objective", kind, is_objective, "a class of objectives, with _partial_: true")
     if "path" in data:
         if photos is None:
             photos = find(data.path, data.limit, root=data.get("root"), split=data.get("split"))
@@ -169,7 +171,11 @@ def assemble(config: DictConfig, console: Console, photos: Photos | None = None)
     codes = config.objective.get("path") or []
     codes = [codes] if isinstance(codes, str) else list(codes)
     ids = [code_id(path) for path in codes]
-    phi = build(config.rep).private(dtype=getattr(torch, config.dtype))
+    phi = build(config.rep)
+    check_kind(
+        f"rep={config.name}", phi, isinstance(phi, Representation), "a Representation; of a module take rep=module"
+    )
+    phi = phi.private(dtype=getattr(torch, config.dtype))
     with open_dict(config):
         data.color = data.color or phi.color
         config.optim.basis = config.basis or config.optim.basis
@@ -181,8 +187,10 @@ def assemble(config: DictConfig, console: Console, photos: Photos | None = None)
         wanted = "gray" if phi.channels == (1,) else "rgb"
         raise InvrepError(f"data.color={data.color} does not fit rep={config.name}: expected {wanted}.")
     descent = build(config.optim)
+    check_kind("optim", descent, isinstance(descent, Descent), "a Descent")
     descent.make_basis((3 if data.color == "rgb" else 1, 1, 1))
     prior = build(config.prior)
+    check_kind("prior", prior, isinstance(prior, Prior), "a Prior")
     results = Results(Path(config.output) / result_name(config, phi.weights_id, ids))
     parts = (photos, phi, objective, prior, descent, results, console, Classifier(phi))
     return Job(config, *parts, build(config.compute))
