@@ -18,8 +18,8 @@ def converged(energies: Sequence[Tensor], best: Tensor, *, left: float, toleranc
 
     The width of an energy's band over the last checks, from its least to its greatest value, stands for what as many
     passes can change, noise and rises included. An image has converged where :data:`DOUBT` times that, over all passes
-    that are left, is within the tolerance, and the energy is as low as it has ever been. A rise is no convergence, since
-    it widens the band and lies above the best; a single quiet check is none, since the band is that of several.
+    that are left, is within the tolerance, and the energy is as low as it has ever been. A rise is no convergence: it
+    widens the band and lies above the best; a single quiet check is none, since the band is that of several.
 
     Args:
         energies: (B,) at each check since the descent's recipe last changed, the latest at the end; not finite where
