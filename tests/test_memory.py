@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 import re
-import resource
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -270,7 +271,7 @@ def _file(root: Path, path: str, text: str) -> None:
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_containers_limit_counts(version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invrep.jobs.memory, "ROOT", tmp_path)
-    _file(tmp_path, "proc/meminfo", "MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\n")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=8_000_000 * 1024))
     assert room("cpu") == 8_000_000 * 1024
     group, base = ("0::/pod/job", "sys/fs/cgroup") if version == 2 else ("4:memory:/pod/job", "sys/fs/cgroup/memory")
     names = ("max", "current") if version == 2 else ("limit_in_bytes", "usage_in_bytes")
@@ -287,10 +288,9 @@ def test_a_containers_limit_counts(version: int, tmp_path: Path, monkeypatch: py
 
 def test_a_shells_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invrep.jobs.memory, "ROOT", tmp_path)
-    _file(tmp_path, "proc/meminfo", "MemAvailable: 8000000 kB\n")
-    _file(tmp_path, "proc/self/status", "VmSize:\t 1000 kB\nVmData:\t 10 kB\n")
-    limits = {resource.RLIMIT_AS: 5_000_000, resource.RLIMIT_DATA: resource.RLIM_INFINITY}
-    monkeypatch.setattr(resource, "getrlimit", lambda which: (limits[which], resource.RLIM_INFINITY))
+    limits = {psutil.RLIMIT_AS: 5_000_000, psutil.RLIMIT_DATA: psutil.RLIM_INFINITY}
+    monkeypatch.setattr(psutil.Process, "rlimit", lambda _, which: (limits[which], psutil.RLIM_INFINITY))
+    monkeypatch.setattr(psutil.Process, "memory_info", lambda _: SimpleNamespace(vms=1000 * 1024, data=10 * 1024))
     assert room("cpu") == 5_000_000 - 1000 * 1024
     assert room("cpu", ranks=4) == 5_000_000 - 1000 * 1024  # each process has its own
 

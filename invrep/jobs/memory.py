@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -12,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+import psutil
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -39,7 +39,7 @@ CLOSE = 1.3  # within this factor of the peak a plan is one number
 PROCESS = 90 * 2**20  # of the job's own: libraries that are loaded late, pictures that are written
 DECODING = 48  # bytes of a photo's pixel while it is decoded
 CONVOLUTIONS = {torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default}
-ROOT = Path("/")  # of the files in which Linux says what is free
+ROOT = Path("/")  # of the files in which Linux says what a control group may take
 
 
 class Line(NamedTuple):
@@ -240,16 +240,8 @@ def room(accelerator: str, ranks: int = 1) -> int:
     """
     if there := gpus(accelerator):
         return torch.cuda.mem_get_info()[0] // math.ceil(ranks / there)
-    shared = min([_of_machine(), *_of_containers()]) // ranks
+    shared: int = min([psutil.virtual_memory().available, *_of_containers()]) // ranks
     return max(min([shared, *_of_process()]), 0)
-
-
-def _of_machine() -> int:
-    try:
-        lines = dict(line.split(":") for line in (ROOT / "proc/meminfo").read_text().splitlines())
-    except OSError:  # not Linux: all that there is
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 1024 * int(lines["MemAvailable"].split()[0])
 
 
 def _of_containers() -> Iterator[int]:
@@ -277,13 +269,11 @@ def _of_containers() -> Iterator[int]:
 
 def _of_process() -> Iterator[int]:
     """Yield what is left of the limits that a shell's ``ulimit`` has set."""
-    try:
-        import resource  # not on Windows
-
-        lines = dict(line.split(":", 1) for line in (ROOT / "proc/self/status").read_text().splitlines())
-    except (ImportError, OSError):
+    if not psutil.LINUX:  # psutil knows the limits of Linux only
         return
-    for limit, used in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
-        most = resource.getrlimit(limit)[0]
-        if most != resource.RLIM_INFINITY:
-            yield most - 1024 * int(lines[used].split()[0])
+    process = psutil.Process()
+    memory = process.memory_info()
+    for limit, used in ((psutil.RLIMIT_AS, memory.vms), (psutil.RLIMIT_DATA, memory.data)):
+        most = process.rlimit(limit)[0]
+        if most != psutil.RLIM_INFINITY:
+            yield most - used
