@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from omegaconf import DictConfig, OmegaConf
 from PIL.Image import Image
 from rich.console import Console
@@ -85,12 +86,12 @@ class Inverted:
             lower energy than it began with.
     """
 
-    reconstructions: Tensor
-    codes: list[Tensor]
-    targets: list[Tensor]
-    metrics: dict[str, Tensor]
-    curve: list[tuple[int, dict[str, Tensor]]]
-    converged: Tensor
+    reconstructions: Float[Tensor, "image restart channel row column"]
+    codes: list[Float[Tensor, "image restart ..."]]
+    targets: list[Float[Tensor, "image ..."]]
+    metrics: dict[str, Float[Tensor, "image restart"]]
+    curve: list[tuple[int, dict[str, Float[Tensor, "image restart"]]]]
+    converged: Bool[Tensor, "image restart"]
     remarks: list[str]
 
 

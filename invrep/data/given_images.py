@@ -9,6 +9,7 @@ from typing import TypeGuard
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -31,7 +32,7 @@ def is_shape(given: object) -> TypeGuard[Sequence[int]]:
     )
 
 
-def as_images(given: object, color: str | None = None) -> Tensor:
+def as_images(given: object, color: str | None = None) -> Float[Tensor, "image channel row column"]:
     """Return images as a tensor on the CPU, in float64 where that is given and in float32 otherwise.
 
     Args:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
+from jaxtyping import Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
@@ -145,7 +146,7 @@ def read(
     input_size: InputSize | None = None,
     values: tuple[float, float] | None = None,
     name: str | None = None,
-) -> Tensor:
+) -> Float[Tensor, "channel row column"]:
     """Read a photo.
 
     EXIF rotation is applied, transparency is laid on white, palettes and CMYK become RGB, and 16 bits are kept.
@@ -180,7 +181,7 @@ def read(
     return _coloured(image, color)
 
 
-def from_pillow(image: Image.Image, color: str) -> Tensor:
+def from_pillow(image: Image.Image, color: str) -> Float[Tensor, "channel row column"]:
     """Return a Pillow image, (C, H, W) float32 in [0, 1], as :func:`read` returns its file."""
     return _coloured(_decode(ImageOps.exif_transpose(image), depth_of(image), None, "The Pillow image"), color)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
@@ -45,12 +46,16 @@ class PairwiseDistance(Metric):
         return 2 * (self.squares / self.count - (self.total / self.count).square().sum())
 
 
-def psnr(images: Tensor, photos: Tensor) -> Tensor:
+def psnr(
+    images: Float[Tensor, "batch channel row column"], photos: Float[Tensor, "batch channel row column"]
+) -> Float[Tensor, " batch"]:
     """Return the peak signal-to-noise ratio in dB of values clipped to [0, 1]. Shape: (B, C, H, W) → (B,)."""
     return _each(_psnr, images, photos)
 
 
-def ssim(images: Tensor, photos: Tensor) -> Tensor:
+def ssim(
+    images: Float[Tensor, "batch channel row column"], photos: Float[Tensor, "batch channel row column"]
+) -> Float[Tensor, " batch"]:
     """Return the structural similarity of values clipped to [0, 1]; NaN below 11 pixels. (B, C, H, W) → (B,)."""
     if min(images.shape[-2:]) < SSIM_WINDOW:
         return images.new_full((len(images),), float("nan"))

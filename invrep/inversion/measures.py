@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from invrep.errors import out_of_memory
@@ -18,7 +19,9 @@ log = logging.getLogger(__name__)
 
 @exact()
 @torch.no_grad()
-def measure(inversion: Inversion, photos: Tensor | None) -> dict[str, Tensor]:
+def measure(
+    inversion: Inversion, photos: Float[Tensor, "batch channel row column"] | None
+) -> dict[str, Float[Tensor, " batch"]]:
     """Return what is known of the final pre-images, each (B,) on the CPU.
 
     What the objective measures (of a match ``error`` ‖Φ−Φ0‖²/‖Φ0‖², ``root_error``, ``distance`` ‖Φ−Φ0‖² and

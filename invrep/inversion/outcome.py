@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from invrep.inversion.measures import measure
@@ -26,15 +27,15 @@ class Outcome:
         failures: why an image has failed, as the rest of a sentence that begins with its name; None if it has not.
     """
 
-    images: Tensor
-    measures: dict[str, Tensor]
+    images: Float[Tensor, "batch channel row column"]
+    measures: dict[str, Float[Tensor, " batch"]]
     curve: Curve
     passes: list[int]
     remarks: list[str]
     failures: list[str | None]
 
 
-def outcome_of(inversion: Inversion, photos: Tensor | None) -> Outcome:
+def outcome_of(inversion: Inversion, photos: Float[Tensor, "batch channel row column"] | None) -> Outcome:
     """Return what a fitted inversion has found.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -17,14 +18,14 @@ class Pixels:
         scale: grey levels (of 255) per unit of x: σ in the CVPR recipe, 1 in the IJCV recipe.
     """
 
-    mean: Tensor
+    mean: Float[Tensor, "#channel #row #column"]
     scale: float
 
-    def to_rgb(self, x: Tensor) -> Tensor:
+    def to_rgb(self, x: Float[Tensor, "batch channel row column"]) -> Float[Tensor, "batch channel row column"]:
         """Return pixels in [0, 1] (unclipped) of the variable x, shape (B, C, H, W)."""
         return torch.add(self.mean, x, alpha=self.scale / 255)
 
-    def from_rgb(self, rgb: Tensor) -> Tensor:
+    def from_rgb(self, rgb: Float[Tensor, "batch channel row column"]) -> Float[Tensor, "batch channel row column"]:
         """Return the variable x of pixels in [0, 1], shape (B, C, H, W)."""
         return (rgb - self.mean) * (255 / self.scale)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
+from jaxtyping import Float
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
@@ -27,6 +28,7 @@ from invrep.representations.base import Representation
 from invrep.validation import check_kind
 
 
+@runtime_checkable
 class Resumable(Protocol):
     """A Lightning callback that keeps the state of a descent in a file for each stage.
 
@@ -47,7 +49,7 @@ class Resumable(Protocol):
 
 @exact()
 def solve(
-    photos: Tensor,
+    photos: Float[Tensor, "photo channel row column"],
     rows: Sequence[tuple[int, str, int]],
     *,
     phi: Representation,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from invrep.data.photo_reading import bundled, read
@@ -31,11 +32,11 @@ class InnerProduct(Objective):
         for k, direction in enumerate(directions):
             (self.register_buffer if shared else self.hold)(f"direction{k}", direction)
 
-    def value(self, code: Sequence[Tensor]) -> Tensor:
+    def value(self, code: Sequence[Float[Tensor, "batch ..."]]) -> Float[Tensor, " batch"]:
         """Return ⟨Φ, w⟩ of each image, (B,)."""
         return self._weighted([(p * getattr(self, f"direction{k}")).flatten(1).sum(1) for k, p in enumerate(code)])
 
-    def energy(self, value: Tensor) -> Tensor:
+    def energy(self, value: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return −weight·⟨Φ, w⟩, (B,)."""
         return value * -self.weight
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from invrep.objectives.code_selection import channel_axes
@@ -37,10 +38,14 @@ class Objective(nn.Module):
     needs_photo = True
     starts_from_photo = False
     weight: float = 1.0
-    empty: Tensor | None = None
+    empty: Bool[Tensor, " batch"] | None = None
 
     def __init__(
-        self, code: Sequence[Tensor], *, phi: Representation | None = None, shape: tuple[int, int, int] | None = None
+        self,
+        code: Sequence[Float[Tensor, "batch ..."]],
+        *,
+        phi: Representation | None = None,
+        shape: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
         self.per_image: tuple[str, ...] = ()
@@ -61,15 +66,15 @@ class Objective(nn.Module):
         some._buffers = {n: b if b is None or n not in self.per_image else b[rows] for n, b in self._buffers.items()}
         return some
 
-    def value(self, code: Sequence[Tensor]) -> Tensor:
+    def value(self, code: Sequence[Float[Tensor, "batch ..."]]) -> Float[Tensor, " batch"]:
         """Return what is shown of each image. Shape: list of (B, …) → (B,)."""
         raise NotImplementedError
 
-    def energy(self, value: Tensor) -> Tensor:
+    def energy(self, value: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return what is minimised, (B,), of the values, (B,)."""
         return value if self.weight == 1 else value * self.weight
 
-    def forward(self, code: Sequence[Tensor]) -> Tensor:
+    def forward(self, code: Sequence[Float[Tensor, "batch ..."]]) -> Float[Tensor, " batch"]:
         """Return the energy of each image. Shape: list of (B, …) → (B,)."""
         return self.energy(self.value(code))
 
@@ -78,7 +83,7 @@ class Objective(nn.Module):
         """The names of :meth:`measures`."""
         return (self.shows,)
 
-    def measures(self, code: Sequence[Tensor]) -> dict[str, Tensor]:
+    def measures(self, code: Sequence[Float[Tensor, "batch ..."]]) -> dict[str, Float[Tensor, " batch"]]:
         """Return what the table holds of final images' codes: name → (B,)."""
         return {self.shows: self.value(code)}
 

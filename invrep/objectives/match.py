@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from invrep.data.code_files import load_code
@@ -72,16 +73,18 @@ class Match(Objective):
         return [getattr(self, f"target{k}") for k in range(self.parts)]
 
     @property
-    def empty(self) -> Tensor:  # type: ignore[override]  # follows from the target, of others it is set
+    def empty(self) -> Bool[Tensor, " batch"]:  # type: ignore[override]  # follows from the target, of others it is set
         """Rows whose Φ0 is zero in one of its parts, (B,) bool: they have no relative error."""
         return torch.stack([target.flatten(1).square().sum(1) == 0 for target in self.target]).any(0)
 
-    def matched(self, code: Sequence[Tensor]) -> list[Tensor]:
+    def matched(self, code: Sequence[Float[Tensor, "batch ..."]]) -> list[Float[Tensor, "batch ..."]]:
         """Return the code with zeros for what is not matched."""
         masks = [getattr(self, f"mask{k}") for k in range(self.parts)]
         return [part if mask is None else part * mask for part, mask in zip(code, masks, strict=True)]
 
-    def distances(self, code: Sequence[Tensor], other: Sequence[Tensor] | None = None) -> list[Tensor]:
+    def distances(
+        self, code: Sequence[Float[Tensor, "batch ..."]], other: Sequence[Float[Tensor, "batch ..."]] | None = None
+    ) -> list[Float[Tensor, " batch"]]:
         """Return ‖M_k⊙(Φ_k − Φ0_k)‖², (B,), for each part of a code; of another code instead of Φ0 if there is one."""
         other = self.target if other is None else other
         return [
@@ -89,7 +92,9 @@ class Match(Objective):
             for difference in self.matched([part - wanted for part, wanted in zip(code, other, strict=True)])
         ]
 
-    def value(self, code: Sequence[Tensor], other: Sequence[Tensor] | None = None) -> Tensor:
+    def value(
+        self, code: Sequence[Float[Tensor, "batch ..."]], other: Sequence[Float[Tensor, "batch ..."]] | None = None
+    ) -> Float[Tensor, " batch"]:
         """Return ‖Φ − Φ0‖²/‖Φ0‖² of each image, (B,), or with another code Φ' ‖Φ − Φ'‖²/‖Φ0‖²."""
         return self._weighted([d / getattr(self, f"norm{k}") for k, d in enumerate(self.distances(code, other))])
 
@@ -98,7 +103,7 @@ class Match(Objective):
         """The names of :meth:`measures`."""
         return ("error", "root_error", "distance", "code_norm")
 
-    def measures(self, code: Sequence[Tensor]) -> dict[str, Tensor]:
+    def measures(self, code: Sequence[Float[Tensor, "batch ..."]]) -> dict[str, Float[Tensor, " batch"]]:
         """Return the error, its root, and ‖M⊙(Φ − Φ0)‖² and ‖M⊙Φ0‖² over all parts without weights, (B,) each.
 
         Of several parts ``error/NAME`` is that of each by itself.

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol, cast
 
+from jaxtyping import Float
 from torch import Tensor
 
 from invrep.errors import InvrepError
@@ -31,7 +32,7 @@ class Term(Protocol):
     def power(self) -> float:
         """The exponent of the image's scale in R."""
 
-    def __call__(self, x: Tensor, /) -> Tensor:
+    def __call__(self, x: Float[Tensor, "batch channel row column"], /) -> Float[Tensor, " batch"]:
         """Return R for each image."""
 
 
@@ -123,12 +124,12 @@ class FixedPrior:
     terms: dict[str, Term]
     factors: dict[str, float]
 
-    def __call__(self, image: Tensor) -> dict[str, Tensor]:
+    def __call__(self, image: Float[Tensor, "batch channel row column"]) -> dict[str, Float[Tensor, " batch"]]:
         """Return each term's weighted energy, (B,), of the optimised variable, (B, C, H, W)."""
         x = image if self.scale == self.sigma else image * (self.scale / self.sigma)
         return {name: term(x) * self.factors[name] for name, term in self.terms.items()}
 
-    def project(self, image: Tensor) -> Tensor:
+    def project(self, image: Float[Tensor, "batch channel row column"]) -> Float[Tensor, "batch channel row column"]:
         """Return the nearest image within the ball: x_uv · min(ball/‖X_uv‖, 1) (paper.md §1)."""
         if self.ball is None:
             return image

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from invrep.representations.base import Representation
@@ -81,7 +82,7 @@ class TotalVariation(nn.Module):
         """Return what the weight ``auto`` is for a representation."""
         return (STEEPNESS / BOUND) ** self.power if per_pixel else weight_by_depth(phi.receptive_field)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch channel row column"]) -> Float[Tensor, " batch"]:
         """Return R for each image. Shape: (B, C, H, W) → (B,)."""
         if self.power == 2:
             d1, d2 = x.diff(dim=-1), x.diff(dim=-2)
@@ -107,7 +108,7 @@ class AlphaNorm(nn.Module):
         self.power = number("prior.alpha.alpha", alpha, minimum=1)
         self.weight = number("prior.alpha.weight", weight, minimum=0)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch channel row column"]) -> Float[Tensor, " batch"]:
         """Return R for each image. Shape: (B, C, H, W) → (B,)."""
         half = self.power / 2
         # an even power by squares is several times as fast as pow
@@ -136,7 +137,7 @@ class PixelNorm(nn.Module):
         """Return what the weight ``auto`` is for a representation."""
         return BOUND**-self.power if per_pixel else 4e-10
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch channel row column"]) -> Float[Tensor, " batch"]:
         """Return R for each image. Shape: (B, C, H, W) → (B,)."""
         squares, half = x.square().sum(1), self.power / 2
         values = squares.pow(int(half)) if half.is_integer() else _power(squares, half)
@@ -168,7 +169,7 @@ class ChromaVariation(nn.Module):
         """Return what the weight ``auto`` is for a representation."""
         return 4 * ((STEEPNESS / BOUND) ** 2 if per_pixel else weight_by_depth(phi.receptive_field))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch channel row column"]) -> Float[Tensor, " batch"]:
         """Return R for each image. Shape: (B, C, H, W) → (B,)."""
         if x.shape[1] != 3:
             return 0 * x.flatten(1).sum(1)

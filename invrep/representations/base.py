@@ -8,6 +8,7 @@ import threading
 from typing import Any, Self, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from invrep.errors import InvrepError, UnfitError, out_of_memory, words
@@ -18,7 +19,7 @@ from invrep.representations.twin import turn_of, twin
 LUMA = (0.2989, 0.5870, 0.1140)  # MATLAB's rgb2gray, which the authors used
 
 
-def as_gray(images: Tensor) -> Tensor:
+def as_gray(images: Float[Tensor, "batch channel row column"]) -> Float[Tensor, "batch 1 row column"]:
     """Return grey images, (B, 1, H, W), of grey or RGB ones."""
     if images.shape[1] == 1:
         return images
@@ -79,7 +80,9 @@ class Representation(nn.Module):
                 f"{cls.__name__}.encode does not take a surrogate; expected def encode(self, images, surrogate)."
             ) from None
 
-    def encode(self, images: Tensor, surrogate: Surrogate | None) -> list[Tensor]:
+    def encode(
+        self, images: Float[Tensor, "batch channel row column"], surrogate: Surrogate | None
+    ) -> list[Float[Tensor, "batch ..."]]:
         """Return the code of images that :meth:`forward` has checked.
 
         Args:
@@ -99,7 +102,9 @@ class Representation(nn.Module):
             return [Geometry((math.inf, math.inf), None)]
         return [Geometry((self.receptive_field,) * 2, (self.stride,) * 2, (self.start,) * 2)]
 
-    def forward(self, images: Tensor, surrogate: Surrogate | None = None) -> list[Tensor]:
+    def forward(
+        self, images: Float[Tensor, "batch channel row column"], surrogate: Surrogate | None = None
+    ) -> list[Float[Tensor, "batch ..."]]:
         """Return the code of RGB or grey images.
 
         Args:

@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from invrep.errors import InvrepError, LayerError, UnfitError, nearest
@@ -100,7 +101,9 @@ class Network(Representation):
         if self.paths != [""] or skeleton is not None:
             self._declare()
 
-    def encode(self, images: Tensor, surrogate: Surrogate | None) -> list[Tensor]:
+    def encode(
+        self, images: Float[Tensor, "batch channel row column"], surrogate: Surrogate | None
+    ) -> list[Float[Tensor, "batch ..."]]:
         """Return the layers' outputs, in the order in which the layers were named.
 
         Raises:

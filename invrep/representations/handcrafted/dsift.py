@@ -7,6 +7,7 @@ from math import pi
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from invrep.errors import InvrepError
@@ -71,7 +72,9 @@ class DSIFT(Representation):
         self.receptive_field = 5 * bin + (1 if variant == "vlfeat" else 2)
         self.start = -bin if variant == "vlfeat" else 0
 
-    def encode(self, images: Tensor, surrogate: Surrogate | None) -> list[Tensor]:
+    def encode(
+        self, images: Float[Tensor, "batch channel row column"], surrogate: Surrogate | None
+    ) -> list[Float[Tensor, "batch ..."]]:
         """Return [descriptors] of images (B, C, H, W) in [0, 1]; see the class for shapes and errors."""
         vlfeat = self.variant == "vlfeat"
         self._check_size(images)

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from invrep.errors import InvrepError
@@ -90,7 +91,9 @@ class HOG(Representation):
         self.receptive_field = 4 * cell - cell % 2 + 2
         self.start = (cell - self.receptive_field) // 2
 
-    def encode(self, images: Tensor, surrogate: Surrogate | None) -> list[Tensor]:
+    def encode(
+        self, images: Float[Tensor, "batch channel row column"], surrogate: Surrogate | None
+    ) -> list[Float[Tensor, "batch ..."]]:
         """Return [code] of images (B, C, H, W) in [0, 1]; see the class for shapes and errors."""
         vlfeat = self.variant == "vlfeat"
         self._check_size(images)
