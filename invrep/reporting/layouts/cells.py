@@ -46,9 +46,8 @@ class Cell:
 
     def rows(self) -> dict[Key, dict[str, Any]]:
         """Return the job's finished rows of ``metrics.csv``; its folder may hold those of more photos."""
-        found = self._read(Results.rows)
         keys = [(image, restart) for image in self.images for restart in range(self.restarts)]
-        return {key: found[key] for key in keys if key in found}
+        return self._read(lambda results: results.rows(keys))
 
     def _read(self, read: Callable[[Results], dict[Any, dict[str, Any]]]) -> dict[Any, dict[str, Any]]:
         """Read results; a job may have failed of their damage, and the other jobs are laid out all the same."""
