@@ -16,7 +16,7 @@ def known_as(name: str) -> Callable[[Part], Part]:
     """
 
     def mark(part: Part) -> Part:
-        part.known_as = name  # type: ignore[attr-defined]
+        part.known_as = name  # type: ignore[attr-defined]  # of any class or function
         return part
 
     return mark

@@ -64,7 +64,7 @@ def _file(place: Path) -> None:
 # what is typed, what lies there, and words of the sentence
 CASES: list[tuple[tuple[str, ...], Callable[[Path], None] | None, tuple[str, ...]]] = [
     (("data.path=nowhere.jpg",), None, ("nowhere.jpg", "no file or folder")),
-    (("data.path=bad.jpg",), _text, ("bad.jpg", "not an image", "PNG or JPEG")),
+    (("data.path=bad.jpg",), _text, ("bad.jpg", "no image of a kind that is read", "PNG or JPEG")),
     (("data.path=bad.jpg",), _truncated, ("bad.jpg", "damaged")),
     (("data.path=bad.gif",), _gif, ("bad.gif", "2 frames", "still photo")),
     (("data.path=empty",), _folder, ("No photo", "empty")),
