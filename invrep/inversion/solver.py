@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -91,7 +92,7 @@ def solve(
     reached = checkpoint.reached() if checkpoint else 0
     ready(phi)
     phi = phi.private()
-    try:
+    with _signals():
         for number, stage in enumerate(stages):
             if number < reached:
                 continue
@@ -100,14 +101,14 @@ def solve(
             fixed = prior.for_shape(shape, phi, scale=stage.scale)
             runner = make_trainer(trainer or {}, [*callbacks, *([cast(pl.Callback, checkpoint)] if checkpoint else [])])
             device = runner.strategy.root_device
-            if inversion is None:
+            if inversion is not None:
+                start = inversion.pixels.from_rgb(inversion.reconstruction()).detach()
+            else:
                 asked = _asked(phi, photos, owner, device, objective)
                 if number == 0:
                     start = _start(asked, photos[owner], rows, seed, shape, phi, fixed, stage)
                 else:  # the checkpoint has the images
                     start = torch.zeros(len(rows), *shape, dtype=photos.dtype)
-            else:
-                start = inversion.pixels.from_rgb(inversion.reconstruction()).detach()
             inversion = Inversion(
                 start,
                 phi=phi,
@@ -121,15 +122,28 @@ def solve(
                 whole=descent.plan(phi)[0],
             )
             if number == 0:
-                trial = trial or Trial()
                 begun = inversion.reconstruction().detach().to(device)
-                trial(phi, asked, begun, inversion.surrogate)
-            saved = None
-            if checkpoint is not None:
-                checkpoint.stage = number
-                saved = checkpoint.path if checkpoint.path.exists() else None
-            with quiet():
-                runner.fit(inversion, ckpt_path=saved, weights_only=True)
+                (trial or Trial())(phi, asked, begun, inversion.surrogate)
+            _fit(runner, inversion, checkpoint, number)
+    assert inversion is not None  # since a recipe has a stage
+    return inversion
+
+
+def _fit(runner: pl.Trainer, inversion: Inversion, checkpoint: Resumable | None, stage: int) -> None:
+    """Descend a stage, from its checkpoint where there is one."""
+    saved = None
+    if checkpoint is not None:
+        checkpoint.stage = stage
+        saved = checkpoint.path if checkpoint.path.exists() else None
+    with quiet():
+        runner.fit(inversion, ckpt_path=saved, weights_only=True)
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Raise for a signal what Python raises without Lightning."""
+    try:
+        yield
     except SIGTERMException:  # what Lightning makes of SIGTERM where nobody else heeds it
         raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit as error:  # what Lightning makes of Ctrl-C, with further ones ignored
@@ -137,8 +151,6 @@ def solve(
             raise
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise error.__context__ from None
-    assert inversion is not None  # since a recipe has a stage
-    return inversion
 
 
 def _asked(

@@ -33,7 +33,8 @@ from invrep.jobs.words import Words
 from invrep.presets import build
 from invrep.reporting.layer_table import layers_table
 from invrep.reporting.terminal import make_console
-from invrep.representations.network import LISTING, Network
+from invrep.representations.network import Network
+from invrep.representations.tracing.layer_names import LISTING
 from invrep.tracking.film import film_format
 from invrep.validation import choice
 

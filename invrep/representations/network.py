@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from invrep.errors import InvrepError, LayerError, UnfitError, nearest
+from invrep.errors import InvrepError, UnfitError
 from invrep.representations.base import Representation
 from invrep.representations.geometry import Geometry, InputSize
 from invrep.representations.surrogate import Surrogate, smoothed
 from invrep.representations.tracing.dry_run import LayerTrace, Trace, dry_run, meta_copy
-from invrep.representations.tracing.value_names import prefix_tokens, tensors_of, watching
-from invrep.representations.tracing.wrapped import Scripted, described, plain_names
+from invrep.representations.tracing.early_stop import run_to
+from invrep.representations.tracing.layer_names import LayerNames, NameTable
+from invrep.representations.tracing.value_names import prefix_tokens
+from invrep.representations.tracing.wrapped import Scripted
 from invrep.validation import number
 
-LISTING = ("list", "?")  # instead of a layer: show which there are
 _TYPE = re.compile(r"same dtype|scalar type|\btype.* should be the same")
 _SHAPE = re.compile(r"\b(shapes?|sizes?|channels?|dim(ension)?s?|height|width|resolution)\b", re.I)
 KEPT_TRACES = 4  # photos of a thousand sizes need no thousand of them
-LayerNames = str | int | Sequence[str | int] | Mapping[str | int, float] | None
 
 
 class Network(Representation):
@@ -96,8 +95,10 @@ class Network(Representation):
         self._prefix = prefix_tokens(module)
         if isinstance(layer, Mapping):
             self.weights = tuple(number(f"layer.{name}", weight, above=0) for name, weight in layer.items())
-        self._names = ["output"]
-        self.paths = self._resolve(layer)
+        self._table = NameTable(self.name, self.aliases, self.numbers)
+        names = ["output"] if layer is None else self._table.listed(layer)
+        self._names = [str(name) for name in names]
+        self.paths = [""] if layer is None else [self._path(name) for name in names]
         if self.paths != [""] or skeleton is not None:
             self._declare()
 
@@ -118,15 +119,16 @@ class Network(Representation):
         images = ((images - mean) if self._centred else images) / std
         calls = {"": 1} if self.paths == [""] else self._expected_calls(images)
         with smoothed(surrogate, images):
-            outputs, others = self._run_to(images, calls)
+            outputs, others = run_to(self.module, images, calls, self._prefix)
         for path in self.paths:
+            named = f"The layer {self._table.label(path)} of {self.name}"
             if not outputs.get(path):
-                raise InvrepError(f"The layer {self._label(path)} of {self.name} {others.get(path) or self._passed_by}")
+                raise InvrepError(f"{named} {others.get(path) or self._passed_by}")
             for tensor in outputs[path]:
                 if not tensor.ndim or len(tensor) != len(images):
                     raise InvrepError(
-                        f"The layer {self._label(path)} of {self.name} does not return one part for each image: its "
-                        f"shape is {tuple(tensor.shape)} for {len(images)} image{'s'[: len(images) != 1]}."
+                        f"{named} does not return one part for each image: its shape is {tuple(tensor.shape)} for "
+                        f"{len(images)} image{'s'[: len(images) != 1]}."
                     )
         codes = [tensor for path in self.paths for tensor in outputs[path]]
         return [code[:, None] if code.ndim == 1 else code for code in codes]  # one number is a code of one channel
@@ -197,94 +199,9 @@ class Network(Representation):
         """Height and width in pixels of the images that the module was published for; 224×224 where not known."""
         return self.input_size.crop if self.input_size else (224, 224)
 
-    def _resolve(self, layer: LayerNames) -> list[str]:
-        """Return the names of a layer, or of several, without aliases; ``[""]``, the module itself, for None."""
-        if layer is None:
-            return [""]
-        names = [layer] if isinstance(layer, (str, Real)) or not isinstance(layer, Iterable) else list(layer)
-        if not names:
-            raise InvrepError(f"The list of layers of {self.name} is empty; name at least one layer.")
-        self._names = [str(name) for name in names]
-        return [self._resolve_one(name) for name in names]
-
-    def _resolve_one(self, name: object) -> str:
-        if isinstance(name, Integral) and not isinstance(name, bool):
-            if 1 <= int(name) <= len(self.numbers):
-                return self.numbers[int(name) - 1]
-            if self.numbers:
-                raise LayerError(f"{self.name} has the layers 1 to {len(self.numbers)}, not {name}.")
-            raise InvrepError(
-                f"The layer of {self.name} is the number {name}, but layer numbers exist only for the paper's networks "
-                "(MatConvNet files); give its name, and quote one that reads as a number (1_2 is read as 12): "
-                "layer=\"'1_2'\"."
-            )
-        if not isinstance(name, str):
-            raise InvrepError(
-                f"The layer of {self.name} is {name!r}, not a name; quote a name that reads as a number "
-                "(1.10 is read as 1.1): layer=\"'1.10'\"."
-            )
-        if name in self.aliases:
-            return self.aliases[name]
-        if name.isdecimal() and self.numbers:
-            return self._resolve_one(int(name))
-        modules = [path for path, _ in self.module.named_modules(remove_duplicate=False) if path]
-        if name in modules:
-            return name
-        if name == "output":
-            return ""
-        if name in (plain := plain_names(self.module)):
-            return plain[name]
-        try:
-            trace = self.published_trace
-        except Exception:  # what is no module is found by the first pass
-            return name
-        if name in trace.layers or (trace.error is not None and self.input_size is None):
-            return name
-        raise self._unknown(name, trace)
-
-    def _unknown(self, name: str, trace: Trace) -> InvrepError:
-        modules = [path for path, _ in self.module.named_modules(remove_duplicate=False)]
-        options = filter(None, dict.fromkeys([*self.aliases, *modules, *trace.layers]))
-        return LayerError(f"{self.name} has no layer {name!r}; {nearest(name, options)}.")
-
-    def _run_to(self, images: Tensor, calls: Mapping[str, int]) -> tuple[dict[str, list[Tensor]], dict[str, str]]:
-        """Return each layer's value of its last call, and in words those that are no tensors; nothing past them runs.
-
-        Args:
-            images: as the module takes them.
-            calls: how many times a pass calls each layer.
-        """
-        left = dict(calls)
-        outputs: dict[str, list[Tensor]] = {}
-        others: dict[str, str] = {}
-        stop = _Stop()
-
-        def keep(path: str, output: Any) -> None:
-            left[path] -= 1
-            if left[path] > 0:
-                return
-            outputs[path] = tensors_of(output)
-            if not outputs[path]:
-                others[path] = described(output)
-            if all(count <= 0 for count in left.values()):
-                raise stop
-            # What runs on may write into it (an in-place ReLU or sum); the last one of all needs no copy.
-            outputs[path] = [tensor.clone() for tensor in outputs[path]]
-
-        with watching(self.module, keep, left.keys(), prefix=self._prefix):
-            try:
-                self.module(images)
-            except _Stop as caught:
-                if caught is not stop:
-                    raise
-                # Frees the frames of the pass, which hold its tensors, and with torch 2.11 a checkpoint's hooks too.
-                caught.__traceback__ = None
-        return outputs, others
-
-    def _label(self, path: str) -> str:
-        """Return how messages name a layer: ``'relu5_3' (features.29)``."""
-        alias = next((alias for alias, target in self.aliases.items() if target == path), None)
-        return f"{path or 'output'!r}" if alias is None else f"{alias!r} ({path})"
+    def _path(self, name: object) -> str:
+        sized = self.input_size is not None
+        return self._table.path(name, self.module, lambda: self.published_trace, sized=sized)
 
     def _declare(self) -> None:
         """Set receptive field and stride, and refuse a layer that is never called."""
@@ -295,8 +212,8 @@ class Network(Representation):
         for path in self.paths:
             if trace.error is None and not trace.calls(path):
                 raise InvrepError(
-                    f"The layer {self._label(path)} of {self.name} is never called in evaluation mode and has no code; "
-                    "name another one."
+                    f"The layer {self._table.label(path)} of {self.name} is never called in evaluation mode and has "
+                    "no code; name another one."
                 )
         layers = [trace.layers[path] for path in self.paths if path in trace.layers]
         if len(layers) < len(self.paths):
@@ -347,7 +264,7 @@ class Network(Representation):
             if here.error is None:
                 for path in self.paths:
                     if not here.calls(path):
-                        raise self._unknown(path, here)
+                        raise self._table.unknown(path, self.module, here)
             calls = {path: (here if whole.error else whole).calls(path) for path in self.paths}
             if all(0 < calls[path] <= here.calls(path) for path in self.paths):
                 return calls
@@ -359,8 +276,8 @@ class Network(Representation):
         missing = [path for path in self.paths if not real.calls(path)]
         if missing and real.error is not None:
             raise InvrepError(
-                f"{self.name} failed on images of {height}×{width} pixels before its layer {self._label(missing[0])}: "
-                f"{_first_line(real.error)}"
+                f"{self.name} failed on images of {height}×{width} pixels before its layer "
+                f"{self._table.label(missing[0])}: {_first_line(real.error)}"
             ) from real.error
         return {path: real.calls(path) for path in self.paths}
 
@@ -374,7 +291,7 @@ class Network(Representation):
                 enough = side
             else:
                 too_small = side
-        layers = " and ".join(self._label(path) for path in self.paths)
+        layers = " and ".join(self._table.label(path) for path in self.paths)
         if min(height, width) < enough:
             return InvrepError(
                 f"Images of {height}×{width} pixels are too small for the layer {layers} of {self.name}; "
@@ -391,10 +308,6 @@ class _Skeleton:
     """Holds the module's copy on the meta device, which is no submodule and which Φ's private twin needs as it is."""
 
     module: nn.Module | None
-
-
-class _Stop(BaseException):
-    """Ends a forward pass at the last layer needed; no Exception, lest the module's own ``except`` catches it."""
 
 
 def _channel_axis(layer: LayerTrace, shape: tuple[int, ...]) -> int:

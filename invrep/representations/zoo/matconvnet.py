@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from invrep.errors import InvrepError, nearest
 from invrep.representations.geometry import InputSize
-from invrep.representations.network import LISTING, LayerNames, Network
+from invrep.representations.network import Network
 from invrep.representations.tracing.dry_run import meta_copy
+from invrep.representations.tracing.layer_names import LISTING, LayerNames
 from invrep.representations.tracing.meta_init import drop_weights
 from invrep.representations.zoo.matconvnet_layers import layer_module
 from invrep.representations.zoo.matconvnet_published import MEAN, PUBLISHED

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from invrep.errors import InvrepError, nearest
 from invrep.representations.geometry import InputSize
-from invrep.representations.network import LISTING, LayerNames, Network
+from invrep.representations.network import Network
+from invrep.representations.tracing.layer_names import LISTING, LayerNames
 from invrep.representations.tracing.meta_init import drop_weights, initial_weights, skeleton_of
 from invrep.representations.zoo.reach import cached_only, unreachable
 from invrep.representations.zoo.weights import assign_weights, file_id, read_weights

@@ -14,7 +14,8 @@ from torchvision.models import WeightsEnum
 
 from invrep.errors import InvrepError
 from invrep.representations.geometry import InputSize
-from invrep.representations.network import LISTING, LayerNames, Network
+from invrep.representations.network import Network
+from invrep.representations.tracing.layer_names import LISTING, LayerNames
 from invrep.representations.tracing.meta_init import drop_weights, initial_weights, skeleton_of
 from invrep.representations.zoo.weights import (
     assign_weights,

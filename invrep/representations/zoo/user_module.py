@@ -16,7 +16,8 @@ from invrep.errors import InvrepError, words
 from invrep.importing import find_here
 from invrep.representations.base import Representation
 from invrep.representations.geometry import InputSize
-from invrep.representations.network import LISTING, LayerNames, Network
+from invrep.representations.network import Network
+from invrep.representations.tracing.layer_names import LISTING, LayerNames
 from invrep.representations.tracing.wrapped import without_values
 from invrep.representations.zoo.checkpoint_layouts import lacking
 from invrep.representations.zoo.weights import file_id, read_weights
@@ -58,28 +59,7 @@ def module_network(
     Raises:
         InvrepError: there is no such target, layer or file; the target makes no module; the weights do not fit.
     """
-    if not isinstance(target, str) or "." not in target:
-        raise InvrepError(f"rep.target={target} is not valid: expected package.module.factory.")
-    find_here()
-    with torch.random.fork_rng(devices=[]):
-        try:
-            factory = resolve_name(target)
-        except Exception as error:
-            reason = str(error.__cause__ or error).splitlines()[0].rstrip(".")
-            raise InvrepError(
-                f"rep.target={target} cannot be imported ({reason}); expected package.module.factory."
-            ) from error
-        torch.manual_seed(seed)  # after the import, which happens once
-        try:
-            made = factory if isinstance(factory, nn.Module) else factory(**(args or {}))
-        except TypeError as error:
-            raise InvrepError(f"rep.target={target} does not take rep.args={dict(args or {})}: {error}.") from error
-        except InvrepError:
-            raise
-        except Exception as error:
-            raise InvrepError(f"rep.target={target} failed while it was called: {words(error)}") from error
-    if not isinstance(made, nn.Module):
-        raise InvrepError(f"rep.target={target} made a {type(made).__name__}, expected an nn.Module.")
+    made = _make(target, args or {}, seed)
     if isinstance(made, Representation):
         if weights is not None:
             _load(made, weights, set(made.state_dict()))
@@ -104,6 +84,37 @@ def module_network(
     network.weights_id = _digest(made) if weights is None else file_id(weights)
     network.weights_file = None if weights is None else str(weights)
     return network
+
+
+def _make(target: str, args: Mapping[str, Any], seed: int) -> nn.Module:
+    """Return what the target makes.
+
+    Raises:
+        InvrepError: it cannot be imported, does not take the arguments, fails, or makes no module.
+    """
+    if not isinstance(target, str) or "." not in target:
+        raise InvrepError(f"rep.target={target} is not valid: expected package.module.factory.")
+    find_here()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            factory = resolve_name(target)
+        except Exception as error:
+            reason = str(error.__cause__ or error).splitlines()[0].rstrip(".")
+            raise InvrepError(
+                f"rep.target={target} cannot be imported ({reason}); expected package.module.factory."
+            ) from error
+        torch.manual_seed(seed)  # after the import, which happens once
+        try:
+            made = factory if isinstance(factory, nn.Module) else factory(**args)
+        except TypeError as error:
+            raise InvrepError(f"rep.target={target} does not take rep.args={dict(args)}: {error}.") from error
+        except InvrepError:
+            raise
+        except Exception as error:
+            raise InvrepError(f"rep.target={target} failed while it was called: {words(error)}") from error
+    if not isinstance(made, nn.Module):
+        raise InvrepError(f"rep.target={target} made a {type(made).__name__}, expected an nn.Module.")
+    return made
 
 
 def _load(module: nn.Module, weights: str | os.PathLike[str], needed: set[str]) -> None:
