@@ -6,7 +6,7 @@ import time
 import pytest
 
 from invrep.data.batching import Keys, ahead
-from invrep.jobs.worker import WRITES_AHEAD, Writer
+from invrep.jobs.writer import WRITES_AHEAD, Writer
 
 
 def test_what_is_read_ahead_is_in_order_and_bounded():

@@ -23,7 +23,7 @@ from invrep.inversion.trainer import make_trainer
 from invrep.inversion.trial import Trial
 from invrep.jobs.job import Job
 from invrep.jobs.ranks import gpus
-from invrep.jobs.worker import WRITES_AHEAD
+from invrep.jobs.writer import WRITES_AHEAD
 from invrep.optim.optimizers import COUPLED
 from invrep.tracking.film import film_format
 

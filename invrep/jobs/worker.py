@@ -6,10 +6,9 @@ import gc
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -29,6 +28,7 @@ from invrep.inversion.solver import solve
 from invrep.jobs.job import Job, Read, assemble
 from invrep.jobs.process import prepare_process
 from invrep.jobs.ranks import gpus
+from invrep.jobs.writer import Writer
 from invrep.objectives.code_selection import boxes_of
 from invrep.results.rows import Finished
 from invrep.tracking.checkpoint import Checkpoint
@@ -37,32 +37,6 @@ from invrep.tracking.logger import Record
 from invrep.tracking.progress import Report, Ticks
 
 log = logging.getLogger(__name__)
-WRITES_AHEAD = 2  # batches that wait to be written while the device goes on
-
-
-class Writer:
-    """Writes in a thread of its own, so that the device need not wait; leaving it waits for all that is to be written.
-
-    Calling it, or leaving it, raises what an earlier writing has raised.
-    """
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1)
-        self._waiting: deque[Future[None]] = deque()
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __call__(self, write: Callable[..., None], *arguments: Any) -> None:
-        """Let ``write(*arguments)`` happen after what was asked for before."""
-        self._waiting.append(self._pool.submit(write, *arguments))
-        while len(self._waiting) > WRITES_AHEAD:
-            self._waiting.popleft().result()
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._pool.shutdown()
-        for future in self._waiting if kind is None else ():
-            future.result()
 
 
 @exact()
@@ -96,62 +70,95 @@ def work(job: Job, todo: Sequence[Batch], callback: Ticks, record: Record | None
         record: shows them in a logger, or None.
     """
     most = max((len(batch.places) for batch in todo), default=0)
-    reads = job.read_ahead((place for batch in todo for place in batch.places), most)
+    ahead = job.read_ahead((place for batch in todo for place in batch.places), most)
     gc.freeze()  # so that to collect is to look through no more than a batch leaves, in cycles round its Trainer
     try:
-        with Writer() as write, closing(reads):
+        with Writer() as write, closing(ahead):
+            worker = Worker(job, write, callback, record)
             for number, batch in enumerate(todo, 1):
                 callback.label = f"batch {number}/{len(todo)}"
-                some = islice(reads, len(batch.places))
-                found = {place: read for place, read in some if read is not None}
+                some = islice(ahead, len(batch.places))
+                reads = {place: read for place, read in some if read is not None}
                 rows = [divmod(row, batch.restarts) for row in batch.rows]
-                invert(job, [row for row in rows if row[0] in found], found, write, callback, record)
+                worker.invert([row for row in rows if row[0] in reads], reads)
                 gc.collect()
     finally:
         gc.unfreeze()
 
 
-def invert(
-    job: Job,
-    rows: Sequence[tuple[int, int]],
-    found: Mapping[int, Read],
-    write: Writer,
-    callback: pl.Callback,
-    record: Record | None,
-) -> None:
-    """Invert photos of one size, each as often as it stands there with another restart, and have them written.
+@dataclass(frozen=True)
+class Worker:
+    """Inverts batches of photos, and has the results written.
 
-    What does not fit into memory is done half by half; a photo that fails is noted in ``job.failures``.
-
-    Args:
-        job: whose parts are used.
-        rows: places of photos that can be read, and numbers of restarts.
-        found: the photos.
+    Attributes:
+        job: whose parts are used; a photo that fails is noted in its ``failures``.
         write: writes the results.
         callback: is told of the progress.
-        record: shows them in a logger, or None.
+        record: shows the batches in a logger, or None.
     """
-    if not rows:
-        return
-    places = list(dict.fromkeys(place for place, _ in rows))
-    photos = {place: job.photos[place] for place in places}
-    tensors = torch.stack([found[place].pixels for place in places])
-    named = [(places.index(place), photos[place].id, restart) for place, restart in rows]
-    shown = None if photos[places[0]].open is None else tensors
-    counts = {sum(place == p for p, _ in rows) for place in places}
-    if record is not None:
-        record.photos, record.restarts = shown, counts.pop() if len(counts) == 1 else None
-    config = job.config
-    every, checkpoint = config.checkpoint.every, None
-    if every is not None:
-        checkpoint = Checkpoint(job.results.checkpoints, every, named, tensors, config.log_every)
-    film = Film() if film_format(config.video) else None
-    began = time.monotonic()
-    inversion = None
-    try:
-        inversion = solve(
-            tensors,
-            named,
+
+    job: Job
+    write: Writer
+    callback: pl.Callback
+    record: Record | None
+
+    def invert(self, rows: Sequence[tuple[int, int]], reads: Mapping[int, Read]) -> None:
+        """Invert photos of one size, each as often as it stands there with another restart, and have them written.
+
+        What does not fit into memory is done half by half.
+
+        Args:
+            rows: places of photos, and numbers of restarts.
+            reads: the photos, by their places.
+        """
+        if not rows:
+            return
+        places = list(dict.fromkeys(place for place, _ in rows))
+        photos = {place: self.job.photos[place] for place in places}
+        tensors = torch.stack([reads[place].pixels for place in places])
+        named = [(places.index(place), photos[place].id, restart) for place, restart in rows]
+        shown = None if photos[places[0]].open is None else tensors
+        if self.record is not None:
+            counts = {sum(place == p for p, _ in rows) for place in places}
+            self.record.photos, self.record.restarts = shown, counts.pop() if len(counts) == 1 else None
+        config, checkpoint = self.job.config, None
+        if config.checkpoint.every is not None:
+            every = config.checkpoint.every
+            checkpoint = Checkpoint(self.job.results.checkpoints, every, named, tensors, config.log_every)
+        film = Film() if film_format(config.video) else None
+        began = time.monotonic()
+        inversion = None
+        try:
+            inversion = self._solve(tensors, named, film, checkpoint)
+        except UnfitError as error:
+            self._leave_out(error, rows, reads)
+            return
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if inversion is None:  # only now, since the error held what the batch has taken
+            self._halve(rows, reads, reason)
+            return
+        seconds = (time.monotonic() - began) / len(rows)
+        beside = None if shown is None else shown[[index for index, _, _ in named]]
+        extras = [{"seconds": seconds, "content": reads[place].content} for place, _ in rows]
+        kept = self._finished(inversion, beside, named, extras)
+        boxes = _boxes(self.job, tensors[:1])
+        for _, finished in kept:
+            finished.row |= boxes
+        pictures = [] if shown is None else [(photos[place].id, reads[place].pixels) for place in places]
+        self.write(_write, self.job, pictures, kept, film)
+        if checkpoint is not None:
+            self.write(checkpoint.remove)
+
+    def _solve(
+        self, photos: Tensor, rows: list[tuple[int, str, int]], film: Film | None, checkpoint: Checkpoint | None
+    ) -> Inversion:
+        job, config = self.job, self.job.config
+        return solve(
+            photos,
+            rows,
             phi=job.phi,
             prior=job.prior,
             descent=job.descent,
@@ -159,63 +166,58 @@ def invert(
             seed=config.seed,
             segment=config.log_every,
             trainer=config.trainer,
-            callbacks=[part for part in (record, callback, film) if part is not None],
+            callbacks=[part for part in (self.record, self.callback, film) if part is not None],
             checkpoint=checkpoint,
             compute=job.compute,
             trial=job.trial,
         )
-    except UnfitError as error:
+
+    def _leave_out(self, error: UnfitError, rows: Sequence[tuple[int, int]], reads: Mapping[int, Read]) -> None:
+        """Note the photos that do not fit the representation, and invert the others."""
         unfit = [rows[k] for k in error.rows] or rows
-        for photo in (photos[place] for place, _ in unfit):
-            job.failures[photo.id] = f"{photo.name}: {error}" if photo.open else str(error)
+        for photo in (self.job.photos[place] for place, _ in unfit):
+            self.job.failures[photo.id] = f"{photo.name}: {error}" if photo.open else str(error)
         if error.rows:
-            invert(job, [row for row in rows if row not in unfit], found, write, callback, record)
-        return
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-    if inversion is None:  # only now, since the error held what the batch has taken
-        _halve(job, rows, found, write, callback, record, reason)
-        return
-    seconds = (time.monotonic() - began) / len(rows)
-    beside = None if shown is None else shown[[index for index, _, _ in named]]
-    outcome = outcome_of(inversion, beside)
-    classes = None if beside is None else _classes(job, beside, inversion)
-    boxes = _boxes(job, tensors[:1])
-    kept = []
-    for k, (_, image, restart) in enumerate(named):
-        if (why := outcome.failures[k]) is not None:
-            job.failures[image] = f"{image} {why} (restart {restart})."
-            continue
-        finished = _finished(outcome, k, image, restart)
-        seen = classes[k] if classes else {}
-        finished.row |= {"seconds": seconds, "content": found[rows[k][0]].content, **seen, **boxes}
-        kept.append((k, finished))
-    pictures = [] if shown is None else [(photos[place].id, found[place].pixels) for place in places]
-    write(_write, job, pictures, kept, film)
-    if checkpoint is not None:
-        write(checkpoint.remove)
+            self.invert([row for row in rows if row not in unfit], reads)
 
+    def _halve(self, rows: Sequence[tuple[int, int]], reads: Mapping[int, Read], reason: str) -> None:
+        """Invert in halves what did not fit into memory, or note the photo that does not fit alone."""
+        gc.collect()
+        torch.cuda.empty_cache()
+        if len(rows) == 1:
+            photo = self.job.photos[rows[0][0]]
+            said = f"{photo.name} does not fit into memory ({reason}): make it smaller (data.resize)."
+            self.job.failures[photo.id] = said
+            return
+        for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+            self.invert(half, reads)
 
-def _halve(
-    job: Job,
-    rows: Sequence[tuple[int, int]],
-    found: Mapping[int, Read],
-    write: Writer,
-    callback: pl.Callback,
-    record: Record | None,
-    reason: str,
-) -> None:
-    """Invert one half after the other of what did not fit into memory, or note the photo that does not fit alone."""
-    gc.collect()
-    torch.cuda.empty_cache()
-    if len(rows) == 1:
-        photo = job.photos[rows[0][0]]
-        job.failures[photo.id] = f"{photo.name} does not fit into memory ({reason}): make it smaller (data.resize)."
-        return
-    for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
-        invert(job, half, found, write, callback, record)
+    def _finished(
+        self,
+        inversion: Inversion,
+        photos: Tensor | None,
+        rows: Sequence[tuple[int, str, int]],
+        extras: Sequence[Mapping[str, Any]],
+    ) -> list[tuple[int, Finished]]:
+        """Return the pre-images that have not failed, with their places in the batch; note those that have.
+
+        Args:
+            inversion: it has run.
+            photos: (B, C, H, W), of every row; None where there are none.
+            rows: see :func:`~invrep.inversion.solver.solve`.
+            extras: further columns of every row.
+        """
+        outcome = outcome_of(inversion, photos)
+        classes = None if photos is None else _classes(self.job, photos, inversion)
+        kept = []
+        for k, (_, image, restart) in enumerate(rows):
+            if (why := outcome.failures[k]) is not None:
+                self.job.failures[image] = f"{image} {why} (restart {restart})."
+                continue
+            finished = _finished(outcome, k, image, restart)
+            finished.row |= {**extras[k], **(classes[k] if classes else {})}
+            kept.append((k, finished))
+        return kept
 
 
 def _classes(job: Job, photos: Tensor, inversion: Inversion) -> list[dict[str, Any]]:
@@ -239,15 +241,14 @@ def _boxes(job: Job, photo: Tensor) -> dict[str, str]:
 
 
 def _write(
-    job: Job, photos: Sequence[tuple[str, Tensor]], found: Sequence[tuple[int, Finished]], film: Film | None
+    job: Job, photos: Sequence[tuple[str, Tensor]], kept: Sequence[tuple[int, Finished]], film: Film | None
 ) -> None:
     config = job.config
     for image, pixels in photos:
         job.results.save_photo(image, pixels)
-    for row, finished in found:
-        if film is not None and (
-            suffix := film_format(config.video)
-        ):  # before what makes the pre-image count as finished
+    for row, finished in kept:
+        # before what makes the pre-image count as finished
+        if film is not None and (suffix := film_format(config.video)):
             film.save(row, job.results, *finished.key, display=config.display, suffix=suffix)
         job.results.save(finished, config.display)
 
