@@ -36,7 +36,7 @@ WORKING = Report(0, 0, 0.5, "error", False, 0)
 def test_what_a_checkpoint_has_kept_takes_no_time(clock: SimpleNamespace) -> None:
     shown = bar(1000)
     clock.now = 100
-    shown.tick(None, WORKING._replace(done=900, found=800))
+    shown.tick(None, WORKING._replace(done=900, resumed=800))
     assert shown.left() == 100  # a hundred of work in a hundred seconds, and as much is left
     assert printed(shown) == ["  error 50.00 %  about 1.7 min left"]
 
@@ -85,15 +85,15 @@ def test_work_is_pixels_that_passes_have_seen_over_stages_and_batches(clock: Sim
     ticks.on_train_start(None, stage)
     stage.passes = 6
     ticks.on_fit_end(None, stage)
-    assert told[-1].done == 6 * 2 * 6 * 2 and told[-1].found == 0
+    assert told[-1].done == 6 * 2 * 6 * 2 and told[-1].resumed == 0
     stage = _inversion(first=6, steps=10)
     ticks.on_train_start(None, stage)
     stage.passes = 8  # it has converged there, and no pass more will come
     ticks.on_fit_end(None, stage)
-    assert told[-1].done == 10 * 2 * 6 * 2 and told[-1].found == 0
+    assert told[-1].done == 10 * 2 * 6 * 2 and told[-1].resumed == 0
     resumed = _inversion(first=4)
     ticks.on_train_start(None, resumed)
-    assert ticks.found == 4 * 2 * 6 * 2
+    assert ticks.resumed == 4 * 2 * 6 * 2
 
 
 def test_the_seconds_of_compiling_are_those_between_two_ticks(clock: SimpleNamespace) -> None:

@@ -50,14 +50,14 @@ def pixel_spread(images: Tensor, lpips: LearnedPerceptualImagePatchSimilarity | 
     images = images.clamp(0, 1)
     pairs = list(combinations(range(len(images)), 2))
     unlike = [1 - float(ssim(images[[i]], images[[j]])) for i, j in pairs]
-    found = {"spread_ssim": sum(unlike) / len(pairs), "spread_lpips": float("nan")}
+    spread = {"spread_ssim": sum(unlike) / len(pairs), "spread_lpips": float("nan")}
     if lpips is not None and min(images.shape[-2:]) >= LPIPS_SIDE:
         lpips.to(images.device).reset()
         colour = images.float().expand(-1, 3, -1, -1)
         for i, j in pairs:
             lpips.update(colour[[i]], colour[[j]])
-        found["spread_lpips"] = float(lpips.compute())
-    return found
+        spread["spread_lpips"] = float(lpips.compute())
+    return spread
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What a fitted inversion has found, for each of its images."""
+"""What a fitted inversion has come to, for each of its images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Outcome:
 
 
 def outcome_of(inversion: Inversion, photos: Float[Tensor, "batch channel row column"] | None) -> Outcome:
-    """Return what a fitted inversion has found.
+    """Return what a fitted inversion has come to.
 
     Args:
         inversion: it has run.

@@ -21,11 +21,11 @@ from invrep.evaluation.column_statistics import Summed
 from invrep.evaluation.restart_spread import code_spread, lpips_at_hand, pixel_spread
 from invrep.jobs.executors import Executor
 from invrep.jobs.failures import note_gone
-from invrep.jobs.found import Found
 from invrep.jobs.job import Job, Read
 from invrep.jobs.plan import Plan
 from invrep.jobs.process import return_memory
 from invrep.jobs.provenance import provenance
+from invrep.jobs.summary import Summary
 from invrep.jobs.sweep_note import sweep_name
 from invrep.messages import layer_name
 from invrep.objectives.code_selection import boxes_in
@@ -41,7 +41,7 @@ TABLE_ROWS = 1000  # of the table in a logger; all are in metrics.csv
 AHEAD = 8  # photos that are read while the last one's code is computed
 
 
-def complete(job: Job, plan: Plan, executor: Executor) -> Found:
+def complete(job: Job, plan: Plan, executor: Executor) -> Summary:
     """Have a plan executed, then make what needs all photos.
 
     Args:
@@ -62,23 +62,23 @@ def complete(job: Job, plan: Plan, executor: Executor) -> Found:
             display=config.display,
         )
         record.write_config(results.read_config() or {})
-        found, whole = Found(), False
+        summary, whole = Summary(), False
         try:
             late = executor.execute(job, plan, record)
             return_memory()
             note_gone(job, plan.batches)
-            found = finish(job, plan.places)
-            found.late = late
+            summary = finish(job, plan.places)
+            summary.late = late
             whole = not job.failures
             if whole:  # what batches that were made up otherwise have left, and a launch that failed
                 for place in [results.checkpoints, *([results.ranks] if executor.index is None else [])]:
                     shutil.rmtree(place, ignore_errors=True)
         finally:
-            found.seen = record.close(found.table, results.grid, not whole, found.means)
-    return found
+            summary.seen = record.close(summary.table, results.grid, not whole, summary.means)
+    return summary
 
 
-def finish(job: Job, places: Sequence[int]) -> Found:
+def finish(job: Job, places: Sequence[int]) -> Summary:
     """Bring the rows into few files, fill in what needs all photos or restarts, draw the grid, export the tables.
 
     Args:
@@ -86,12 +86,12 @@ def finish(job: Job, places: Sequence[int]) -> Found:
         places: of its photos, but those that cannot be read.
 
     Returns:
-        What was found.
+        What the job has come to.
     """
     results, keys = job.results, Keys({job.photos.ids[place] for place in places}, job.config.restarts)
     rows = results.frame(keys)
     if rows.is_empty():
-        return Found()
+        return Summary()
     done = {decoded(image) for image in rows["image"].unique()}
     here = array("Q", (place for place in places if job.photos.ids[place] in done))
     pairwise = math.nan
@@ -102,15 +102,15 @@ def finish(job: Job, places: Sequence[int]) -> Found:
         rows = results.frame(keys)
     if job.config.save_codes:
         _save_codes(job, here)
-    found = Found(rows.height, len(done), list(as_rows(rows.head(TABLE_ROWS))))
+    summary = Summary(rows.height, len(done), list(as_rows(rows.head(TABLE_ROWS))))
     for image, remark in rows.filter(pl.col("remark") != "").select("image", "remark").iter_rows():
-        found.bare += 1
-        found.remarked.setdefault(remark, {})[decoded(image)] = None
+        summary.bare += 1
+        summary.remarked.setdefault(remark, {})[decoded(image)] = None
     sound = rows.filter(pl.col("remark") == "").select(cs.numeric())
-    found.columns = {column.name: Summed.of(column) for column in sound} | _spreads(job, here, found)
+    summary.columns = {column.name: Summed.of(column) for column in sound} | _spreads(job, here, summary)
     _draw(job, here[:MOST_ROWS])
     export(results)
-    return found
+    return summary
 
 
 def _read(job: Job, places: Sequence[int]) -> Iterator[tuple[Photo, Read]]:
@@ -146,7 +146,7 @@ def _save_codes(job: Job, places: Sequence[int]) -> None:
         job.results.save_code(photo.id, [part[0] for part in code], (read.pixels.shape[1], read.pixels.shape[2]))
 
 
-def _spreads(job: Job, places: Sequence[int], found: Found) -> dict[str, Summed]:
+def _spreads(job: Job, places: Sequence[int], summary: Summary) -> dict[str, Summed]:
     """Bring the rows of ``spread.csv`` up to date, and return what is told of those of the job's photos.
 
     Of a photo with several finished restarts all that are of its present content count, those of earlier runs too.
@@ -154,7 +154,7 @@ def _spreads(job: Job, places: Sequence[int], found: Found) -> dict[str, Summed]
     results = job.results
     rows = results.table.collect(lambda rows: rows.select(*KEY, "content"))
     grouped = rows.group_by("image").agg(pl.struct("restart", "content").sort_by("restart").alias("all"))
-    several = {decoded(image): found for image, found in grouped.filter(pl.col("all").list.len() > 1).iter_rows()}
+    several = {decoded(image): restarts for image, restarts in grouped.filter(pl.col("all").list.len() > 1).iter_rows()}
     known, new, told = results.spreads(), [], list[dict[str, Any]]()
     lpips: list[Any] = []
     for photo in (job.photos[place] for place in places if job.photos.ids[place] in several):
@@ -164,7 +164,7 @@ def _spreads(job: Job, places: Sequence[int], found: Found) -> dict[str, Summed]
         if len(keys) > 1 and (row is None or (row["restarts"], row["content"]) != (len(keys), content)):
             lpips = lpips or [lpips_at_hand()]
             row = {"image": photo.id, "restarts": len(keys), **_spread(job, photo, keys, *lpips), "content": content}
-            if any(photo.id in images for images in found.remarked.values()):
+            if any(photo.id in images for images in summary.remarked.values()):
                 row["spread_code"] = math.nan
             new.append(row)
         if len(keys) > 1 and row is not None:

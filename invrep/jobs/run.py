@@ -18,7 +18,6 @@ from invrep.jobs.completion import complete
 from invrep.jobs.config import check
 from invrep.jobs.executors import Devices, Executor, OneOfMany, ThisProcess
 from invrep.jobs.failures import raise_failures
-from invrep.jobs.found import Found
 from invrep.jobs.identity import name_of
 from invrep.jobs.job import Job, assemble
 from invrep.jobs.machine import register, share_machine
@@ -27,7 +26,8 @@ from invrep.jobs.plan_text import show_plan
 from invrep.jobs.process import prepare_process
 from invrep.jobs.ranks import check_launch, gpus, launched, local_devices
 from invrep.jobs.signals import ended_by_launcher
-from invrep.jobs.summary import summary
+from invrep.jobs.summary import Summary
+from invrep.jobs.summary_text import print_summary
 from invrep.jobs.sweep_note import in_multirun, noted
 from invrep.jobs.words import Words
 from invrep.presets import build
@@ -89,15 +89,15 @@ def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
     tell(job.results.folder)
     metric = _metric(job)
     if (rank := launched()) is None:
-        found = _carry_out(job, ThisProcess() if len(devices) == 1 else Devices(devices))
+        summary = _carry_out(job, ThisProcess() if len(devices) == 1 else Devices(devices))
     else:
         executor = OneOfMany(rank, Words(job.results.ranks, rank, job.tell))
         with nullcontext() if config.dry_run else executor.words:
-            found = _carry_out(job, executor)
-    return None if found is None else _told(job, found, metric)
+            summary = _carry_out(job, executor)
+    return None if summary is None else _told(job, summary, metric)
 
 
-def _carry_out(job: Job, executor: Executor) -> Found | None:
+def _carry_out(job: Job, executor: Executor) -> Summary | None:
     """Plan a job, do it and complete it; None for a dry run, and where another process completes it."""
     plan = make_plan(job, executor.ranks, only=executor.index or None, here=executor.here)
     if not plan.places:
@@ -113,22 +113,22 @@ def _carry_out(job: Job, executor: Executor) -> Found | None:
     return complete(job, plan, executor)
 
 
-def _told(job: Job, found: Found, metric: str) -> float:
-    """Tell the user what was found, and return the mean of a metric.
+def _told(job: Job, summary: Summary, metric: str) -> float:
+    """Tell the user what the job has come to, and return the mean of a metric.
 
     Raises:
         InvrepError: photos failed, or a rank has not come, or no photo has a relative error; all others are done.
     """
-    summary(job, found)
-    raise_failures(job, done=found.images)
-    if found.late:
-        raise InvrepError(found.late)
-    if found.count and found.bare == found.count:
+    print_summary(job, summary)
+    raise_failures(job, done=summary.images)
+    if summary.late:
+        raise InvrepError(summary.late)
+    if summary.count and summary.bare == summary.count:
         raise InvrepError(
-            f"No photo has a relative error, since {' or '.join(found.remarked)}; choose another layer, region or "
+            f"No photo has a relative error, since {' or '.join(summary.remarked)}; choose another layer, region or "
             f"channels."
         )
-    return found.columns[metric].mean
+    return summary.columns[metric].mean
 
 
 def _devices(config: DictConfig) -> list[int]:

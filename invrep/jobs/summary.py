@@ -1,59 +1,38 @@
-"""What the user is told at a job's end."""
+"""What a job has come to, in numbers."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
-from invrep.jobs.found import Found
-from invrep.jobs.job import Job
-from invrep.results.rows import SPREADS
-from invrep.tracking.progress import worded
-
-MOST_NAMED = 5  # photos in a line
+from invrep.evaluation.column_statistics import Summed
 
 
-def _remarks(found: Found) -> Iterator[str]:
-    """Yield a line for each remark, with the photos that bear it."""
-    for remark, images in found.remarked.items():
-        some = f"{len(images)} photo{'s have' if len(images) > 1 else ' has'} no relative error, since {remark}"
-        names = ", ".join(list(images)[:MOST_NAMED]) + (", …" if len(images) > MOST_NAMED else "")
-        yield f"{some}: {names}; the numbers leave {'them' if len(images) > 1 else 'it'} out"
+@dataclass
+class Summary:
+    """What a job has come to.
 
+    Attributes:
+        count: how many pre-images.
+        images: of how many photos.
+        table: the first rows of ``metrics.csv``.
+        columns: of its numbers, and of those of ``spread.csv``, what is told; rows with a remark are left out.
+        remarked: remark → the photos that bear it; their numbers say nothing about Φ.
+        bare: how many pre-images bear one.
+        seen: how to see the job in its logger; None without one.
+        late: what went wrong although all is done; None for nothing.
+    """
 
-def summary(job: Job, found: Found) -> None:
-    """Say where the picture is, how good it is, and how to look closer."""
-    console, columns = job.console, found.columns
-    if not found.count:
-        return
-    for line in _remarks(found):
-        console.print(line, soft_wrap=True, markup=False)
-    if found.bare == found.count:
-        pass  # there is no number to tell
-    elif job.kind.shows == "error":
-        error = columns["error"]
-        spread = "" if math.isnan(error.deviation) else f" ± {100 * error.deviation:.2f}"
-        root = f" (root {100 * math.sqrt(error.mean):.1f} %)" if found.count == 1 and error.mean else ""
-        console.print(f"error ‖Φ−Φ0‖²/‖Φ0‖²: {100 * error.mean:.2f}{spread} %{root}")
-        layers = {name.removeprefix("error/"): one.mean for name, one in columns.items() if name.startswith("error/")}
-        if layers:
-            console.print(f"of each layer: {', '.join(f'{name} {100 * mean:.2f} %' for name, mean in layers.items())}")
-    else:
-        value = columns["activation"]
-        some = f", {value.least:.4g} to {value.most:.4g}" if value.count > 1 else ""
-        console.print(f"activation: {worded('activation', value.mean)}{some}")
-    if (kept := columns.get("class_kept")) is not None and kept.count:
-        console.print(
-            f"top-1 class kept: {int(kept.total)} of {kept.count} (mean probability of the photo's class "
-            f"{columns['class_probability'].mean:.2f})"
-        )
-    if any(name in columns for name in SPREADS):
-        means = {name: columns[name].mean for name in SPREADS}
-        said = [f"{word} {means[name]:.3f}" for name, word in zip(SPREADS, ("1−SSIM", "LPIPS"), strict=False)]
-        said = [words for words in said if "nan" not in words]
-        if not math.isnan(means["spread_code"]):
-            said.append(f"code {100 * means['spread_code']:.2f} %")
-        console.print(f"spread between restarts: {', '.join(said)}")
-    console.print(f"picture: {job.results.grid}", soft_wrap=True, markup=False)
-    if found.seen:
-        console.print(f"more:    {found.seen}", soft_wrap=True, style="dim", markup=False)
+    count: int = 0
+    images: int = 0
+    table: list[dict[str, Any]] = field(default_factory=list)
+    columns: dict[str, Summed] = field(default_factory=dict)
+    remarked: dict[str, dict[str, None]] = field(default_factory=dict)
+    bare: int = 0
+    seen: str | None = None
+    late: str | None = None
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The means of the columns."""
+        return {name: column.mean for name, column in self.columns.items() if column.count}

@@ -170,7 +170,7 @@ class Words:
 
     def gather(self) -> Gathered:
         """Wait for all other ranks, as long as they live, and return what has become of their shares."""
-        found = Gathered()
+        gathered = Gathered()
         waiting = set(range(1, self.rank.count))
         self._reminded = time.monotonic() + PATIENCE - REMINDER
         while waiting:
@@ -179,22 +179,22 @@ class Words:
                 seen = answers.get(index)
                 word: dict[str, Any] = {"state": WORKING} if seen is None else seen.word
                 if word["state"] == DONE:
-                    found.failures |= word["failures"]
+                    gathered.failures |= word["failures"]
                 elif word["state"] == STOPPED and word["mistake"] is not None:
-                    found.mistakes.append(word["mistake"])
+                    gathered.mistakes.append(word["mistake"])
                 elif word["state"] == STOPPED:
-                    found.lost[index] = f"rank {index} was ended"
+                    gathered.lost[index] = f"rank {index} was ended"
                 elif seen is not None and seen.dead:
-                    found.lost[index] = f"rank {index} died"
+                    gathered.lost[index] = f"rank {index} died"
                 elif seen is None and time.monotonic() - self.came > ABSENCE:
-                    found.absent.append(index)
+                    gathered.absent.append(index)
                 else:
                     continue
                 waiting.remove(index)
             if waiting:
                 self._remind(waiting)
                 time.sleep(POLL)
-        return found
+        return gathered
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -218,8 +218,8 @@ class Words:
         """Give signs of life, and look for rank 0's."""
         pause, last = BEATS[self.rank.index > 0], time.monotonic()
         while not self._ended.wait(POLL if self.first is None else pause):
-            found = self.first is None and self._meet()
-            if found or time.monotonic() - last >= pause:
+            met = self.first is None and self._meet()
+            if met or time.monotonic() - last >= pause:
                 last = time.monotonic()
                 self._beat()
 
@@ -239,12 +239,12 @@ class Words:
 
     def _answers(self) -> dict[int, Seen]:
         """Return the words of the other ranks that answer rank 0's life."""
-        found = {}
+        answers = {}
         for path in self.folder.glob("*-*.json"):
             seen = self._look(path)
             if seen is not None and seen.word["answers"] == self.life:
-                found[int(path.name.partition("-")[0])] = seen
-        return found
+                answers[int(path.name.partition("-")[0])] = seen
+        return answers
 
     def _look(self, path: Path) -> Seen | None:
         """Return another rank's word as it is now; None where there is none."""

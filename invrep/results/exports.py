@@ -67,8 +67,8 @@ def _reconstructions(results: Results, rows: pl.DataFrame) -> None:
             return
     plain = [f"{_utf8(image)}/{restart}" for image, restart in keys]
     names = plain if len(set(plain)) == len(plain) else [f"{encoded(image)}/{restart}" for image, restart in keys]
-    found = results.pixels(keys)
-    tensors = {name: found[key] for name, key in zip(names, keys, strict=True)}
+    pixels = results.pixels(keys)
+    tensors = {name: pixels[key] for name, key in zip(names, keys, strict=True)}
     results.write(results.reconstructions, lambda path: save_file(tensors, path, metadata={"rows": digest}))
 
 

@@ -49,12 +49,12 @@ def decoded(image: str) -> str:
     return unquote(image, errors="surrogateescape") if "%" in image else image
 
 
-def row_of(found: Finished) -> dict[str, Any]:
+def row_of(finished: Finished) -> dict[str, Any]:
     """Return a pre-image's row of :attr:`Results.table`."""
-    curve: dict[str, list[Any]] = {f"{CURVE}pass": [at for at, _ in found.curve]}
-    for name in dict.fromkeys(name for _, values in found.curve for name in values):
-        curve[f"{CURVE}{name}"] = [values.get(name, math.nan) for _, values in found.curve]
-    return found.row | curve | {"image": encoded(found.key[0])}
+    curve: dict[str, list[Any]] = {f"{CURVE}pass": [at for at, _ in finished.curve]}
+    for name in dict.fromkeys(name for _, values in finished.curve for name in values):
+        curve[f"{CURVE}{name}"] = [values.get(name, math.nan) for _, values in finished.curve]
+    return finished.row | curve | {"image": encoded(finished.key[0])}
 
 
 def as_rows(frame: pl.DataFrame) -> Iterator[dict[str, Any]]:

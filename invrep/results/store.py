@@ -157,16 +157,16 @@ class Results:
 
     def done(self) -> Done:
         """Return which pre-images are finished: they have a row and a tensor file."""
-        found = self.table.collect(lambda rows: rows.select(*KEY, "content"))
-        keyed = (((decoded(image), restart), content) for image, restart, content in found.iter_rows())
+        rows = self.table.collect(lambda rows: rows.select(*KEY, "content"))
+        keyed = (((decoded(image), restart), content) for image, restart, content in rows.iter_rows())
         return Done(item for item in keyed if os.path.exists(self.part(*item[0])))
 
     def curve_points(self, keys: Collection[Key]) -> dict[Key, list[dict[str, Any]]]:
         """Return the recorded points of some pre-images' curves: pass, error or activation, energy and its terms."""
-        found = self.table.collect(lambda rows: _chosen(rows, keys).select(*KEY, f"^{CURVE}.*$"))
+        curves = self.table.collect(lambda rows: _chosen(rows, keys).select(*KEY, f"^{CURVE}.*$"))
         points: dict[Key, list[dict[str, Any]]] = {key: [] for key in keys}
-        for image, restart, *lists in found.iter_rows():
-            names = [name.removeprefix(CURVE) for name in found.columns[2:]]
+        for image, restart, *lists in curves.iter_rows():
+            names = [name.removeprefix(CURVE) for name in curves.columns[2:]]
             points[decoded(image), restart] = [dict(zip(names, at, strict=True)) for at in zip(*lists, strict=True)]
         return points
 
@@ -174,7 +174,7 @@ class Results:
         """Return the means over some pre-images, or all, of each recorded pass's values; without remarked ones."""
         if not self.table.files():
             return []
-        found = self.table.collect(
+        curves = self.table.collect(
             lambda rows: (
                 _chosen(rows, keys)
                 .filter(pl.col("remark") == "")
@@ -184,25 +184,25 @@ class Results:
                 .agg(pl.all().fill_nan(None).mean())
             )
         ).sort(f"{CURVE}pass")
-        names = [name.removeprefix(CURVE) for name in found.columns]
-        named = (dict(zip(names, values, strict=True)) for values in found.iter_rows())
+        names = [name.removeprefix(CURVE) for name in curves.columns]
+        named = (dict(zip(names, values, strict=True)) for values in curves.iter_rows())
         return [(at.pop("pass"), {name: value for name, value in at.items() if value is not None}) for at in named]
 
     def pixels(self, keys: Collection[Key] | None = None) -> dict[Key, Tensor]:
         """Return the reconstructions, (C, H, W) each, of the given keys or of all that are finished."""
-        found = {}
+        pixels = {}
         for key in sorted(self.rows() if keys is None else keys):
             path = self.part(*key)
             if not path.exists():
                 raise InvrepError(f"{path} is missing; run the same command again, which makes it anew.")
             with as_written(path):  # not mapped into memory: a process may map 65530 files
-                found[key] = load(path.read_bytes())["reconstruction"]
-        return found
+                pixels[key] = load(path.read_bytes())["reconstruction"]
+        return pixels
 
     def spreads(self) -> dict[str, dict[str, Any]]:
         """Return the rows of ``spread.csv``, by image."""
-        found = self.spread_table.collect(lambda rows: rows.drop("restart", "remark")).sort("image")
-        return {row["image"]: row for row in as_rows(found)}
+        rows = self.spread_table.collect(lambda rows: rows.drop("restart", "remark")).sort("image")
+        return {row["image"]: row for row in as_rows(rows)}
 
     def read_config(self) -> dict[str, Any] | None:
         """Return the resolved config as data: nothing that it names is imported, called or filled in; None without one.
@@ -214,12 +214,12 @@ class Results:
             return None
         with as_written(self.config):
             try:
-                found = OmegaConf.to_container(OmegaConf.load(self.config), resolve=False)
+                config = OmegaConf.to_container(OmegaConf.load(self.config), resolve=False)
             except (YAMLError, OmegaConfBaseException) as error:
                 raise ValueError(" ".join(str(error).split())[:100]) from None
-            if not isinstance(found, dict):
+            if not isinstance(config, dict):
                 raise ValueError("it is no config")
-            return cast("dict[str, Any]", found)
+            return cast("dict[str, Any]", config)
 
     def picture(self, image: str, restart: int) -> Path:
         """Return where a reconstruction's PNG is."""
@@ -243,12 +243,12 @@ class Results:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def save(self, found: Finished, display: str) -> None:
+    def save(self, finished: Finished, display: str) -> None:
         """Write a finished pre-image: its PNG, its tensor file, then its row, by which it counts as finished."""
-        picture, tensors = to_pil(shown(found.pixels, display)), {"reconstruction": found.pixels.contiguous()}
-        self.write(self.picture(*found.key), lambda path: picture.save(path, format="PNG"))
-        self.write(self.part(*found.key), lambda path: save_file(tensors, path))
-        self._table.add([row_of(found)])
+        picture, tensors = to_pil(shown(finished.pixels, display)), {"reconstruction": finished.pixels.contiguous()}
+        self.write(self.picture(*finished.key), lambda path: picture.save(path, format="PNG"))
+        self.write(self.part(*finished.key), lambda path: save_file(tensors, path))
+        self._table.add([row_of(finished)])
 
     def save_photo(self, image: str, pixels: Tensor) -> None:
         """Write the PNG of a photo as Φ saw it, (C, H, W) in [0, 1]."""

@@ -95,9 +95,9 @@ class Table:
             include_file_paths="file",
         )
         if not _settled(files):
-            found = rows.select(*KEY, "file").collect(engine="streaming")
-            last = found.group_by(KEY).agg(pl.col("file").max())
-            if last.height < found.height:
+            keys = rows.select(*KEY, "file").collect(engine="streaming")
+            last = keys.group_by(KEY).agg(pl.col("file").max())
+            if last.height < keys.height:
                 rows = rows.join(last.lazy(), on=[*KEY, "file"], how="semi")
         numbers = [name for name, kind in schema.items() if kind == pl.Float64]
         texts = [name for name, kind in schema.items() if kind == pl.String]

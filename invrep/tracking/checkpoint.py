@@ -56,14 +56,16 @@ class Checkpoint(pl.Callback):
 
     def reached(self) -> int:
         """Return the latest stage of which there is a file; 0 where there is none. What is damaged is removed."""
-        found = {int(path.suffixes[-2][1:]): path for path in self.folder.glob(f"{self.name}.*.ckpt")}
-        for stage in sorted(found, reverse=True):
+        stages = {int(path.suffixes[-2][1:]): path for path in self.folder.glob(f"{self.name}.*.ckpt")}
+        for stage in sorted(stages, reverse=True):
             try:
-                torch.load(found[stage], map_location="cpu", weights_only=True)["inversion"]
+                torch.load(stages[stage], map_location="cpu", weights_only=True)["inversion"]
                 return stage
             except (RuntimeError, UnpicklingError, EOFError, LookupError, TypeError, ValueError):
-                log.warning("The checkpoint %s is damaged; its images go on from an earlier one or anew.", found[stage])
-                found[stage].unlink()
+                log.warning(
+                    "The checkpoint %s is damaged; its images go on from an earlier one or anew.", stages[stage]
+                )
+                stages[stage].unlink()
         return 0
 
     def remove(self) -> None:

@@ -27,7 +27,7 @@ class Report(NamedTuple):
 
     Attributes:
         done: work that is done.
-        found: of that, work that an earlier process has done and a checkpoint has kept.
+        resumed: of that, work that an earlier process has done and a checkpoint has kept.
         value: mean of what the objective shows; NaN where nothing is known.
         shows: its name.
         compiling: whether torch.compile works at present.
@@ -36,7 +36,7 @@ class Report(NamedTuple):
     """
 
     done: float
-    found: float
+    resumed: float
     value: float
     shows: str
     compiling: bool
@@ -55,7 +55,7 @@ class Ticks(pl.Callback):
         super().__init__()
         self.report = report
         self.label = ""  # of the present batch
-        self.done = self.found = self.compiled = 0.0
+        self.done = self.resumed = self.compiled = 0.0
         self.within = 0.0  # work of the present batch
         self._since: float | None = None  # when torch.compile began
 
@@ -66,7 +66,7 @@ class Ticks(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Take what a checkpoint has brought for done, but not for work of this process."""
         work = self._work(pl_module)
-        self.found += max(work - self.within, 0.0)
+        self.resumed += max(work - self.within, 0.0)
         self.within = work
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -93,7 +93,7 @@ class Ticks(pl.Callback):
         values = inversion.latest[shows][inversion.counted] if shows in inversion.latest else None
         value = math.nan if values is None or not len(values) else float(values.mean())
         done, place = self.done + self.within, f"pass {inversion.passes}/{inversion.steps}"
-        self.report(Report(done, self.found, value, shows, inversion.compiling, self.compiled, place))
+        self.report(Report(done, self.resumed, value, shows, inversion.compiling, self.compiled, place))
 
 
 class Bar(Ticks):
@@ -147,9 +147,9 @@ class Bar(Ticks):
     def left(self) -> float:
         """Return the seconds that are left; NaN where nothing has been done yet."""
         reports = self.ranks.values()
-        done, found = sum(report.done for report in reports), sum(report.found for report in reports)
+        done, resumed = sum(report.done for report in reports), sum(report.resumed for report in reports)
         spent = time.monotonic() - self.began - sum(report.compiled for report in reports) / max(len(reports), 1)
-        return spent * (self.total - done) / (done - found) if done > found else math.nan
+        return spent * (self.total - done) / (done - resumed) if done > resumed else math.nan
 
     def _draw(self, state: str, *, now: bool) -> None:
         done, left, clock = sum(report.done for report in self.ranks.values()), self.left(), time.monotonic()
