@@ -22,7 +22,7 @@ from invrep.data.batching import MOST_RESTARTS
 from invrep.data.given_images import as_images, is_shape
 from invrep.errors import InvrepError, UnfitError, nearest
 from invrep.inversion.compute import exact
-from invrep.inversion.outcome import Curve, outcome_of
+from invrep.inversion.outcome import Curve, Outcome, outcome_of
 from invrep.inversion.solver import solve
 from invrep.inversion.trial import Trial
 from invrep.objectives.base import Objective
@@ -149,12 +149,7 @@ def invert(
     """
     make = _part("objective", objective, {})
     imagined = is_shape(images)
-    if is_shape(images):
-        if getattr(getattr(make, "func", make), "needs_photo", False):
-            raise InvrepError(f"images is the shape {tuple(images)}, but this objective needs images.")
-        if len(images) != 3:
-            raise InvrepError(f"images is the shape {tuple(images)}; expected (channels, height, width).")
-        images = torch.full((1, *(number("images", side, minimum=1, whole=True) for side in images)), 0.5)
+    images = _imagined(images, make) if imagined else images
     images = as_images(images, phi.color if isinstance(phi, Representation) else None)
     number("restarts", restarts, minimum=1, maximum=MOST_RESTARTS, whole=True)
     phi = as_representation(phi, images.shape[1])
@@ -185,25 +180,57 @@ def invert(
                     trial=trial,
                 )
             except UnfitError as error:
-                whose = ", ".join(f"images[{k}]" for k in sorted({some[place][0] for place in error.rows}))
-                raise UnfitError(f"{whose}: {error}" if whose else str(error)) from error
+                raise _whose(error, some) from error
             with torch.no_grad():
                 outcomes.append(outcome_of(inversion, None if imagined else images[[k for k, _, _ in some]]))
                 codes.append([code.cpu() for code in inversion.phi(inversion.reconstruction())])
         with torch.no_grad():
-            parts = [] if imagined else [inversion.phi(part.to(inversion.device)) for part in images.split(size)]
+            targets = [] if imagined else [inversion.phi(part.to(inversion.device)) for part in images.split(size)]
     remarks = _remarks([remark for outcome in outcomes for remark in outcome.remarks], restarts)
+    return _inverted(outcomes, codes, targets, remarks, (len(images), restarts))
+
+
+def _imagined(shape: Any, objective: Any) -> Tensor:
+    """Return an image of a shape, for an objective that needs none."""
+    if getattr(getattr(objective, "func", objective), "needs_photo", False):
+        raise InvrepError(f"images is the shape {tuple(shape)}, but this objective needs images.")
+    if len(shape) != 3:
+        raise InvrepError(f"images is the shape {tuple(shape)}; expected (channels, height, width).")
+    return torch.full((1, *(number("images", side, minimum=1, whole=True) for side in shape)), 0.5)
+
+
+def _whose(error: UnfitError, rows: Sequence[tuple[int, str, int]]) -> UnfitError:
+    """Return the error with the images that it is about."""
+    whose = ", ".join(f"images[{k}]" for k in sorted({rows[place][0] for place in error.rows}))
+    return UnfitError(f"{whose}: {error}" if whose else str(error))
+
+
+def _inverted(
+    outcomes: Sequence[Outcome],
+    codes: Sequence[Sequence[Tensor]],
+    targets: Sequence[Sequence[Tensor]],
+    remarks: list[str],
+    shape: tuple[int, int],
+) -> Inverted:
+    """Put batches together.
+
+    Args:
+        outcomes: of every batch.
+        codes: of every batch the codes of its pre-images.
+        targets: of every batch of images their codes.
+        remarks: one for each image.
+        shape: numbers of images and of restarts.
+    """
 
     def grouped(values: Sequence[Tensor]) -> Tensor:
-        groups: Tensor = torch.cat(list(values)).unflatten(0, (len(images), restarts))
+        groups: Tensor = torch.cat(list(values)).unflatten(0, shape)
         return groups
 
-    names = outcomes[0].measures
     return Inverted(
         reconstructions=grouped([outcome.images for outcome in outcomes]),
         codes=[grouped(part) for part in zip(*codes, strict=True)],
-        targets=[torch.cat(part).cpu() for part in zip(*parts, strict=True)],
-        metrics={name: grouped([outcome.measures[name] for outcome in outcomes]) for name in names},
+        targets=[torch.cat(part).cpu() for part in zip(*targets, strict=True)],
+        metrics={name: grouped([outcome.measures[name] for outcome in outcomes]) for name in outcomes[0].measures},
         curve=[
             (at, {name: grouped([terms[name] for terms in batches]) for name in batches[0]})
             for at, batches in _together([outcome.curve for outcome in outcomes])
@@ -213,11 +240,11 @@ def invert(
     )
 
 
-def _remarks(found: Sequence[str], restarts: int) -> list[str]:
+def _remarks(said: Sequence[str], restarts: int) -> list[str]:
     """Return why each image has no relative error, blank for one that has, and warn of those."""
-    remarks = [next(filter(None, some), "") for some in zip(*[iter(found)] * restarts, strict=True)]
+    remarks = [next(filter(None, some), "") for some in zip(*[iter(said)] * restarts, strict=True)]
     for remark in filter(None, dict.fromkeys(remarks)):
-        some = ", ".join(f"images[{k}]" for k, said in enumerate(remarks) if said == remark)
+        some = ", ".join(f"images[{k}]" for k, other in enumerate(remarks) if other == remark)
         warnings.warn(f"No relative error has {some}: {remark}.", stacklevel=4)  # past invert and its decorator
     return remarks
 
