@@ -22,6 +22,7 @@ from invrep.inversion.solver import solve
 from invrep.inversion.trainer import make_trainer
 from invrep.inversion.trial import Trial
 from invrep.jobs.job import Job
+from invrep.jobs.process import return_memory
 from invrep.jobs.ranks import gpus
 from invrep.jobs.writer import WRITES_AHEAD
 from invrep.optim.optimizers import COUPLED
@@ -155,7 +156,8 @@ class Untried(Trial):
 def need(job: Job, size: Size, rows: int = 1, batches: int = 1) -> Need | None:
     """Return what batches of a size take beyond what the process has now; None where it cannot be known.
 
-    A pass is rehearsed with one pre-image and with two; of large photos with smaller ones of their proportions.
+    A pass is rehearsed with one pre-image and, for more, with two; of large photos with smaller ones of their
+    proportions.
 
     Args:
         job: its Φ is on any device.
@@ -171,7 +173,8 @@ def need(job: Job, size: Size, rows: int = 1, batches: int = 1) -> Need | None:
     alone = _rehearse(job, sides, 1, scale * rows)
     if alone is None:
         return None
-    two = None if job.descent.name in COUPLED else _rehearse(job, sides, 2, scale * rows / 2)
+    two = None if rows == 1 or job.descent.name in COUPLED else _rehearse(job, sides, 2, scale * rows / 2)
+    return_memory()  # else what the rehearsals took would stand beside the batch
     host, device = _beside(job, size, batches)
     process = PROCESS
     if gpus(config.trainer.accelerator):
