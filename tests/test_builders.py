@@ -16,9 +16,9 @@ import invrep
 from invrep.errors import InvrepError
 from invrep.presets import FOLDER
 from invrep.reporting.layer_table import layers_table
+from invrep.representations.module import module_network
 from invrep.representations.zoo.timm_models import timm_network
 from invrep.representations.zoo.torchvision_models import torchvision_network
-from invrep.representations.zoo.user_module import module_network
 
 timm = pytest.importorskip("timm")
 WEIGHTS = Path(__file__).parents[2] / "shared" / "weights"

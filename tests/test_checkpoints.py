@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from invrep.errors import InvrepError
+from invrep.representations.module import module_network
 from invrep.representations.zoo.checkpoint_layouts import weights_for
 from invrep.representations.zoo.torchvision_models import torchvision_network
-from invrep.representations.zoo.user_module import module_network
 
 
 def small() -> nn.Module:
