@@ -57,9 +57,9 @@ def experiments_as_markdown() -> str:
     """Return a section for each folder of experiments, with the command of each."""
     sections: dict[str, list[str]] = {}
     for name, description in experiments():
-        block = f"{description}\n\n```bash\npython train.py experiment={name}\n```\n"
+        block = f"{description}\n\n```bash\ninvrep experiment={name}\n```\n"
         sections.setdefault(name.rpartition("/")[0], []).append(block)
-    return "\n".join(f"## {title}\n\n" + "\n".join(blocks) for title, blocks in sections.items())
+    return "\n".join(f"### {title}\n\n" + "\n".join(blocks) for title, blocks in sections.items())
 
 
 def setup(app: Any) -> None:

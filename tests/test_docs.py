@@ -38,7 +38,7 @@ from invrep.presets import FOLDER
 ROOT = Path(__file__).parents[1]
 SITE = runpy.run_path(str(ROOT / "docs" / "conf.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PROGRAMS = ("python", "torchrun", "srun", "make", "pip", "pytest", "sbatch", "source", "export")
+PROGRAMS = ("make", "pip", "pytest", "sbatch", "source", "export", "eval", "pre-commit")
 SRUN = {"ntasks", "ntasks-per-node", "nodes", "gpus-per-node", "cpus-per-task", "time", "requeue", "open-mode"}
 ONE_SIZE = ("vit", "swin", "dinov2", "clip", "siglip", "timm")  # networks that take no small images
 PLUGINS = ("launcher", "hparams")  # groups that need plugins of Hydra; tests/test_launch.py runs them where they are
@@ -71,7 +71,8 @@ def _blocks(path: Path) -> Iterator[Block]:
             yield from (Block(path.name, "inline", t.content) for t in token.children if t.type == "code_inline")
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+SITE_PAGES = PAGES[1:-1]
 BLOCKS = [block for page in PAGES for block in _blocks(page)]
 EXAMPLES = re.findall(r"^  (invrep.*?)(?:  |$)", help_text().partition("examples:")[2], re.MULTILINE)
 BLOCKS.append(Block("invrep --help", "bash", "\n".join(EXAMPLES)))
@@ -113,7 +114,7 @@ def test_the_site_is_built_without_a_warning_and_asks_for_nothing_from_elsewhere
     app.build()
     assert not said.getvalue() and app.statuscode == 0
     pages = {page.name: page.read_text() for page in (tmp_path / "site").glob("*.html")}
-    assert {f"{page.stem}.html" for page in PAGES[1:]} <= pages.keys()
+    assert {f"{page.stem}.html" for page in SITE_PAGES} <= pages.keys()
     for name, html in pages.items():
         loaded = re.findall(r"<(?:script|img|iframe|source)[^>]*?src=\"([^\"]+)\"|<link[^>]*?href=\"([^\"]+)\"", html)
         assert not [url for pair in loaded for url in pair if "//" in url], name
@@ -133,6 +134,25 @@ def test_every_experiment_stands_on_the_site_with_its_description():
     assert bool(listed) == (FOLDER / "experiment").is_dir()
     for name, description in listed.items():
         assert len(description) > 20, f"conf/experiment/{name}.yaml has no comment that says what it is"
+
+
+@pytest.mark.parametrize(
+    ("page", "path"),
+    dict.fromkeys(
+        (block.page, path)
+        for block in BLOCKS
+        if block.kind == "inline"
+        for path in re.findall(r"^((?:benchmarks|tests|invrep|conf)/[\w/]*(?:\.\w+)?)", block.text)
+        if not re.search("[A-Z]{4}", path)  # NAME stands for any
+    ),
+)
+def test_the_script_of_a_figure_exists(page, path):
+    assert (ROOT / path).exists(), f"{page}: {path}"
+
+
+def test_every_row_of_the_measured_figures_names_its_script():
+    rows = (ROOT / "README.md").read_text().partition("<!-- measured -->")[2].partition("<!-- end")[0].splitlines()[3:]
+    assert rows and all(re.search(r"\| `(benchmarks|tests)/\w+\.py`", row) for row in rows if row)
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
@@ -166,7 +186,9 @@ def known() -> tuple[set[str], dict[str, set[str]]]:
 
 @pytest.mark.parametrize(
     ("page", "text"),
-    dict.fromkeys((b.page, b.text) for b in BLOCKS if b.kind == "inline" and "=" in b.text and "(" not in b.text),
+    dict.fromkeys(
+        (b.page, b.text) for b in BLOCKS if b.kind == "inline" and "=" in b.text and not re.search(r"\(| -sc ", b.text)
+    ),
 )
 def test_settings_named_in_a_sentence_exist(known, page, text):
     keys, groups = known
@@ -254,7 +276,7 @@ def test_a_command_runs_in_miniature(job, place, page, line):
             options = {word.removeprefix("--").partition("=")[0] for word in before[1:] if word.startswith("--")}
             assert options <= SRUN
             before = [word for word in before[1:] if not word.startswith("--")]
-        assert before == (["python"] if program == "train.py" else [])
+        assert before in ([["python"]] if program == "train.py" else [[], ["python", "-m"]])
     if any(word in words for word in ("rep=timm", "rep=dinov2", "rep=clip", "rep=siglip")):
         pytest.importorskip("timm")
     if any(word.startswith("experiment=") for word in words):  # test_experiments.py runs all of them
@@ -312,14 +334,21 @@ def test_other_commands_exist(page, line):
         targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert set(words[1:]) <= set(targets), f"{page}: {line}"
     elif words[0] == "pip":
-        (extras,) = re.findall(r"invrep\[([\w,]+)\]", line)
-        assert set(extras.split(",")) <= PROJECT["optional-dependencies"].keys()
+        extras = re.findall(r"invrep\[([\w,]+)\]", line)
+        assert extras or words in (["pip", "install", "."], ["pip", "wheel", "."])
+        assert set(",".join(extras).split(",")) - {""} <= PROJECT["optional-dependencies"].keys()
     elif words[0] == "pytest":
-        assert words[1:] == ["-m", "slow"]
+        assert words[1:] in (["-m", "slow"], ["tests/test_priors.py"]) and (ROOT / "tests" / "test_priors.py").is_file()
+    elif words[0] == "eval":
+        assert words[1:] in (["$(invrep -sc install=bash)"], ["$(python train.py -sc install=bash)"])
     elif words[0] == "sbatch":
         assert words[1] in {block.caption for block in BLOCKS}
     else:
-        assert words in (["source", ".venv/bin/activate"], ["export", "OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK"])
+        assert line in (
+            "source .venv/bin/activate",
+            "pre-commit install",
+            "export 'OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK'",
+        )
 
 
 def test_batch_scripts_have_slurms_options():
