@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from invrep.inversion.module import Inversion
+from invrep.messages import count
 
 QUIET_SECONDS = 30  # between two lines of progress where there is no terminal
 
@@ -137,7 +138,7 @@ class Bar(Ticks):
         news = report.compiling and not (rank in self.ranks and self.ranks[rank].compiling)
         self.ranks[rank] = report
         if rank is not None:
-            self.label = f"{len(self.ranks)} ranks"
+            self.label = count(len(self.ranks), "rank")
         values = [other.value for other in self.ranks.values() if not math.isnan(other.value)]
         state = f"{report.shows} {worded(report.shows, sum(values) / len(values))}" if values else ""
         state = "  ".join(filter(None, (report.place if rank is None else "", state)))
