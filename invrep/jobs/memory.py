@@ -33,7 +33,7 @@ SMALL = 2**16  # pixels, of which a rehearsal has no more
 MAPPED = 2**25  # bytes from which on glibc asks the system for a block by itself, see invrep.jobs.process
 # Least and most that smaller blocks take over what they hold: glibc cannot give an aligned block
 # again for an equal one.
-HEAP = (1.2, 2.3)
+HEAP = (1.2, 2.6)
 GROWTH = 140  # passes in which the heap at most grows by what the blocks hold: by 1 for DSIFT, less for others
 GROWN = 400  # passes after which it has not been watched
 CLOSE = 1.3  # within this factor of the peak a plan is one number
