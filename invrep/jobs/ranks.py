@@ -107,8 +107,8 @@ def check_launch(devices: Any, nodes: Any, rank: Rank | None) -> None:
         if nodes > 1:
             raise InvrepError(
                 f"trainer.num_nodes={nodes} is for processes that a launcher starts on {nodes} machines: srun "
-                f"--nodes={nodes} --ntasks-per-node=8 python train.py …, or torchrun --nnodes={nodes} "
-                f"--nproc-per-node=8 train.py … on each of them."
+                f"--nodes={nodes} --ntasks-per-node=8 invrep …, or torchrun --nnodes={nodes} "
+                f"--nproc-per-node=8 -m invrep … on each of them."
             )
         return
     for key, asked, started, option in (
