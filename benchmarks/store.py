@@ -3,6 +3,19 @@
 Each stage is a process of its own on a folder of pre-images of 8×8 pixels with curves of 40 points.
 
     python benchmarks/store.py [--rows 100000] [--folder FOLDER]
+
+With 100 000 rows, one thread and a folder in /dev/shm, on a busy machine, which seconds of CPU do not show; beside it
+the store of CSV files and indexes before (commit c797cbf), by the same stages:
+
+| stage | seconds of CPU | MB above imports | before: seconds of CPU | before: MB |
+| --- | --- | --- | --- | --- |
+| save 2000 pre-images | 7.4 | 45 | 1.5 | 4 |
+| find what is finished, before the job's end | 2.2 | 55 | 11.1 | 43 |
+| compact and export | 6.0 + 14.7 | 531, 440 | stopped after 90, unfinished | 828 with imports |
+| find what is finished, after it | 2.0 | 36 | not measured | |
+| mean curves | 0.7 | 86 | not measured | |
+
+Saving a pre-image costs 3.7 ms instead of .7 ms. The store has 733 lines; results.py, files.py and merge.py had 639.
 """
 
 from __future__ import annotations
