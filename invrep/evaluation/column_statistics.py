@@ -1,4 +1,4 @@
-"""What is told of a column of numbers."""
+"""Statistics of a column of numbers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ import polars as pl
 
 @dataclass(frozen=True)
 class Summed:
-    """What is told of a column: of its finite values the mean, the sum and the rest; NaN where there are none.
+    """Hold the statistics of a column's finite values; NaN without any value, or for ``deviation`` below two.
 
     Attributes:
-        deviation: with n − 1; NaN below two values.
+        count: number of values.
+        total: sum of the values; 0 without any.
+        mean: mean of the values.
+        deviation: standard deviation, with n − 1.
+        least: smallest value.
+        most: largest value.
     """
 
     count: int
@@ -26,8 +31,8 @@ class Summed:
 
     @classmethod
     def of(cls, column: pl.Series) -> Summed:
-        """Sum a column up."""
+        """Return a column's statistics; missing values and NaN do not count."""
         values = column.cast(pl.Float64).fill_nan(None).drop_nulls()
-        # polars' annotation has all that a column might hold
+        # polars annotates these as every type that a column might hold.
         told: list[Any] = [values.sum(), values.mean(), values.std(), values.min(), values.max()]
         return cls(len(values), *(math.nan if value is None else value for value in told))

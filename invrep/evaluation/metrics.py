@@ -1,4 +1,4 @@
-"""How far a pre-image's code, and its pixels, are from the photo's (paper.md §5)."""
+"""Measure how far a pre-image's code and pixels are from the photo's (paper.md §5)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torchmetrics import Metric
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 SSIM_WINDOW = 11  # pixels; torchmetrics' Gaussian window
-STRIP = 2**16  # pixels of an image whose SSIM is computed at once, in which torchmetrics holds the image 80 times
-DOUBLE = 8  # how many times as much memory a pixel takes in float64, for which torch's convolution has no better way
+STRIP = 2**16  # pixels per SSIM computation, in which torchmetrics holds the image 80 times
+DOUBLE = 8  # factor of a pixel's memory in float64, for which torch has no lean convolution
 
 
 class PairwiseDistance(Metric):
-    """mean_ij ‖Φ0_i − Φ0_j‖² over all ordered pairs of photos, i = j included, by which definition (c) divides.
+    """Compute mean_ij ‖Φ0_i − Φ0_j‖² over all ordered pairs of photos, i = j included: the divisor of definition (c).
 
-    It is 2(mean‖Φ0‖² − ‖mean Φ0‖²), so that one pass over the photos' codes is enough.
+    It equals 2(mean‖Φ0‖² − ‖mean Φ0‖²), so one pass over the photos' codes is enough.
     """
 
     total: Tensor
@@ -28,19 +28,19 @@ class PairwiseDistance(Metric):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # doubles, since the two terms of the difference are close for similar codes
+        # In float64, since the two terms of the difference are close for similar codes.
         for name in ("total", "squares", "count"):
             self.add_state(name, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, code: Tensor) -> None:
-        """Add photos' codes Φ0, (B, …), all of one shape."""
+        """Add codes Φ0 of photos, (B, …), all of one shape."""
         flat = code.detach().flatten(1).double()
         self.total = self.total + flat.sum(0)
         self.squares = self.squares + flat.square().sum()
         self.count = self.count + len(flat)
 
     def compute(self) -> Tensor:
-        """Return the mean over the photos seen, (); NaN for fewer than two."""
+        """Return the mean over the photos seen, () float64; NaN for fewer than two."""
         if self.count < 2:
             return torch.full((), float("nan"), dtype=torch.float64)
         return 2 * (self.squares / self.count - (self.total / self.count).square().sum())
@@ -56,14 +56,14 @@ def psnr(
 def ssim(
     images: Float[Tensor, "batch channel row column"], photos: Float[Tensor, "batch channel row column"]
 ) -> Float[Tensor, " batch"]:
-    """Return the structural similarity of values clipped to [0, 1]; NaN below 11 pixels. (B, C, H, W) → (B,)."""
+    """Return the structural similarity of values clipped to [0, 1]; NaN below 11 pixels. Shape: (B, C, H, W) → (B,)."""
     if min(images.shape[-2:]) < SSIM_WINDOW:
         return images.new_full((len(images),), float("nan"))
     return _each(_ssim, images, photos)
 
 
 def _each(measure: Callable[[Tensor, Tensor], Tensor], images: Tensor, photos: Tensor) -> Tensor:
-    """Return a measure of each image by itself, so that its memory does not grow with the batch."""
+    """Return a measure of each image, (B,), one image at a time: its memory does not grow with the batch."""
     pairs = zip(images.split(1), photos.split(1), strict=True)
     return torch.stack([measure(image.clamp(0, 1), photo.clamp(0, 1)) for image, photo in pairs])
 

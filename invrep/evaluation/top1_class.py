@@ -1,4 +1,4 @@
-"""Whether a pre-image is still the same thing to the network: its class beside the photo's."""
+"""Compare a pre-image's top-1 class with the photo's."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ COLUMNS = ("class", "class_kept", "class_probability", "photo_probability")
 
 
 class Classifier:
-    """The whole network of which Φ is a part, made with the first question.
+    """Score photos and pre-images by the whole network of Φ; the first call makes it.
 
-    There is none for a representation that has not been trained to tell classes, or where the weights at hand do not
-    reach up to the classes.
+    There is no classifier for a representation that was not trained on classes. There is none for weights that end
+    before the class scores.
 
     Args:
-        phi: the representation.
+        phi: representation.
     """
 
     def __init__(self, phi: Representation) -> None:
@@ -39,17 +39,18 @@ class Classifier:
         weights = getattr(self._make, "keywords", {}).get("weights")
         held = sum(tensor.nbytes for tensor in self._whole.state_dict().values())
         reaches = weights is None or not os.path.isfile(weights) or os.path.getsize(weights) > 0.9 * held
-        return held if reaches else 0  # a smaller file has the first layers only
+        return held if reaches else 0  # a smaller file holds the first layers only
 
     @torch.no_grad()
     def __call__(self, photos: Tensor, images: Tensor) -> list[dict[str, Any]]:
-        """Return for each pre-image the values of :data:`COLUMNS`; an empty list where there is no classifier.
+        """Return the values of :data:`COLUMNS` for each pre-image; an empty list without a classifier.
 
-        ``class`` is the photo's most probable class, ``photo_probability`` what the network gives it on the photo,
-        ``class_probability`` on the pre-image, and ``class_kept`` 1 where it is the pre-image's most probable one too.
+        ``class`` is the photo's top-1 class. ``photo_probability`` and ``class_probability`` are its probabilities on
+        the photo and on the pre-image, in [0, 1]. ``class_kept`` is 1 where the pre-image has the same top-1 class,
+        else 0.
 
         Args:
-            photos: (B, C, H, W) in [0, 1], on the CPU.
+            photos: photos, (B, C, H, W) in [0, 1], on the CPU.
             images: pre-images of the same shape and precision.
         """
         of_photos, of_images = self._scores(photos), self._scores(images)

@@ -1,4 +1,4 @@
-"""What is asked of a code: to match a photo's, or to raise activations."""
+"""Objectives: match a target code, or raise activations."""
 
 from invrep.objectives.activation import Caricature, InnerProduct, Maximise
 from invrep.objectives.base import Objective

@@ -1,4 +1,4 @@
-"""Raising activations: of chosen units, or of those that a photo excites."""
+"""Raise activations: those of chosen units, or those that a photo excites."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from invrep.representations.geometry import InputSize
 from invrep.stable_names import known_as
 from invrep.validation import number
 
-PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left")  # of scikit-image, for what is a large value
-WHOLE = 355  # pixels; the receptive field of the paper's fc8
+PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left")  # of scikit-image, to find a layer's large value
+WHOLE = 355  # pixels; receptive field of the paper's fc8
 
 
 class InnerProduct(Objective):
-    """The code shall be large along a direction: minimise −weight·⟨Φ, w⟩ (paper.md §1); the value is ⟨Φ, w⟩."""
+    """Raise the code along a direction: minimise −weight·⟨Φ, w⟩ (paper.md §1); the value is ⟨Φ, w⟩."""
 
     shows = "activation"
 
     def _direct(self, directions: Sequence[Tensor], *, shared: bool) -> None:
-        """Set w for each part, (B, …), or (1, …) where all images share it."""
+        """Set the direction w of each part: (B, …), or (1, …) for one w that all images share."""
         self.parts = len(directions)
         for k, direction in enumerate(directions):
             (self.register_buffer if shared else self.hold)(f"direction{k}", direction)
@@ -43,25 +43,30 @@ class InnerProduct(Objective):
 
 @known_as("maximise")
 class Maximise(InnerProduct):
-    """A unit, a channel or a class shall be as active as an image can make it; no photo is needed.
+    """Make a unit, a channel or a class as active as an image can; no photo is needed.
 
-    The value is the mean of the chosen units of Φ. By ``weight=auto`` it is weighted as in IJCV (exp_maximization.m),
-    by (10000/rf²)/max: rf is the side of the receptive field in pixels, 355 (the paper's fc8) where that is the whole
-    image, and max what is a large value in this layer: the largest |Φ| over all channels on five photos of
-    scikit-image. (IJCV takes the channel's own largest over a thousand ImageNet photos; over a few photos that would
-    be an accident: of most classes they show none.) IJCV's prior has the strength of λ_V = 94 (paper.md §1), so that
-    by a lower one activations rise higher and pictures are rougher than theirs.
+    The value is the mean of the chosen units of Φ.
+
+    ``weight=auto`` is IJCV's (10000/rf²)/max (exp_maximization.m). There rf is the side of the receptive field in
+    pixels, or 355, as for the paper's fc8, where the field is the whole image. Here max is the largest |Φ| of the layer
+    over all channels, on five photos of scikit-image. IJCV takes each channel's own largest value over a thousand
+    ImageNet photos. Over five photos a channel's own value would be an accident: most classes are in none of them.
+
+    IJCV's prior has the strength of λ_V = 94 (paper.md §1). With a weaker prior activations rise higher, and pictures
+    are rougher than IJCV's.
 
     Args:
-        code: see :class:`Objective`, as are phi and shape.
-        channels: which, see :class:`Match`; for example the number or the name of a class.
-        region: which positions, see :class:`Match`; ``1x1`` is the central unit. None: all, a whole channel.
-        weight: a factor of the activation, or ``auto``.
-        phi: the representation; ``auto`` needs it.
-        shape: of the images; ``auto`` needs it.
+        code: codes of the photos, a list of (B, …); only their shapes are used.
+        channels: channels to raise, written as in :class:`Match`; for example the number or the name of a class.
+        region: positions to raise, written as in :class:`Match`; ``1x1`` is the central unit. None: all, a whole
+            channel.
+        weight: factor of the activation, above 0, or ``auto``.
+        phi: representation; ``auto`` needs it.
+        shape: (C, H, W) of the images; ``auto`` needs it.
 
     Raises:
-        InvrepError: region or channels are not in a part of the code, or cannot be read.
+        InvrepError: region or channels do not fit a part of the code, or cannot be read; or ``auto`` lacks phi or
+            shape.
     """
 
     needs_photo = False
@@ -89,7 +94,7 @@ class Maximise(InnerProduct):
 
 
 def _large(phi: Representation, shape: tuple[int, int, int], like: Tensor) -> float:
-    """Return the largest |Φ| on scikit-image's photos, brought to (C, H, W), without nought; 1 where all are 0."""
+    """Return the largest |Φ| on scikit-image's photos, squashed to (C, H, W); 1 where the code of every photo is 0."""
     size = InputSize(crop=shape[1:], resize=shape[1:])
     largest = 0.0
     for name in PHOTOS:
@@ -101,20 +106,20 @@ def _large(phi: Representation, shape: tuple[int, int, int], like: Tensor) -> fl
 
 @known_as("caricature")
 class Caricature(InnerProduct):
-    """The photo's own code shall grow, from the photo on: w = max(Φ0, 0)/‖max(Φ0, 0)‖² (paper.md §1, exp_enhance.m).
+    """Raise the photo's own code, starting at the photo: w = max(Φ0, 0)/‖max(Φ0, 0)‖² (paper.md §1, exp_enhance.m).
 
-    The value is 1 for an image with the photo's code, as far as that is positive.
+    The value is 1 for an image whose code has the same positive entries as the photo's.
 
     Args:
-        code: Φ0, see :class:`Objective`, as are phi and shape.
-        phi: the representation.
-        shape: of the images.
-        region: see :class:`Match`.
-        channels: see :class:`Match`.
-        weight: a factor of the energy.
+        code: Φ0, a list of (B, …), as in :class:`Objective`.
+        phi: representation.
+        shape: (C, H, W) of the images.
+        region: positions to raise, written as in :class:`Match`; None: all.
+        channels: channels to raise, written as in :class:`Match`; None: all.
+        weight: factor of the energy, above 0.
 
     Raises:
-        InvrepError: region or channels are not in a part of the code, or cannot be read.
+        InvrepError: region or channels do not fit a part of the code, or cannot be read.
     """
 
     starts_from_photo = True

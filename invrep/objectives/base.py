@@ -1,4 +1,4 @@
-"""What is asked of a code: one number for each image."""
+"""Declare what an objective is: a map from codes to one number for each image."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from invrep.representations.base import Representation
 
 
 class Objective(nn.Module):
-    """What every objective has: a value for each image, to be shown, and the energy that follows from it.
+    """Map the code of each image to a value, which is reported, and to an energy, which is minimised.
 
-    It is made from the code of each row's photo, and nothing in it couples two rows. Where a code has several parts,
-    their weights are taken relative to their sum.
+    The constructor takes the codes of the photos, one row for each image. No objective couples two rows. The weights of
+    a code's parts are divided by their sum.
 
     Args:
-        code: of each row's photo, a list of tensors (B, …). An objective that needs no photo takes the shapes only.
-        phi: the representation, which knows the weights of the parts, which of their dimensions is that of the
-            channels, and the names of classes. None: equal weights, dimension 1, or 2 of (B, tokens, C).
+        code: codes of the photos, a list of tensors (B, …). An objective that needs no photo uses their shapes only.
+        phi: representation, which knows the weights of the parts, their channel dimensions and the names of classes.
+            None: equal weights, and channels in dimension 1, or 2 of (B, tokens, C).
         shape: (C, H, W) of the images, for an objective that depends on it.
 
     Attributes:
-        shows: the name of the value: ``error``, to be made small, or ``activation``, to be made large.
-        needs_photo: whether it asks for something that only a photo has.
-        starts_from_photo: whether the descent begins at the photo instead of noise.
-        weight: a factor of the energy.
-        empty: rows that have nothing to compare with, (B,) bool, such as those of a code that is zero; None: no row.
-        per_image: names of the buffers that hold something for each image, (B, …); see :meth:`hold`.
+        shows: name of the value: ``error``, which the descent lowers, or ``activation``, which it raises.
+        needs_photo: whether the objective needs a photo's code.
+        starts_from_photo: whether the descent starts at the photo instead of noise.
+        weight: factor of the energy.
+        empty: mask of the rows without a valid target, such as an all-zero code, (B,) bool; None: no row.
+        per_image: names of the buffers with one entry for each image, (B, …); see :meth:`hold`.
     """
 
     shows: str
@@ -56,22 +56,22 @@ class Objective(nn.Module):
         self.weights = [w / sum(weights) for w in weights]
 
     def hold(self, name: str, value: Tensor) -> None:
-        """Register a buffer (B, …) that holds something for each image; ``register_buffer`` is for what all share."""
+        """Register a buffer (B, …) with one entry for each image; ``register_buffer`` holds values that all images share."""
         self.register_buffer(name, value)
         self.per_image += (name,)
 
     def of(self, rows: Tensor) -> Objective:
-        """Return the objective of some of its images alone, by their places (b,); what all share is not copied."""
+        """Return the objective of the images at some places, (b,); shared buffers are not copied."""
         some = copy.copy(self)
         some._buffers = {n: b if b is None or n not in self.per_image else b[rows] for n, b in self._buffers.items()}
         return some
 
     def value(self, code: Sequence[Float[Tensor, "batch ..."]]) -> Float[Tensor, " batch"]:
-        """Return what is shown of each image. Shape: list of (B, …) → (B,)."""
+        """Return the reported value of each image. Shape: list of (B, …) → (B,)."""
         raise NotImplementedError
 
     def energy(self, value: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return what is minimised, (B,), of the values, (B,)."""
+        """Return the energy to minimise, (B,), from the values, (B,)."""
         return value if self.weight == 1 else value * self.weight
 
     def forward(self, code: Sequence[Float[Tensor, "batch ..."]]) -> Float[Tensor, " batch"]:
@@ -80,15 +80,15 @@ class Objective(nn.Module):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of :meth:`measures`."""
+        """Return the names of :meth:`measures`."""
         return (self.shows,)
 
     def measures(self, code: Sequence[Float[Tensor, "batch ..."]]) -> dict[str, Float[Tensor, " batch"]]:
-        """Return what the table holds of final images' codes: name → (B,)."""
+        """Return the measures of final images' codes for the table of results: name → (B,)."""
         return {self.shows: self.value(code)}
 
     def _weighted(self, terms: Sequence[Tensor]) -> Tensor:
-        """Return the sum of the parts' terms by their weights, (B,)."""
+        """Return the weighted sum of the parts' terms, (B,)."""
         if len(terms) == 1:
             return terms[0]
         return torch.stack([w * term for w, term in zip(self.weights, terms, strict=True)]).sum(0)

@@ -1,4 +1,4 @@
-"""Parts of a code: regions of its positions, groups of its channels, the class that a channel scores."""
+"""Select from a code: regions of positions, groups of channels, the channel of a class."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Box = tuple[int, int, int, int]  # top, left, bottom, right in pixels
 
 
 def channel_axes(code: Sequence[Tensor], phi: Representation | None) -> list[int]:
-    """Return which dimension of each part of a code is that of its channels."""
+    """Return the channel dimension of each part of a code."""
     if phi is not None and phi.channel_axes is not None:
         return list(phi.channel_axes)
     return [2 if part.ndim == 3 else 1 for part in code]
 
 
 def classes_of(phi: Representation | None) -> Sequence[str] | None:
-    """Return the names of the classes that a network's outputs are scores of, where they are known."""
+    """Return the names of the classes that the network's outputs score; None where they are not known."""
     return getattr(phi, "classes", None)
 
 
@@ -37,18 +37,21 @@ def mask_of(
     *,
     key: str = "objective.channels",
 ) -> Tensor | None:
-    """Return what a region and channels leave of a code, as a tensor of ones and zeros (1, …) that broadcasts to it.
+    """Return the mask of a region and of channels: ones and zeros, (1, …), which broadcast to the code.
 
     Args:
-        part: (B, …).
-        axis: the dimension of its channels.
-        region: see :class:`invrep.objectives.Match`.
-        channels: see :class:`invrep.objectives.Match`.
-        classes: the names of the network's classes, which are names of channels where there are as many.
-        key: the name of the setting that says which channels, for messages.
+        part: part of a code, (B, …).
+        axis: channel dimension of the part.
+        region: region as in :class:`invrep.objectives.Match`; None for all positions.
+        channels: channels as in :class:`invrep.objectives.Match`; None for all.
+        classes: names of the network's classes; they name channels where there are as many of both.
+        key: setting that chooses the channels, for messages.
 
     Returns:
-        None where everything is left.
+        The mask, or None where it would be all ones.
+
+    Raises:
+        InvrepError: the region or the channels do not fit the code, or cannot be read.
     """
     if region is None and channels is None:
         return None
@@ -70,7 +73,7 @@ def region_of(part: Tensor, axis: int, region: str) -> tuple[slice, slice]:
     """Return the rows and the columns of a region; see :func:`mask_of`.
 
     Raises:
-        InvrepError: it does not fit the code.
+        InvrepError: the region does not fit the code.
     """
     match = re.fullmatch(r"(\d+)x(\d+)(?:@(\d+)x(\d+))?", str(region))
     if match is None:
@@ -95,16 +98,16 @@ def region_of(part: Tensor, axis: int, region: str) -> tuple[slice, slice]:
 
 
 def boxes_of(code: Sequence[Tensor], phi: Representation, region: str | None, size: tuple[int, int]) -> str:
-    """Return what a region of the code sees as a row of results stores it: ``TOP LEFT BOTTOM RIGHT``, in pixels.
+    """Return the image area that a region of the code sees, as results store it: ``TOP LEFT BOTTOM RIGHT``, in pixels.
 
     Args:
-        code: of an image, a list of (1, …).
-        phi: the representation.
-        region: see :func:`region_of`; None for the whole code.
+        code: code of one image, a list of (1, …).
+        phi: representation.
+        region: region as in :func:`region_of`; None for the whole code.
         size: height and width of the image in pixels.
 
     Returns:
-        One box for each part of the code, with ``;`` between them. A part that sees the whole image has none.
+        One box for each part of the code, with ``;`` between them. A part that sees the whole image has no box.
     """
     if region is None:
         return ""
@@ -114,18 +117,18 @@ def boxes_of(code: Sequence[Tensor], phi: Representation, region: str | None, si
 
 
 def boxes_in(row: Mapping[str, Any]) -> list[Box]:
-    """Return the boxes that :func:`boxes_of` has left in a row of results."""
+    """Return the boxes that :func:`boxes_of` wrote into a row of results."""
     return [cast(Box, tuple(map(int, box.split()))) for box in (row.get("boxes") or "").split(";") if box]
 
 
 def inside(box: Box, height: int, width: int) -> Box:
-    """Return what of a box lies in an image."""
+    """Return the part of a box that lies inside an image."""
     top, left, bottom, right = box
     return max(top, 0), max(left, 0), min(bottom, height), min(right, width)
 
 
 def _channels(channels: str | int, count: int, classes: Sequence[str] | None, key: str) -> slice:
-    """Return which channels a setting means, of so many."""
+    """Return the channels that a setting names, of ``count``."""
     if channels in ("group1", "group2"):
         return slice(0, count // 2) if channels == "group1" else slice(count // 2, count)
     match = re.fullmatch(r"(\d+)(?::(\d+))?", str(channels))
@@ -138,7 +141,7 @@ def _channels(channels: str | int, count: int, classes: Sequence[str] | None, ke
 
 
 def _class(name: str, count: int, classes: Sequence[str] | None, key: str) -> slice:
-    """Return the channel of a class by its name, or by one of several names with commas between them."""
+    """Return the channel of a class, by its full name or by one of its comma-separated names."""
     if classes is None or len(classes) != count:
         where = "" if classes is None else "; the names of classes are for the network's scores, layer=output"
         raise InvrepError(f"{key}={name} is not valid: expected FIRST:END, a number, group1 or group2{where}.")

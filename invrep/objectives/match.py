@@ -1,4 +1,4 @@
-"""Matching a code: of a photo, or of a file."""
+"""Match a target code: a photo's, or one from a file."""
 
 from __future__ import annotations
 
@@ -21,25 +21,24 @@ from invrep.validation import number
 
 @known_as("match")
 class Match(Objective):
-    """The code shall be that of the photo: Σ_k w_k ‖M_k⊙(Φ_k − Φ0_k)‖² / ‖M_k⊙Φ0_k‖² (paper.md §1).
+    """Match the photo's code: minimise Σ_k w_k ‖M_k⊙(Φ_k − Φ0_k)‖² / ‖M_k⊙Φ0_k‖² (paper.md §1).
 
-    Every image is normalised by its own code; a code that is all zero by 1. The value is the relative error, without
-    the factor C.
+    Each image is divided by the norm of its own target code; an all-zero target code is divided by 1. The value is the
+    relative error, without the factor C.
 
     Args:
-        code: Φ0, see :class:`Objective`, as are phi and shape.
-        phi: the representation.
-        shape: of the images.
-        region: ``5x5`` for the central rows and columns (paper.md §2), ``5x5@3x4`` for those from row 3 and column 4,
-            counted from 0; None for all.
-        channels: ``0:48`` for the channels from 0 to 47, one channel's number, a class's name where the code is a
-            network's scores of classes, ``group1`` or ``group2`` for the first or the last half, or a list of those;
-            None for all.
-        weight: C of the IJCV recipe, a factor before the whole term; ``auto`` for that of the layer
-            (:func:`data_weight`), which takes the representation.
+        code: Φ0, a list of (B, …), as in :class:`Objective`.
+        phi: representation.
+        shape: (C, H, W) of the images.
+        region: ``5x5`` for the central rows and columns (paper.md §2), ``5x5@3x4`` for a region that starts at row 3
+            and column 4, counted from 0; None for all.
+        channels: ``0:48`` for the channels from 0 to 47, one channel's number, the name of a class where the code is
+            class scores, ``group1`` or ``group2`` for the first or the last half, or a list of these; None for all.
+        weight: C of the IJCV recipe, a factor of the whole term, above 0; ``auto`` for the layer's C
+            (:func:`data_weight`), which needs phi.
 
     Raises:
-        InvrepError: region or channels are not in a part of the code, or cannot be read.
+        InvrepError: region or channels do not fit a part of the code, or cannot be read.
     """
 
     shows = "error"
@@ -69,23 +68,23 @@ class Match(Objective):
 
     @property
     def target(self) -> list[Tensor]:
-        """The code to match, with zeros for what is not matched."""
+        """Return the target code, with zeros outside the region and the channels."""
         return [getattr(self, f"target{k}") for k in range(self.parts)]
 
     @property
-    def empty(self) -> Bool[Tensor, " batch"]:  # type: ignore[override]  # follows from the target, of others it is set
-        """Rows whose Φ0 is zero in one of its parts, (B,) bool: they have no relative error."""
+    def empty(self) -> Bool[Tensor, " batch"]:  # type: ignore[override]  # derived from the target here, set elsewhere
+        """Return which rows have a part of Φ0 that is zero, (B,) bool: they have no relative error."""
         return torch.stack([target.flatten(1).square().sum(1) == 0 for target in self.target]).any(0)
 
     def matched(self, code: Sequence[Float[Tensor, "batch ..."]]) -> list[Float[Tensor, "batch ..."]]:
-        """Return the code with zeros for what is not matched."""
+        """Return the code with zeros outside the region and the channels."""
         masks = [getattr(self, f"mask{k}") for k in range(self.parts)]
         return [part if mask is None else part * mask for part, mask in zip(code, masks, strict=True)]
 
     def distances(
         self, code: Sequence[Float[Tensor, "batch ..."]], other: Sequence[Float[Tensor, "batch ..."]] | None = None
     ) -> list[Float[Tensor, " batch"]]:
-        """Return ‖M_k⊙(Φ_k − Φ0_k)‖², (B,), for each part of a code; of another code instead of Φ0 if there is one."""
+        """Return ‖M_k⊙(Φ_k − Φ0_k)‖², (B,), for each part k; ``other``, if given, takes the place of Φ0."""
         other = self.target if other is None else other
         return [
             difference.flatten(1).square().sum(1)
@@ -95,18 +94,18 @@ class Match(Objective):
     def value(
         self, code: Sequence[Float[Tensor, "batch ..."]], other: Sequence[Float[Tensor, "batch ..."]] | None = None
     ) -> Float[Tensor, " batch"]:
-        """Return ‖Φ − Φ0‖²/‖Φ0‖² of each image, (B,), or with another code Φ' ‖Φ − Φ'‖²/‖Φ0‖²."""
+        """Return ‖Φ − Φ0‖²/‖Φ0‖² of each image, (B,); with another code Φ', ‖Φ − Φ'‖²/‖Φ0‖²."""
         return self._weighted([d / getattr(self, f"norm{k}") for k, d in enumerate(self.distances(code, other))])
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of :meth:`measures`."""
+        """Return the names of :meth:`measures`."""
         return ("error", "root_error", "distance", "code_norm")
 
     def measures(self, code: Sequence[Float[Tensor, "batch ..."]]) -> dict[str, Float[Tensor, " batch"]]:
         """Return the error, its root, and ‖M⊙(Φ − Φ0)‖² and ‖M⊙Φ0‖² over all parts without weights, (B,) each.
 
-        Of several parts ``error/NAME`` is that of each by itself.
+        A code of several parts adds ``error/NAME``, the relative error of each part alone.
         """
         error, distances = self.value(code), self.distances(code)
         each = {
@@ -124,12 +123,16 @@ class Match(Objective):
 
 
 def data_weight(receptive_field: int | None, stride: int | None) -> float:
-    """Return the IJCV recipe's C for a layer: 300, 100, 20 or 1, the deeper the less.
+    """Return the IJCV recipe's C for a layer: 300, 100, 20 or 1, smaller for deeper layers.
 
-    The authors used 300 up to relu3, 100 up to relu4, 20 up to relu5 and 1 from pool5 on for AlexNet and VGG-M, and
-    300 up to relu4_3, 100 up to relu5_1, 20 up to relu5_3 for VGG-16 (paper.md §1). All of these follow from the
-    receptive field, up to 100, 132 and 200 pixels, where pool4 of VGG-16 is the only one at its bound, and from the
-    stride of 32 pixels that pool5 has.
+    For AlexNet and VGG-M the authors used 300 up to relu3, 100 up to relu4, 20 up to relu5 and 1 from pool5 on. For
+    VGG-16 they used 300 up to relu4_3, 100 up to relu5_1 and 20 up to relu5_3 (paper.md §1). Two numbers reproduce all
+    of these: the receptive field, with bounds at 100, 132 and 200 pixels, and pool5's stride of 32 pixels. Only
+    VGG-16's pool4 lies on a bound.
+
+    Args:
+        receptive_field: side in pixels; None where it is the whole image.
+        stride: distance in pixels between neighbouring positions; None without positions.
     """
     if receptive_field is None or receptive_field > 200 or (stride or 1) >= 32:
         return 1.0
@@ -138,19 +141,19 @@ def data_weight(receptive_field: int | None, stride: int | None) -> float:
 
 @known_as("match file")
 class MatchFile(Match):
-    """The code shall be one that lies on disk, or the average of several; no photo is needed.
+    """Match a code from a file, or the average of several; no photo is needed.
 
     Args:
-        code: see :class:`Objective`, as are phi and shape.
-        path: a file with the tensors part0, part1, … (:func:`invrep.data.code_files.save_code`), or a list of them.
-        zero_channels: of the average, channels that shall be 0; written as ``channels`` is.
-        phi: the representation.
-        shape: of the images.
+        code: codes of the images, a list of (B, …); only their shapes are used.
+        path: file with the tensors part0, part1, … (:func:`invrep.data.code_files.save_code`), or a list of files.
+        zero_channels: channels of the average to set to 0; written as ``channels`` of :class:`Match`.
+        phi: representation.
+        shape: (C, H, W) of the images.
         options: region, channels and weight of :class:`Match`.
 
     Raises:
-        InvrepError: a file cannot be read, or files do not fit each other.
-        UnfitError: the code has not the shape that Φ gives to the images.
+        InvrepError: a file cannot be read, or ``path`` is empty.
+        UnfitError: a code in a file has not the shape of Φ's code of the images.
     """
 
     needs_photo = False
@@ -171,14 +174,14 @@ class MatchFile(Match):
             if zero_channels is not None:
                 axis = channel_axes(code, phi)[k]
                 zero = mask_of(part, axis, None, zero_channels, classes_of(phi), key="objective.zero_channels")
-                assert zero is not None  # since there are channels
+                assert zero is not None  # mask_of returns None only without channels
                 given = given * (1 - zero)
             target.append(given)
         super().__init__(target, phi=phi, shape=shape, **options)
 
 
 def _average(paths: Any, code: Sequence[Tensor]) -> list[Tensor]:
-    """Return the mean of the codes in files, whose parts have to have the shapes of ``code``, (B, …) each."""
+    """Return the mean of the codes in files, a list of (…), with the shapes of the images' ``code``, a list of (B, …)."""
     paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths or [])
     if not paths:
         raise InvrepError("objective.path is empty; give the file of a code, or a list of them.")

@@ -1,4 +1,4 @@
-"""How an image descends: recipes, optimizers, bases of the image tensor."""
+"""Descent of an image: recipes, optimizers, bases of the image tensor."""
 
 from invrep.optim.descent import Descent
 

@@ -1,4 +1,4 @@
-"""What the image tensor holds: pixels, or the coefficients of a cosine transform scaled by frequency."""
+"""Bases of the image tensor: pixels, or coefficients of a cosine transform scaled by frequency."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-# A square root of the covariance of R, G and B in ImageNet's photos, divided by the greatest norm of its columns; as
-# published with Lucid (Olah, Mordvintsev, Schubert: Feature Visualization, Distill 2017).
+# A square root of the covariance of R, G and B in ImageNet's photos, divided by its columns' largest norm. Source:
+# Lucid (Olah, Mordvintsev, Schubert: Feature Visualization, Distill 2017).
 COLOUR = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 
 
@@ -23,7 +23,7 @@ def cosines(n: int) -> Tensor:
 
 
 def frequencies(height: int, width: int) -> Tensor:
-    """Return the spatial frequency of each coefficient, (H, W), in cycles per pixel and at least that of one cycle."""
+    """Return each coefficient's spatial frequency in cycles per pixel, (H, W); at least 1/max(H, W)."""
     u, v = (
         torch.arange(height, dtype=torch.float64) / (2 * height),
         torch.arange(width, dtype=torch.float64) / (2 * width),
@@ -32,30 +32,29 @@ def frequencies(height: int, width: int) -> Tensor:
 
 
 class PixelBasis:
-    """The image tensor holds the image itself."""
+    """Hold the image itself in the image tensor."""
 
     def synthesise(self, coefficients: Tensor) -> Tensor:
-        """Return the image that the tensor stands for. Shape: (B, C, H, W) both."""
+        """Return the image of the tensor. Shape: (B, C, H, W) both."""
         return coefficients
 
     analyse = synthesise
 
     def to(self, device: torch.device, dtype: torch.dtype) -> PixelBasis:
-        """Return the same on another device or in another precision."""
+        """Return this basis on another device or in another precision."""
         return self
 
 
 class FourierBasis:
-    """The image tensor holds z, and the image is x = DCT⁻¹(z / f), f the spatial frequency of each coefficient.
+    """Hold z in the image tensor: the image is x = DCT⁻¹(z / f), where f is each coefficient's spatial frequency.
 
-    Photographs have amplitudes near 1/f, so that all coefficients of z are of one size, and total variation weighs
-    them alike: a step of one size for all of them changes coarse and fine structure in natural proportion. The scale
-    has a root mean square of 1. The cosine transform takes the image to go on mirrored, so that nothing couples its
-    opposite edges.
+    Photos have amplitudes near 1/f, so all coefficients of z have one size, and total variation weighs them alike.
+    Equal steps in z change coarse and fine structure in natural proportion. The scale has a root mean square of 1. The
+    cosine transform continues the image by mirroring, so opposite edges are not coupled.
 
     Args:
         shape: (C, H, W) of an image.
-        decorrelate: whether the channels of z are also those of the natural colour covariance; only for RGB.
+        decorrelate: whether the channels of z are those of the natural colour covariance; RGB only.
     """
 
     def __init__(self, shape: tuple[int, int, int], *, decorrelate: bool = False) -> None:
@@ -69,19 +68,19 @@ class FourierBasis:
             self.colour = colour / colour.norm(dim=0).max()
 
     def synthesise(self, coefficients: Tensor) -> Tensor:
-        """Return the image that the tensor stands for. Shape: (B, C, H, W) both."""
-        # one product for each channel of each image, all of one shape, so that none depends on its neighbours
+        """Return the image of the tensor. Shape: (B, C, H, W) both."""
+        # Each channel of each image has a product of its own, so no result depends on the batch.
         image = self.rows.mT @ ((coefficients * self.scale) @ self.columns)
         return image if self.colour is None else (self.colour @ image.flatten(2)).view_as(image)
 
     def analyse(self, image: Tensor) -> Tensor:
-        """Return the tensor that stands for an image. Shape: (B, C, H, W) both."""
+        """Return the tensor of an image. Shape: (B, C, H, W) both."""
         if self.colour is not None:
             image = (torch.linalg.inv(self.colour.double()).to(image) @ image.flatten(2)).view_as(image)
         return (self.rows @ (image @ self.columns.mT)) / self.scale
 
     def to(self, device: torch.device, dtype: torch.dtype) -> FourierBasis:
-        """Return the same on another device or in another precision."""
+        """Return this basis on another device or in another precision."""
         other = object.__new__(FourierBasis)
         for name, value in vars(self).items():
             setattr(other, name, value if value is None else value.to(device, dtype))

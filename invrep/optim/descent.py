@@ -1,4 +1,4 @@
-"""How the energy is descended: an optimiser of torch or the authors' heavy ball, a schedule and a start."""
+"""Recipes of descent: an optimiser of torch or of the authors, a schedule and a start."""
 
 from __future__ import annotations
 
@@ -26,34 +26,38 @@ SCHEDULES = ("constant", "linear", "cosine", "auto")
 @known_as("descent")
 @dataclass
 class Descent:
-    """A recipe of descent.
+    """Describe how an energy is descended.
 
     Attributes:
-        name: a class of ``torch.optim``, ``HeavyBall`` (CVPR) or ``ForgettingAdaGrad`` (IJCV).
-        lr: learning rate for the optimised variable, see :attr:`scale`; for ``ForgettingAdaGrad`` in units of the
-            paper's H·W·.05·80²/6. Not used where the schedule is a list.
-        steps: passes (forward-backward evaluations); None takes the sum of a schedule's stages.
+        name: class of ``torch.optim``, ``HeavyBall`` (CVPR) or ``ForgettingAdaGrad`` (IJCV).
+        lr: learning rate of the optimised variable, above 0, see :attr:`scale`; for ``ForgettingAdaGrad`` in units of
+            the paper's H·W·.05·80²/6. A schedule of stages ignores it.
+        steps: passes (forward-backward evaluations), at least 1; None takes the sum of a schedule's stages.
         schedule: ``constant``, ``linear`` (to 0), ``cosine`` (to 0), a list of stages ``[[lr, passes], …]``, which
-            stretches to ``steps``, or ``auto``: the stages that the paper used with this representation.
-        start: how loud the start noise is, see ``noise``.
-        noise: ``gaussian`` of L2 norm ``start``·σ (CVPR: 1), or ``uniform``: between ±``start``·80/√3 grey levels over
-            its own 95 % quantile (IJCV: 1); ``natural``: Gaussian of L2 norm ``start``·σ with the
-            spectrum 1/f of photos.
-        basis: ``pixel`` or ``fourier``, what the optimised tensor holds (:mod:`invrep.optim.bases`).
-        decorrelate: in the basis ``fourier``, whether its channels are those of the natural colour covariance.
+            stretches to ``steps``, or ``auto``: the paper's stages for this representation.
+        start: amplitude of the start noise, at least 0, see ``noise``.
+        noise: ``gaussian`` has the L2 norm ``start``·σ (CVPR: 1). ``uniform`` lies between ±``start``·80/√3 grey levels
+            over its own 95 % quantile (IJCV: 1). ``natural`` is Gaussian of L2 norm ``start``·σ with the spectrum 1/f
+            of photos.
+        basis: ``pixel`` or ``fourier``, the basis of the optimised tensor (:mod:`invrep.optim.bases`).
+        decorrelate: whether the channels of the basis ``fourier`` are those of the natural colour covariance.
         warm_up: passes over which the rate rises to the schedule's.
-        jitter: whether every pass sees the image shifted by up to a quarter of the layer's stride, in an image that is
-            that much larger (IJCV).
-        polish: how many of the passes, at most half, are a second stage at a tenth of the rate and without jitter.
-        tolerance: an image has converged, and costs no more time, once the passes that are left could lower its energy
-            by no more than this part (:mod:`invrep.inversion.convergence`). None has before :meth:`settled`. A
-            smaller batch then rounds otherwise, so that its neighbours' last bits depend on it. None: all take every
-            pass.
-        continuation: what the priors' weights are multiplied by in the first pass of a descent from noise; it falls to
-            1 over the first half of the passes. The energy that is shown and measured has the weights as they are.
+        jitter: whether each pass sees the image shifted by up to a quarter of the layer's stride (IJCV). The optimised
+            image is larger by this margin.
+        polish: passes of a second stage, at most half of all, at a tenth of the rate and without jitter.
+        tolerance: relative decrease of the energy, at least 0. An image has converged, and stops, when its remaining
+            passes can lower its energy by no more (:mod:`invrep.inversion.convergence`). No image converges before
+            :meth:`settled`. The batch then shrinks and rounds differently, so an image's last bits depend on its
+            neighbours. None: every image takes every pass.
+        continuation: factor of the priors' weights in the first pass of a descent from noise, at least 1. It falls to 1
+            over the first half of the passes. Reported energies use the weights without it.
         options: further keyword arguments of the optimiser's class.
-        straight_through: whether to descend along the gradient of a smoothed Φ: for HOG's hard binning that of its
-            bilinear binning, for a network's ReLUs that of sigmoids which narrow to steps (:mod:`~.surrogate`).
+        straight_through: whether the descent follows the gradient of a smoothed Φ (:mod:`~.surrogate`). HOG's hard
+            binning takes the gradient of its bilinear binning. A network's ReLUs take the gradient of sigmoids that
+            narrow to steps.
+
+    Raises:
+        InvrepError: a setting is out of its range, or two settings exclude each other.
     """
 
     name: str = "Adam"
@@ -109,7 +113,7 @@ class Descent:
             raise InvrepError(f"optim.steps is missing: the schedule {self.schedule!r} needs a number of passes.")
 
     def stages(self, phi: Representation) -> list[Descent]:
-        """Return the recipe's stages, each to be descended from the last one's reconstruction."""
+        """Return the recipe's stages; each starts from the reconstruction of the stage before."""
         steps, _ = self.plan(phi)
         polish = min(self.polish, steps // 2)
         if not polish:
@@ -118,7 +122,7 @@ class Descent:
         return [first, replace(first, steps=polish, lr=self.lr / 10, schedule="constant", jitter=False)]
 
     def settled(self, phi: Representation) -> int | None:
-        """Return the pass from which all others take the same rate and gradient; None where the last two differ."""
+        """Return the first pass with the rate and gradient of all later ones; None where the last two passes differ."""
         steps, rate = self.plan(phi)
         if self.straight_through:  # a smoothed gradient sharpens until the last pass
             return None
@@ -127,15 +131,15 @@ class Descent:
         return first if first < steps - 1 else None
 
     def plan(self, phi: Representation) -> tuple[int, Callable[[int], float]]:
-        """Return the number of passes and the learning rate as a function of the passes done."""
+        """Return the number of passes, and the learning rate as a function of the passes done."""
         steps, rate = self._plan(phi)
         warm_up = self.warm_up
         return steps, (lambda p: rate(p) * min(1.0, (p + 1) / warm_up)) if warm_up else rate
 
     def _plan(self, phi: Representation) -> tuple[int, Callable[[int], float]]:
-        """Return the same without the warm-up."""
+        """Return the plan without the warm-up."""
         if isinstance(self.schedule, str) and self.schedule != "auto":
-            steps, lr = self.steps or 0, self.lr  # not 0: see __post_init__
+            steps, lr = self.steps or 0, self.lr  # never 0: __post_init__ asks for steps
             falls: dict[str, Callable[[int], float]] = {
                 "constant": lambda p: 1.0,
                 "linear": lambda p: 1 - p / steps,
@@ -151,21 +155,25 @@ class Descent:
         return steps, lambda p: next((lr for (lr, _), end in zip(stages, ends, strict=True) if p < end), stages[-1][0])
 
     def prior_factor(self, progress: float) -> float:
-        """Return what the priors' weights are multiplied by when this part, in [0, 1), of the passes is done."""
+        """Return the factor of the priors' weights after this share, in [0, 1), of the passes."""
         return 1 + (self.continuation - 1) * max(0.0, 1 - 2 * progress)
 
     @property
     def scale(self) -> float | str:
-        """Grey levels per unit of the optimised variable; ``sigma`` is the prior's σ.
+        """Return the grey levels per unit of the optimised variable; ``sigma`` is the prior's σ.
 
-        A rate and the authors' constants hold in one unit only: in the CVPR paper's, σ, for ``HeavyBall``, in the IJCV
-        paper's, 1, for ``ForgettingAdaGrad``, and in 255 for torch's optimisers. So a descent fits every prior.
+        A rate and the authors' constants hold in one unit only: σ for ``HeavyBall`` (CVPR), 1 for ``ForgettingAdaGrad``
+        (IJCV), 255 for torch's optimisers. The unit follows the optimiser, so each descent fits every prior.
         """
         scales: dict[str, float | str] = {"HeavyBall": "sigma", "ForgettingAdaGrad": 1.0}
         return scales.get(self.name, 255.0)
 
     def optimiser(self, image: torch.nn.Parameter, lr: float) -> torch.optim.Optimizer:
         """Return the optimiser of the image tensor.
+
+        Args:
+            image: optimised tensor, (B, C, H, W) in its basis.
+            lr: learning rate of the first pass.
 
         Raises:
             InvrepError: the class does not take ``options``, or couples the images of a batch of several.
@@ -185,11 +193,11 @@ class Descent:
             ) from None
 
     def lr_unit(self, shape: tuple[int, ...]) -> float:
-        """Return what a rate is multiplied by for images (…, H, W): 1, or the IJCV paper's unit (paper.md §2)."""
+        """Return the factor of a rate for images (…, H, W): 1, or the IJCV paper's unit (paper.md §2)."""
         return math.prod(shape[-2:]) * 0.05 * BOUND**2 / 6 if self.name == "ForgettingAdaGrad" else 1.0
 
     def warnings(self, phi: Representation, prior: FixedPrior, shape: tuple[int, int, int]) -> list[str]:
-        """Return what of the recipe will go wrong, or has no effect, on images (C, H, W)."""
+        """Return sentences about settings that will fail, or have no effect, on images (C, H, W)."""
         found = [self._loud(phi, prior, shape)]
         if self.tolerance is not None and self.stages(phi)[-1].settled(phi) is None:
             why = (
@@ -210,9 +218,9 @@ class Descent:
     def _loud(self, phi: Representation, prior: FixedPrior, shape: tuple[int, int, int]) -> str | None:
         """Return why the heavy ball's start would diverge on images (C, H, W), or None.
 
-        The greatest of n Gaussian values of norm ``start``·σ is about start·σ·√(2 ln n / n), and the descent is stable
-        where the rate times the energy's curvature there is below 2(1 + momentum): the published σ is one number for
-        all sizes, too loud for small images.
+        The largest of n Gaussian values of norm ``start``·σ is about start·σ·√(2 ln n / n). The descent is stable where
+        the rate times the energy's curvature at this value is below 2(1 + momentum). The published σ is one number for
+        all sizes, and diverges on small images.
         """
         if self.name != "HeavyBall" or self.noise != "gaussian":
             return None
@@ -234,7 +242,7 @@ class Descent:
         """Return the basis of images (C, H, W).
 
         Raises:
-            InvrepError: ``decorrelate`` is for colours, and the images are grey.
+            InvrepError: ``decorrelate`` is set, and the images are grey.
         """
         if self.decorrelate and shape[0] == 1:
             raise InvrepError(
@@ -243,10 +251,16 @@ class Descent:
         return FourierBasis(shape, decorrelate=self.decorrelate) if self.basis == "fourier" else PixelBasis()
 
     def draw(self, shape: tuple[int, int, int], seed: int, image: str, restart: int, prior: FixedPrior) -> Tensor:
-        """Return the start of one image, (C, H, W), in units of the optimised variable.
+        """Return the start of one image, (C, H, W) float64, in units of the optimised variable.
 
-        It depends on the seed, the image's id and the restart and on nothing else: not on its place in a batch, nor
-        on the device.
+        The start depends on the seed, the image's id and the restart alone, not on the device or the place in a batch.
+
+        Args:
+            shape: (C, H, W) of the image.
+            seed: seed of the job.
+            image: id of the image.
+            restart: number of the restart.
+            prior: prior, which knows σ and the unit.
         """
         generator = generator_of(seed, image, restart)
         if self.noise == "uniform":

@@ -1,4 +1,4 @@
-"""Optimizers of the image tensor: torch's, and those that the papers' authors used."""
+"""Optimizers of the image tensor: torch's, and the two of the papers' authors."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 import torch
 
-COUPLED = ("Adafactor", "LBFGS")  # one step length or history for the whole tensor, hence for all images of a batch
+COUPLED = ("Adafactor", "LBFGS")  # one step length or history for the whole batch
 UNFIT = ("Optimizer", "SparseAdam", "Muon")  # an image is neither sparse nor a matrix
 
 
 class HeavyBall(torch.optim.SGD):
-    """The authors' descent, v ← momentum·v − lr·∇E, x ← x + v, with v = 0 at each change of lr (paper.md §2).
+    """Descend as the CVPR authors: v ← momentum·v − lr·∇E, x ← x + v, with v = 0 at each change of lr (paper.md §2).
 
-    At a constant rate this is torch's SGD with momentum; only the reset is added.
+    At a constant rate this class is torch's SGD with momentum; it adds the reset only.
     """
 
     def step(self, closure: Any = None) -> Any:  # as torch has it, in overloads that ask for a float
-        """Do one pass; a rate that differs from the last pass's empties the momentum first."""
+        """Do one pass; a change of the rate since the last pass first empties the momentum."""
         for group in self.param_groups:
             if group.setdefault("last_lr", group["lr"]) != group["lr"]:
                 group["last_lr"] = group["lr"]
@@ -28,15 +28,18 @@ class HeavyBall(torch.optim.SGD):
 
 
 class ForgettingAdaGrad(torch.optim.RMSprop):
-    """The IJCV descent: G ← decay·G + g², v ← momentum·v − g/(1/lr + √G), x ← x + v (nnpreimage.m:130-232).
+    """Descend as IJCV: G ← decay·G + g², v ← momentum·v − g/(1/lr + √G), x ← x + v (nnpreimage.m:130-232).
 
-    This is torch's RMSprop, whose mean of squares is (1 − decay)·G, with lr √(1 − decay) and eps √(1 − decay)/lr.
+    This class is torch's RMSprop with lr √(1 − decay) and eps √(1 − decay)/lr: its mean of squares is (1 − decay)·G.
 
     Args:
-        params: the image tensor.
-        lr: the greatest step per unit of gradient.
-        decay: what is kept of the sum of squared gradients, below 1.
-        momentum: what is kept of the last step.
+        params: image tensor.
+        lr: largest step per unit of gradient.
+        decay: share of the sum of squared gradients that each pass keeps, below 1.
+        momentum: share of the last step that each pass keeps.
+
+    Raises:
+        ValueError: decay is 1 or more.
     """
 
     def __init__(self, params: Any, lr: float, *, decay: float = 0.9, momentum: float = 0.9) -> None:
@@ -58,7 +61,7 @@ OURS = {"HeavyBall": HeavyBall, "ForgettingAdaGrad": ForgettingAdaGrad}
 
 
 def names() -> list[str]:
-    """Return the names that ``optim.name`` takes."""
+    """Return the valid values of ``optim.name``."""
     found = [
         n
         for n, c in vars(torch.optim).items()

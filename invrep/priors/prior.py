@@ -1,8 +1,8 @@
 """Natural-image priors: one number for each image.
 
-With X = 255·rgb − mean a term's energy is ``weight/σ² · R(X)``, that is ``weight · σ^(power−2) · R(X/σ)``: with it a
-weight is the paper's λ_V for β=2, its σ^(β−2) rule for other β, and λ_α = 4e-10·σ⁴ for α=6 (CVPR; paper.md §1). A
-preset that counts per pixel (IJCV) has ``weight/(H·W) · R(X)`` instead.
+With X = 255·rgb − mean, the energy of a term is ``weight/σ² · R(X)``, which is ``weight · σ^(power−2) · R(X/σ)``. The
+weight is then the paper's λ_V for β=2, follows its σ^(β−2) rule for other β, and is λ_α = 4e-10·σ⁴ for α=6 (CVPR;
+paper.md §1). A preset that counts per pixel (IJCV) uses ``weight/(H·W) · R(X)`` instead.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ from invrep.validation import number
 
 
 class Term(Protocol):
-    """What a term of a prior is: a module (B, C, H, W) → (B,) with a weight and a power."""
+    """Declare a prior's term: a module (B, C, H, W) → (B,) with a weight and a power."""
 
     @property
     def weight(self) -> float | str:
-        """λ in the preset's units, or ``auto``."""
+        """Return λ in the preset's units, or ``auto``."""
 
     @property
     def power(self) -> float:
-        """The exponent of the image's scale in R."""
+        """Return the exponent of the image's scale in R."""
 
     def __call__(self, x: Float[Tensor, "batch channel row column"], /) -> Float[Tensor, " batch"]:
-        """Return R for each image."""
+        """Return R for each image, (B,)."""
 
 
 class AutomaticTerm(Term, Protocol):
-    """A term whose weight may be ``auto``."""
+    """Declare a term whose weight may be ``auto``."""
 
     def automatic(self, phi: Representation, *, per_pixel: bool) -> float:
-        """Return what the weight ``auto`` is for a representation."""
+        """Return the value of the weight ``auto`` for a representation."""
 
 
 @known_as("prior")
 class Prior:
-    """A preset of priors and the units it is stated in.
+    """Hold a preset of priors and its units.
 
     Args:
         sigma: σ in grey levels, the L2 norm of a typical photo less its mean; ``auto`` is 68.92·√(C·H·W).
-        ball: the greatest norm of a pixel's X, to which the image is projected after every pass; None for no bound.
+        ball: largest norm of a pixel's X in grey levels; every pass projects the image to it. None for no bound.
         per_pixel: whether weights are divided by H·W instead of σ².
-        terms: name → :class:`TotalVariation`, :class:`AlphaNorm` or any module (B, C, H, W) → (B,) with the
-            attributes ``weight`` and ``power`` and, where its weight may be ``auto``, a method ``automatic``; None
-            leaves a term of a preset out.
+        terms: name → :class:`TotalVariation`, :class:`AlphaNorm` or any module (B, C, H, W) → (B,) with the attributes
+            ``weight`` and ``power``. A term whose weight may be ``auto`` also has a method ``automatic``. None removes
+            a preset's term.
 
     Raises:
-        InvrepError: σ or the ball is not positive, or a term declares no weight or power.
+        InvrepError: σ or the ball is not positive, per_pixel is no bool, or a term declares no weight or power.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Prior:
                 raise InvrepError(f"prior.{name} is not a prior: expected a module with a weight and a power.")
 
     def weights(self, phi: Representation) -> dict[str, float]:
-        """Return each term's weight λ, an automatic one as it is for Φ."""
+        """Return each term's weight λ; ``auto`` is resolved for Φ."""
         return {
             name: float(
                 cast(AutomaticTerm, term).automatic(phi, per_pixel=self.per_pixel)
@@ -89,18 +89,18 @@ class Prior:
         }
 
     def for_shape(self, shape: tuple[int, int, int], phi: Representation, *, scale: float | str = 255.0) -> FixedPrior:
-        """Fill in the automatic values for images of shape (C, H, W) and for Φ.
+        """Return the prior with its automatic values resolved for a shape and for Φ.
 
         Args:
-            shape: (C, H, W).
-            phi: the representation Φ.
-            scale: grey levels per unit of the optimised variable, see :attr:`~invrep.optim.Descent.scale`;
-                ``sigma`` is σ.
+            shape: (C, H, W) of the images.
+            phi: representation Φ.
+            scale: grey levels per unit of the optimised variable, see :attr:`~invrep.optim.Descent.scale`; ``sigma`` is
+                σ.
         """
         sigma = PIXEL_RMS * math.sqrt(math.prod(shape)) if self.sigma == "auto" else float(self.sigma)
         factors = {}
         for name, weight in self.weights(phi).items():
-            # R is taken of X/σ, whose powers are of a size that float32 holds
+            # R takes X/σ, whose powers float32 can hold.
             power = self.terms[name].power
             factors[name] = weight * sigma**power / (shape[1] * shape[2] if self.per_pixel else sigma**2)
         return FixedPrior(sigma, float(sigma if scale == "sigma" else scale), self.ball, dict(self.terms), factors)
@@ -108,14 +108,14 @@ class Prior:
 
 @dataclass(frozen=True)
 class FixedPrior:
-    """Priors with every constant known; computes each term's energy.
+    """Compute each term's energy, with every constant known.
 
     Attributes:
         sigma: σ in grey levels.
         scale: grey levels per unit of the optimised variable.
-        ball: the greatest norm of a pixel in grey levels, or None.
+        ball: largest norm of a pixel in grey levels, or None.
         terms: name → module.
-        factors: name → what R(X/σ) is multiplied by.
+        factors: name → factor of R(X/σ).
     """
 
     sigma: float
@@ -125,7 +125,7 @@ class FixedPrior:
     factors: dict[str, float]
 
     def __call__(self, image: Float[Tensor, "batch channel row column"]) -> dict[str, Float[Tensor, " batch"]]:
-        """Return each term's weighted energy, (B,), of the optimised variable, (B, C, H, W)."""
+        """Return each term's weighted energy, (B,), for the optimised variable, (B, C, H, W)."""
         x = image if self.scale == self.sigma else image * (self.scale / self.sigma)
         return {name: term(x) * self.factors[name] for name, term in self.terms.items()}
 

@@ -1,4 +1,4 @@
-"""The terms of priors: total variation, α-norms, chroma."""
+"""Terms of priors: total variation, α-norms, chroma."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from invrep.stable_names import known_as
 from invrep.validation import number
 
 PIXEL_RMS = 68.92  # grey levels; the published σ is 68.92·√(227·227·3)
-BOUND = 80.0  # grey levels, B of the IJCV recipe: what a pixel's norm is measured by
-STEEPNESS = 6.5  # what differences of neighbours are, in the same units
+BOUND = 80.0  # grey levels, B of the IJCV recipe: the unit of a pixel's norm
+STEEPNESS = 6.5  # grey levels; the unit of differences between neighbours
 
 
 def _power(x: Tensor, exponent: float) -> Tensor:
-    """Return x^exponent, each image computed by itself.
+    """Return x^exponent, one image at a time.
 
-    The CPU's vectorised power differs in the last bit from the scalar one that it takes for the end of a tensor, so
-    that an image would depend on its place in the batch.
+    On a CPU the vectorised power and the scalar one, which serves the end of a tensor, differ in the last bit. In one
+    call an image's value would depend on its place in the batch.
     """
     return x.pow(exponent) if x.is_cuda else torch.stack([image.pow(exponent) for image in x])
 
 
 class _TotalVariation(torch.autograd.Function):
-    """Σ (d1² + d2²)^{β/2} with the authors' clamp in the gradient only (invert_nn.m:311-333)."""
+    """Compute Σ (d1² + d2²)^{β/2} with the authors' clamp in the gradient only (invert_nn.m:311-333)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, beta: float, floor: float) -> Tensor:
@@ -57,14 +57,14 @@ class _TotalVariation(torch.autograd.Function):
 
 @known_as("total variation")
 class TotalVariation(nn.Module):
-    """R_{V^β}(x) = Σ ((x_{i,j+1} − x_ij)² + (x_{i+1,j} − x_ij)²)^{β/2}, each channel on its own (paper.md §1).
+    """Compute R_{V^β}(x) = Σ ((x_{i,j+1} − x_ij)² + (x_{i+1,j} − x_ij)²)^{β/2}, for each channel (paper.md §1).
 
-    The last column has no horizontal and the last row no vertical difference; each keeps the other. The value has no
-    epsilon; in the gradient (d1²+d2²)^{β/2} is clamped below at 1e-5 where β ≠ 2, as in the authors' code.
+    The last column has no horizontal difference, and the last row no vertical one. Their other difference counts. The
+    value has no epsilon. For β ≠ 2 the gradient clamps (d1²+d2²)^{β/2} below at 1e-5, as the authors' code does.
 
     Args:
-        beta: the exponent, at least 1; 1 is the isotropic total variation, 2 the squared one.
-        weight: λ_V in the paper's units, or ``auto``: .5, 5 or 50 by the layer's receptive field
+        beta: exponent, at least 1; 1 is the isotropic total variation, 2 the squared one.
+        weight: λ_V in the paper's units, at least 0, or ``auto``: .5, 5 or 50 by the layer's receptive field
             (:func:`weight_by_depth`); per pixel (6.5/80)^β (get_defaults.m).
 
     Raises:
@@ -79,7 +79,7 @@ class TotalVariation(nn.Module):
         self.weight = weight if weight == "auto" else number("prior.tv.weight", weight, minimum=0, word="auto")
 
     def automatic(self, phi: Representation, *, per_pixel: bool) -> float:
-        """Return what the weight ``auto`` is for a representation."""
+        """Return the value of the weight ``auto`` for a representation."""
         return (STEEPNESS / BOUND) ** self.power if per_pixel else weight_by_depth(phi.receptive_field)
 
     def forward(self, x: Float[Tensor, "batch channel row column"]) -> Float[Tensor, " batch"]:
@@ -93,11 +93,11 @@ class TotalVariation(nn.Module):
 
 @known_as("alpha norm")
 class AlphaNorm(nn.Module):
-    """R_α(x) = Σ |x_i|^α, which keeps values in the range of a photo's (paper.md §1).
+    """Compute R_α(x) = Σ |x_i|^α, which keeps values in the range of a photo's (paper.md §1).
 
     Args:
-        alpha: the exponent, at least 1.
-        weight: λ_α / σ^(α−2); 4e-10 in the authors' code.
+        alpha: exponent, at least 1.
+        weight: λ_α / σ^(α−2), at least 0; 4e-10 in the authors' code.
 
     Raises:
         InvrepError: alpha is below 1 or weight is negative.
@@ -111,18 +111,19 @@ class AlphaNorm(nn.Module):
     def forward(self, x: Float[Tensor, "batch channel row column"]) -> Float[Tensor, " batch"]:
         """Return R for each image. Shape: (B, C, H, W) → (B,)."""
         half = self.power / 2
-        # an even power by squares is several times as fast as pow
+        # Squares are several times as fast as pow for an even power.
         values = x.square().pow(int(half)) if half.is_integer() else _power(x.abs(), self.power)
         return values.flatten(1).sum(1)
 
 
 @known_as("pixel norm")
 class PixelNorm(nn.Module):
-    """R(x) = Σ_uv (Σ_c x_cuv²)^{α/2}, the α-norm of every pixel's colour as one vector (IJCV; paper.md §1).
+    """Compute R(x) = Σ_uv (Σ_c x_cuv²)^{α/2}, the α-norm of every pixel's colour vector (IJCV; paper.md §1).
 
     Args:
-        alpha: the exponent, at least 1.
-        weight: λ_α, or ``auto``: per pixel (1/80)^α (get_defaults.m), else that of :class:`AlphaNorm`.
+        alpha: exponent, at least 1.
+        weight: λ_α, at least 0, or ``auto``: per pixel (1/80)^α (get_defaults.m), else the default of
+            :class:`AlphaNorm`.
 
     Raises:
         InvrepError: alpha is below 1 or weight is negative.
@@ -134,7 +135,7 @@ class PixelNorm(nn.Module):
         self.weight = weight if weight == "auto" else number("prior.alpha.weight", weight, minimum=0, word="auto")
 
     def automatic(self, phi: Representation, *, per_pixel: bool) -> float:
-        """Return what the weight ``auto`` is for a representation."""
+        """Return the value of the weight ``auto`` for a representation."""
         return BOUND**-self.power if per_pixel else 4e-10
 
     def forward(self, x: Float[Tensor, "batch channel row column"]) -> Float[Tensor, " batch"]:
@@ -146,14 +147,14 @@ class PixelNorm(nn.Module):
 
 @known_as("chroma variation")
 class ChromaVariation(nn.Module):
-    """R(x) = Σ ‖∇c‖² over the two colour differences of x, which in photographs vary far less than brightness.
+    """Compute R(x) = Σ ‖∇c‖² over the two colour differences of x; photos vary far less in them than in brightness.
 
-    The paper's total variation takes each of R, G and B for itself, and so lets deep layers, which do not mind, fill
-    a pre-image with coloured fringes. Here c1 = (r − g)/√2 and c2 = (r + g − 2b)/√6, and the differences are those of
-    :class:`TotalVariation`. Not in the papers. Grey images have no such term: R = 0.
+    The paper's total variation treats R, G and B separately. Deep layers hardly see colour fringes, so pre-images fill
+    with them. This term suppresses the fringes. It uses c1 = (r − g)/√2 and c2 = (r + g − 2b)/√6 with the differences
+    of :class:`TotalVariation`. The term is not in the papers. Images without three channels have R = 0.
 
     Args:
-        weight: in the units of λ_V, or ``auto``: four times what :func:`weight_by_depth` gives.
+        weight: factor in the units of λ_V, at least 0, or ``auto``: four times :func:`weight_by_depth`.
 
     Raises:
         InvrepError: weight is negative.
@@ -166,7 +167,7 @@ class ChromaVariation(nn.Module):
         self.weight = weight if weight == "auto" else number("prior.chroma.weight", weight, minimum=0, word="auto")
 
     def automatic(self, phi: Representation, *, per_pixel: bool) -> float:
-        """Return what the weight ``auto`` is for a representation."""
+        """Return the value of the weight ``auto`` for a representation."""
         return 4 * ((STEEPNESS / BOUND) ** 2 if per_pixel else weight_by_depth(phi.receptive_field))
 
     def forward(self, x: Float[Tensor, "batch channel row column"]) -> Float[Tensor, " batch"]:
@@ -182,9 +183,12 @@ class ChromaVariation(nn.Module):
 def weight_by_depth(receptive_field: int | None) -> float:
     """Return the paper's λ_V for a layer: .5 up to a receptive field of 60 pixels, 5 up to 150, else 50.
 
-    The paper chose .5 for conv1 … relu2, 5 for pool2 … relu4 and 50 for conv5 … fc8 of its AlexNet
-    (experiment_cnn.m:63-71); their receptive fields are 11–51, 67–131 and 163–355 pixels. HOG and dense SIFT, which
-    the paper inverts with .5, see less than 60 pixels. None means the whole image.
+    For its AlexNet the paper chose .5 for conv1 … relu2, 5 for pool2 … relu4 and 50 for conv5 … fc8
+    (experiment_cnn.m:63-71). The receptive fields of these layers are 11–51, 67–131 and 163–355 pixels. The paper
+    inverts HOG and dense SIFT with .5; their receptive fields are below 60 pixels.
+
+    Args:
+        receptive_field: side in pixels; None where it is the whole image.
     """
     if receptive_field is None:
         return 50.0
