@@ -11,15 +11,15 @@ import polars as pl
 
 @dataclass(frozen=True)
 class Summed:
-    """Hold the statistics of a column's finite values; NaN without any value, or for ``deviation`` below two.
+    """Hold the statistics of a column's finite values.
 
     Attributes:
         count: number of values.
         total: sum of the values; 0 without any.
-        mean: mean of the values.
-        deviation: standard deviation, with n − 1.
-        least: smallest value.
-        most: largest value.
+        mean: mean of the values; NaN without any.
+        deviation: standard deviation, with n − 1; NaN below two values.
+        least: smallest value; NaN without any.
+        most: largest value; NaN without any.
     """
 
     count: int

@@ -17,7 +17,7 @@ from invrep.representations.geometry import InputSize
 from invrep.stable_names import known_as
 from invrep.validation import number
 
-PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left")  # of scikit-image, to find a layer's large value
+PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left")  # of scikit-image; they say what is large
 WHOLE = 355  # pixels; receptive field of the paper's fc8
 
 

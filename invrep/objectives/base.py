@@ -56,7 +56,7 @@ class Objective(nn.Module):
         self.weights = [w / sum(weights) for w in weights]
 
     def hold(self, name: str, value: Tensor) -> None:
-        """Register a buffer (B, …) with one entry for each image; ``register_buffer`` holds values that all images share."""
+        """Register a buffer (B, …) with one entry for each image; ``register_buffer`` is for shared values."""
         self.register_buffer(name, value)
         self.per_image += (name,)
 

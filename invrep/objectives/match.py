@@ -181,7 +181,7 @@ class MatchFile(Match):
 
 
 def _average(paths: Any, code: Sequence[Tensor]) -> list[Tensor]:
-    """Return the mean of the codes in files, a list of (…), with the shapes of the images' ``code``, a list of (B, …)."""
+    """Return the mean of the codes in files, a list of (…), whose parts must have the shapes of ``code``, (B, …)."""
     paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths or [])
     if not paths:
         raise InvrepError("objective.path is empty; give the file of a code, or a list of them.")
