@@ -1,4 +1,4 @@
-"""How the descent's passes compute Φ: their rounding, the layout of tensors, and whether compiled."""
+"""Set how the passes of a descent compute Φ: rounding, memory layout and compilation."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from invrep.stable_names import known_as
 from invrep.validation import choice
 
 PRECISIONS = ("float32", "tf32", "bf16")
-ALIKE = 0.1  # part of a gradient by which rounding may change it at most
+ALIKE = 0.1  # greatest change of a gradient, relative to its norm, that passes for rounding
 MODES = ("default", "reduce-overhead", "max-autotune")
 
 
 @contextmanager
 def exact() -> Iterator[None]:
-    """Let nothing be rounded inside but to its own type: the context of all that is measured.
+    """Compute in full precision inside this context, whatever TF32, autocast or inference mode the caller has set.
 
-    Φ0, final errors, spreads, classes and codes are computed in it, whatever the caller has set: TF32, autocast, or
-    inference mode, of which no gradient could be taken. A descent's passes may round within it (:class:`Compute`).
+    Φ0, final errors, spreads, classes and codes are computed in it. Inference mode is left because it admits no
+    gradient. The passes of a descent may choose a lower precision within it (:class:`Compute`).
     """
-    # By default MKL rounds a product by how its operands lie in memory on some processors, so that an image's last bits
-    # would depend on its place in a batch. MKL reads this at its first product.
+    # On some processors MKL rounds a product by the alignment of its operands. An image's last bits would then depend
+    # on its place in the batch. MKL reads this variable at its first product.
     os.environ.setdefault("MKL_CBWR", "AUTO")
     accelerator = torch.accelerator.current_accelerator()
     kinds = {"cpu"} if accelerator is None else {"cpu", accelerator.type}
@@ -49,13 +49,14 @@ def exact() -> Iterator[None]:
 
 @contextmanager
 def rounding(precision: str) -> Iterator[None]:
-    """Let float32 convolutions and matrix products be exact inside, or let a GPU round their factors.
+    """Set the precision of float32 convolutions and matrix products inside this context.
 
-    torch itself rounds those of convolutions to TF32 unless told not to. Its setting is the process's: of threads that
-    ask for different ones all are exact meanwhile, and the last to leave gives back what the first has found.
+    torch's own default rounds the factors of a GPU's convolutions to TF32. The setting belongs to the process. While
+    threads request different precisions, all threads compute exactly. The last thread to leave restores the setting
+    that the first thread found.
 
     Args:
-        precision: ``ieee`` or ``tf32``.
+        precision: ``ieee`` for exact float32, or ``tf32`` for factors that a GPU rounds.
     """
     _rounding.enter(precision)
     try:
@@ -65,11 +66,11 @@ def rounding(precision: str) -> Iterator[None]:
 
 
 class _Rounding:
-    """Sets every backend to what the threads ask for, and only where that changes."""
+    """Set the precision that the threads request in every backend, and only when it changes."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.asked: dict[int, list[str]] = {}  # by thread, the innermost last
+        self.asked: dict[int, list[str]] = {}  # precisions of the open contexts of each thread, innermost last
         self.found: list[str] = []
         self.now: str | None = None
 
@@ -104,8 +105,8 @@ _rounding = _Rounding()
 
 
 def _backends() -> list[Any]:
-    """Return what has a setting of its own: a GPU's first, a processor's last."""
-    backends: Any = torch.backends  # whose settings torch makes at run time
+    """Return the backends that have their own precision setting: three of a GPU, then three of a processor."""
+    backends: Any = torch.backends  # untyped: torch creates the settings at run time
     cuda, cudnn, cpu = backends.cuda, backends.cudnn, backends.mkldnn
     return [cuda.matmul, cudnn.conv, cudnn.rnn, cpu.matmul, cpu.conv, cpu.rnn]
 
@@ -113,14 +114,19 @@ def _backends() -> list[Any]:
 @known_as("compute")
 @dataclass(frozen=True)
 class Compute:
-    """How a pass computes Φ. The image, its prior and its optimiser, Φ0 and all results are never rounded.
+    """Set how a pass computes Φ.
+
+    Only Φ's passes are rounded. The image, its priors, its optimiser, Φ0 and all results stay exact.
 
     Attributes:
-        precision: ``float32``; ``tf32``, float32 whose products a GPU takes of factors with 10 bits; ``bf16``, torch's
-            automatic bfloat16, in which activations have 8.
-        channels_last: whether images and weights lie in memory with their channels last.
-        compile: a mode of ``torch.compile``, of which ``reduce-overhead`` uses CUDA graphs; None: not compiled. One
-            Compute compiles a private Φ once for each shape of its images.
+        precision: ``float32``; ``tf32``: float32 whose factors a GPU rounds to 10 bits of mantissa; ``bf16``: torch's
+            automatic mixed precision with bfloat16 activations of 8 bits.
+        channels_last: bool; True: images and weights lie in memory with their channels last.
+        compile: mode of ``torch.compile``, one of ``MODES``; ``reduce-overhead`` uses CUDA graphs; None: no
+            compilation. One Compute compiles a private Φ once for each shape of its images.
+
+    Raises:
+        InvrepError: a value is none of these.
     """
 
     precision: str = "float32"
@@ -138,17 +144,17 @@ class Compute:
             raise InvrepError(f"compute.channels_last={self.channels_last} is not valid: expected true or false.")
 
     def rounding(self) -> AbstractContextManager[None]:
-        """Return the context for Φ and for the gradient."""
+        """Return the context that sets the precision of Φ's forward and backward pass."""
         return rounding("tf32" if self.precision == "tf32" else "ieee")
 
     def encoder(self, phi: Representation) -> Callable[[Tensor, Surrogate | None], list[Tensor]]:
-        """Return Φ so computed: images (B, C, H, W) and a surrogate → a list of (B, …) in the images' precision.
+        """Return Φ as a function with these settings: images (B, C, H, W), surrogate → codes.
+
+        The codes are a list of (B, …) in the images' precision. The function raises InvrepError where compilation
+        would lose a gradient that Φ defines itself.
 
         Args:
-            phi: on its device; with ``channels_last`` the weights of a private one are laid out anew.
-
-        Raises:
-            InvrepError: when it is called: compiling would lose the gradient that Φ itself defines.
+            phi: representation on its device; ``channels_last`` changes the memory layout of a private copy.
         """
         phi = phi.private()
         if self.channels_last:
@@ -162,12 +168,12 @@ class Compute:
                 if self.compile is None:
                     code = phi(images, surrogate)
                 else:
-                    # The softness is an input, since a constant would be compiled anew in every pass.
+                    # The softness changes in every pass; as a constant it would cause a compilation each time.
                     inputs = (images, *(() if surrogate is None else (softness_of(surrogate, images),)))
                     key = (tuple(images.shape), images.dtype, images.device, surrogate is None)
                     if key not in compiled:
-                        # Φ stops within its network by an exception, which torch.compile cannot follow; what it does
-                        # with one batch is a plain list of operations
+                        # Φ ends its network at the target layer by an exception, which torch.compile cannot follow.
+                        # The trace of one batch is a plain list of operations.
                         graph = make_fx(partial(_plain, phi))(images.detach().requires_grad_(), *inputs[1:])
                         _compare(phi, graph, *inputs)
                         compiled[key] = torch.compile(graph, mode=self.compile)
@@ -183,7 +189,17 @@ def _plain(phi: Representation, images: Tensor, softness: Tensor | None = None) 
 
 
 def _compare(phi: Representation, graph: Callable[..., Sequence[Tensor]], images: Tensor, *softness: Tensor) -> None:
-    """Raise InvrepError unless a graph of Φ's operations has Φ's gradient: a graph knows no ``autograd.Function``."""
+    """Check that a graph of Φ's operations has Φ's gradient: a graph loses a custom ``autograd.Function``.
+
+    Args:
+        phi: representation Φ.
+        graph: traced function (images, softness) → codes.
+        images: tensor (B, C, H, W) in [0, 1] at which the gradients are compared.
+        softness: softness of the surrogate gradient, if there is one.
+
+    Raises:
+        InvrepError: the gradients differ by more than ``ALIKE``.
+    """
     x = images.detach().requires_grad_()
     surrogate = Surrogate(*softness) if softness else None
 
@@ -191,12 +207,12 @@ def _compare(phi: Representation, graph: Callable[..., Sequence[Tensor]], images
         code = encode(x, *softness)
         weights = [torch.arange(part.numel(), device=part.device).cos().view_as(part) for part in code]
         x.grad = None
-        # Not torch.autograd.grad, which a module that checkpoints its activations may refuse.
+        # A module with gradient checkpointing may refuse torch.autograd.grad.
         backward(cast(Tensor, sum((w * part).sum() for w, part in zip(weights, code, strict=True))), surrogate)
         return torch.zeros_like(x) if x.grad is None else x.grad
 
     ours = gradient(partial(_plain, phi))
-    if not (ours - gradient(graph)).norm() <= ALIKE * ours.norm():  # it may be NaN, and a silent layer's is zero
+    if not (ours - gradient(graph)).norm() <= ALIKE * ours.norm():  # "not <=" catches NaN; a dead layer's is zero
         raise InvrepError(
             f"compute.compile would lose the gradient that {type(phi).__name__} defines; leave compute.compile out."
         )

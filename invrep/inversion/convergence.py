@@ -1,4 +1,4 @@
-"""When an image has converged: nothing that its remaining passes could bring is worth their time."""
+"""Decide when an image has converged: its remaining passes could lower its energy by no more than the tolerance."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-CHECKS = 5  # the fewest intervals between checks that a verdict looks back on
-DOUBT = 4  # times as much as the band says may come: it said .5 % of an AlexNet image that then fell by 1.5 %
-REACH = 4  # a verdict looks no further ahead than this many times as far as it looks back
+CHECKS = 5  # least number of intervals between checks in the band
+DOUBT = 4  # safety factor on the band: an AlexNet image fell by 1.5 % where its band predicted .5 %
+REACH = 4  # most passes ahead, as a multiple of the passes in the band
 
 
 def converged(energies: Sequence[Tensor], best: Tensor, *, left: float, tolerance: float) -> Tensor:
-    """Tell which images could gain no more than ``tolerance`` of their energy in the passes that are left.
+    """Return which images could lower their energy by no more than ``tolerance`` in the remaining passes.
 
-    The width of an energy's band over the last checks, from its least to its greatest value, stands for what as many
-    passes can change, noise and rises included. An image has converged where :data:`DOUBT` times that, over all passes
-    that are left, is within the tolerance, and the energy is as low as it has ever been. A rise is no convergence: it
-    widens the band and lies above the best; a single quiet check is none, since the band is that of several.
+    The band of an energy is its greatest minus its least value over the last checks. It estimates the change over as
+    many passes, noise and rises included. An image has converged under two conditions. :data:`DOUBT` times the band,
+    scaled to the remaining passes, is within the tolerance. The energy is as low as ever, up to the same margin.
+
+    A rising energy does not converge: the rise widens the band and lies above the best. One quiet check is not enough:
+    the band covers several checks.
 
     Args:
-        energies: (B,) at each check since the descent's recipe last changed, the latest at the end; not finite where
-            an image has diverged.
-        best: (B,), the least energy of each image so far.
-        left: how many checks' passes are left.
-        tolerance: the part of the energy.
+        energies: energies (B,) at each check since the recipe settled, latest last; not finite where an image has
+            diverged.
+        best: least energy (B,) of each image so far.
+        left: number of checks in the remaining passes; may be fractional.
+        tolerance: allowed change, as a fraction of the energy.
 
     Returns:
-        (B,) bool.
+        Bool (B,), True for an image that has converged; all False with too few checks.
     """
     back = look_back(left)
     latest = energies[-1]
@@ -42,5 +44,5 @@ def converged(energies: Sequence[Tensor], best: Tensor, *, left: float, toleranc
 
 
 def look_back(left: float) -> int:
-    """Return over how many intervals between checks a verdict looks back when ``left`` of them are to come."""
+    """Return the number of intervals between checks in the band when ``left`` intervals remain."""
     return max(CHECKS, math.ceil(left / REACH))

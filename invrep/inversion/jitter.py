@@ -1,4 +1,4 @@
-"""Jitter: each pass of each image sees the image tensor from an offset of its own."""
+"""Jitter the images: in every pass, Φ sees each image at its own random offset."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from invrep.optim.start_noise import generator_of
 
 @dataclass(frozen=True)
 class Jitter:
-    """The offsets from which Φ sees an image tensor that is larger than its images.
+    """Crop an image tensor at random offsets; the tensor is larger than the images by a margin.
 
     Attributes:
-        offsets: (B, passes, 2), row and column for each pass of each image.
-        margin: rows and columns by which the image tensor is larger.
+        offsets: integer tensor (B, passes, 2), row and column in pixels for each image and pass.
+        margin: number of pixels by which the image tensor exceeds the images in height and width.
     """
 
     offsets: Tensor
@@ -26,13 +26,13 @@ class Jitter:
 
     @classmethod
     def draw(cls, rows: Sequence[tuple[int, str, int]], seed: int, margin: int, passes: int) -> Self:
-        """Draw offsets between 0 and the margin, uniformly at random.
+        """Draw offsets from 0 to the margin, both included, uniformly at random.
 
         Args:
-            rows: for each row of the image tensor the photo's index, its id and the number of the restart.
-            seed: of the job, together with id and restart.
-            margin: in pixels.
-            passes: of the stage.
+            rows: triple for each row of the image tensor: index of the photo, id, number of the restart.
+            seed: seed of the job, combined with id and restart.
+            margin: margin in pixels.
+            passes: number of passes of the stage.
         """
         draws = []
         for _, image, restart in rows:
@@ -41,18 +41,18 @@ class Jitter:
         return cls(torch.stack(draws), margin)
 
     def crop(self, x: Tensor, number: int, rows: Tensor | None) -> Tensor:
-        """Return what Φ sees of x in one pass.
+        """Return the crops of x that Φ sees in one pass, (b, C, H − margin, W − margin).
 
         Args:
-            x: (b, C, H, W).
-            number: of the pass, within the stage.
-            rows: (b,), the places in the batch of the images of x; None for all of them.
+            x: image tensor (b, C, H, W).
+            number: number of the pass within the stage, from 0.
+            rows: places (b,) in the batch of the images of x; None: all images.
         """
         offsets = self.offsets[:, number]
         return self._cropped(x, (offsets if rows is None else offsets[rows.cpu()]).tolist())
 
     def centre(self, x: Tensor) -> Tensor:
-        """Return the centre of x, (B, C, H, W), as large as what Φ sees."""
+        """Return the centre crop of x: (B, C, H, W) → (B, C, H − margin, W − margin)."""
         return self._cropped(x, [[self.margin // 2] * 2] * len(x))
 
     def _cropped(self, x: Tensor, corners: list[list[int]]) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is measured of the final pre-images."""
+"""Measure the final pre-images."""
 
 from __future__ import annotations
 
@@ -22,15 +22,18 @@ log = logging.getLogger(__name__)
 def measure(
     inversion: Inversion, photos: Float[Tensor, "batch channel row column"] | None
 ) -> dict[str, Float[Tensor, " batch"]]:
-    """Return what is known of the final pre-images, each (B,) on the CPU.
+    """Return the measures of the final pre-images, name → (B,) in float64 on the CPU.
 
-    What the objective measures (of a match ``error`` ‖Φ−Φ0‖²/‖Φ0‖², ``root_error``, ``distance`` ‖Φ−Φ0‖² and
-    ``code_norm`` ‖Φ0‖², else ``activation``); ``psnr`` and ``ssim`` against the photos, on values clipped to [0, 1];
-    ``energy`` and its terms. A measure for which there is no memory is NaN.
+    - The objective's measures: for a match ``error`` ‖Φ−Φ0‖²/‖Φ0‖², its root ``root_error``, ``distance`` ‖Φ−Φ0‖² and
+      ``code_norm`` ‖Φ0‖²; otherwise ``activation``.
+    - ``psnr`` in dB and ``ssim`` against the photos, on values clipped to [0, 1].
+    - ``energy`` and its terms.
+
+    A measure is NaN where memory runs out, and a relative error is NaN where the target code is zero.
 
     Args:
-        inversion: a fitted inversion.
-        photos: (B, C, H, W) in [0, 1], the photo of every row; None where there is none.
+        inversion: fitted inversion.
+        photos: photo of every row, (B, C, H, W) in [0, 1]; None without photos.
     """
     images, objective = inversion.reconstruction(), inversion.objective
     photos = None if photos is None else photos.to(images)

@@ -1,4 +1,4 @@
-"""The inversion itself: a LightningModule whose only parameter is the image tensor."""
+"""Define the inversion: a LightningModule whose only parameter is the image tensor."""
 
 from __future__ import annotations
 
@@ -26,45 +26,46 @@ from invrep.representations.base import Representation
 from invrep.representations.surrogate import Surrogate, backward
 
 TICK = 0.25  # seconds between two calls of on_tick
-FEWEST = 3  # passes of a descent that is judged by its end: a first step may overshoot
-IN_RANGE = 10.0  # pixels beyond ± this, in units of black to white, have run away
+FEWEST = 3  # passes; a shorter descent is not judged by its last energy, since a first step may overshoot
+IN_RANGE = 10.0  # in units of black to white; pixels beyond ± this have diverged
 KEPT = ("first", "steps", "passes", "curve", "latest")
 
 
 class Inversion(pl.LightningModule):
-    """A batch of pre-images, each found as if it were alone.
+    """Invert a batch of images, each independently of its neighbours.
 
-    One Lightning step is a segment of several passes: Lightning's own cost per step would otherwise be felt. The
-    representation and the objective are not registered as submodules, so that they are neither parameters nor part of
-    a checkpoint.
+    One Lightning step is a segment of several passes, which makes Lightning's own cost per step negligible. The
+    representation and the objective are not registered as submodules. So they are neither parameters nor part of a
+    checkpoint.
 
-    An image that diverges is slowed down, and in the end given up; one that has converged is left alone
-    (:class:`~invrep.inversion.status.BatchStatus`). An image that ends no lower than it began has failed.
+    An image that diverges resumes with smaller steps, and fails after several attempts. An image that has converged
+    takes no further passes (:class:`~invrep.inversion.status.BatchStatus`). An image whose energy ends no lower than
+    it began has failed.
 
     Args:
-        start: (B, C, H, W), where the descent begins, in ``prior.scale`` grey levels; larger than the images by the
-            jitter's margin.
-        phi: the representation Φ.
-        objective: codes (list of (B, …)) → (B,).
-        prior: the priors with their constants.
-        descent: the recipe of descent, one stage of it.
-        segment: passes between two recorded points of the curve.
-        jitter: from where each pass sees each image; None: Φ sees all of ``start``.
-        compute: how the passes compute Φ.
-        before: the stage before this one, whose passes and curve are gone on with.
-        whole: passes of all stages together; None: of this one and those before it.
+        start: image tensor (B, C, H, W) at which the descent begins, in units of ``prior.scale`` grey levels; the
+            jitter's margin makes it larger than the images.
+        phi: representation Φ.
+        objective: map from codes, a list of (B, …), to (B,) values.
+        prior: priors with their constants.
+        descent: one stage of the recipe of descent.
+        segment: number of passes between two recorded points of the curve.
+        jitter: offsets at which each pass sees each image; None: Φ sees all of ``start``.
+        compute: precision, memory layout and compilation of the passes.
+        before: previous stage; this stage continues its count of passes and its curve.
+        whole: number of passes of all stages together; None: of the stages up to this one.
 
     Attributes:
-        image: the optimised variable, (B, C, H, W), in the recipe's basis.
-        passes: forward-backward evaluations so far.
-        curve: (pass, {name: (B,)}) at the start, after every segment and at the end; the names are ``energy``,
-            ``data``, those of the prior's terms, and what the objective shows, ``error`` or ``activation``. An image
-            that has converged keeps the values of its end.
-        status: of each image: whether it is active, converged or slowed down.
-        latest: {name: (B,)} of the last pass.
-        empty: (B,) bool, on the CPU; True for an image whose objective has nothing to compare with.
-        on_tick: called with this module a few times a second, from inside a segment.
-        compiling: whether the present pass may have to wait for torch.compile.
+        image: optimised variable, (B, C, H, W), in the recipe's basis.
+        passes: number of forward and backward passes so far.
+        curve: list of (pass, {name: (B,)}), at the start, after every segment and at the end. The names are
+            ``energy``, ``data``, the prior's terms, and the objective's ``error`` or ``activation``. A converged image
+            keeps its final values.
+        status: status of each image: active, converged or slowed down.
+        latest: values of the last pass, {name: (B,)}.
+        empty: bool (B,), on the CPU; True where the target code is zero, so that no relative error exists.
+        on_tick: function of this module, called a few times a second within a segment.
+        compiling: bool; True while the current pass may wait for torch.compile.
     """
 
     def __init__(
@@ -103,40 +104,40 @@ class Inversion(pl.LightningModule):
         self.empty = empty(objective, start).cpu()
         self.on_tick: Callable[[Inversion], None] | None = None
         self.latest: dict[str, Tensor] = {}
-        self._rows: Tensor | None = None  # those that still cost time, where they are not all
+        self._rows: Tensor | None = None  # rows that still take passes; None: all
         self._settled = descent.settled(phi)
         self._slowed = False  # whether an image has diverged
         self._next_tick = 0.0
         self.compiling = False
-        self._compiled = 0  # how many images the latest pass had
+        self._compiled = 0  # number of images in the latest pass
 
     @property
     def last(self) -> bool:
-        """Whether no other stage follows."""
+        """Return whether this stage is the recipe's last one."""
         return self.steps == self.whole
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width in pixels of what Φ sees."""
+        """Return the height and width, in pixels, of the images that Φ sees."""
         height, width = (side - (self.jitter.margin if self.jitter else 0) for side in self.image.shape[-2:])
         return height, width
 
     @property
     def phi(self) -> Representation:
-        """The representation Φ."""
+        """Return the representation Φ."""
         return self._unregistered[0]
 
     @property
     def objective(self) -> Objective:
-        """The objective, which holds what is asked of every row's code."""
+        """Return the objective, which holds the target code of every image."""
         return self._unregistered[1]
 
     @property
     def bare(self) -> Tensor:
-        """Which images have no relative error, (B,) bool: their code is zero, or zero but for rounding.
+        """Return which images have no relative error, (B,) bool: their target code is zero up to rounding.
 
-        Rounding it is where the start's relative error, of an ordinary code beside this one, is beyond float32's
-        precision.
+        A target code counts as zero where the relative error of the start exceeds 1/ε of float32. The start's code is
+        of ordinary size, so the target code is then smaller than float32 can resolve beside it.
         """
         empty = self.empty.to(self.status.active.device)
         if not self.curve or self.objective.shows != "error":
@@ -145,30 +146,30 @@ class Inversion(pl.LightningModule):
 
     @property
     def remarks(self) -> list[str]:
-        """Why an image has no relative error; blank for one that has."""
+        """Return for each image why it has no relative error; an empty text where it has one."""
         pairs = zip(self.empty.tolist(), self.bare.tolist(), strict=True)
         return [ZERO_CODE if empty else NEARLY_ZERO_CODE if bare else "" for empty, bare in pairs]
 
     @property
     def counted(self) -> Tensor:
-        """Which images a mean is taken of, (B,) bool: those that have not failed and bear no remark."""
+        """Return which images enter a mean, (B,) bool: images without a failure and without a remark."""
         return self.status.active & ~self.bare
 
     def points(self) -> list[tuple[int, dict[str, Tensor]]]:
-        """Return the curve, with NaN for the error of an image that has none."""
+        """Return the curve, with NaN for the relative error of an image that has none."""
         return [(at, bared(terms, self.bare)) for at, terms in self.curve]
 
     def reconstruction(self) -> Tensor:
-        """Return the pre-images in [0, 1] (unclipped), (B, C, H, W), without the jitter's margin."""
+        """Return the pre-images, (B, C, H, W), without the jitter's margin; 0 to 1 is black to white, unclipped."""
         x = self.basis.synthesise(self.image)
         return self.pixels.to_rgb(x if self.jitter is None else self.jitter.centre(x))
 
     def forward(self, *, jitter: bool = False) -> dict[str, Tensor]:
-        """Return the objective's value, ``energy``, ``data`` and every prior term of the present images, each (B,).
+        """Return the objective's value, ``energy``, ``data`` and every prior term of the current images, each (B,).
 
         Args:
-            jitter: whether as the descent sees them: from this pass's offsets instead of the centre, and computed as
-                ``compute`` says.
+            jitter: bool; True: the crop at this pass's offsets, with the precision, layout and compilation of
+                ``compute``; False: the centre crop, computed exactly.
         """
         x = self.basis.synthesise(self.image if self._rows is None else self.image[self._rows])
         if self.jitter is None:
@@ -184,8 +185,8 @@ class Inversion(pl.LightningModule):
         return {objective.shows: value, "energy": torch.stack(list(terms.values())).sum(0), **terms}
 
     def setup(self, stage: str) -> None:
-        """Bring what is not registered to the Trainer's device and the precision of the image tensor."""
-        self.to(self.trainer.strategy.root_device)  # Lightning itself does so only after this
+        """Move unregistered parts to the Trainer's device and to the precision of the image tensor."""
+        self.to(self.trainer.strategy.root_device)  # Lightning moves the module only after this hook
         device, dtype = self.device, self.image.dtype
         self._unregistered = (self.phi.private(device, dtype), self.objective.to(device, dtype))
         self._encode = self.compute.encoder(self.phi)
@@ -193,16 +194,19 @@ class Inversion(pl.LightningModule):
         self.status.begin(self.image)
 
     def cpu(self) -> Inversion:
-        """Stay on the device when Lightning takes leave; what Lightning does not know would be left behind there."""
+        """Keep the module on its device.
+
+        After a fit, Lightning moves registered state to the CPU, and unregistered state would stay behind.
+        """
         return self
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the image tensor and its optimiser do not hold; tensors and numbers only."""
-        del checkpoint["loops"]  # the passes that are left follow from those that are done
+        """Add the curve, the counts of passes and the status of each image; tensors and numbers only."""
+        del checkpoint["loops"]  # the count of passes determines which segments remain
         checkpoint["inversion"] = {name: getattr(self, name) for name in KEPT} | self.status.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the state of an interrupted descent."""
 
         def here(value: Any) -> Any:
             if isinstance(value, Tensor):
@@ -219,20 +223,20 @@ class Inversion(pl.LightningModule):
             self._go_on_with((~self.status.done).nonzero()[:, 0])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return the optimiser of the image tensor; its rate is set before every pass."""
+        """Return the optimiser of the image tensor; ``training_step`` sets its learning rate before every pass."""
         return self.descent.optimiser(self.image, self._rate(0) * self.descent.lr_unit(self.image.shape))
 
     def train_dataloader(self) -> DataLoader[int]:
-        """Return the lengths of the segments: the loop's data are its own passes."""
+        """Return the lengths of the segments: Lightning's batches are numbers of passes here."""
         whole, rest = divmod(self.steps - self.passes, self.segment)
-        # With a generator of its own, for it draws a number whatever it loads.
-        lengths = cast("Dataset[int]", [self.segment] * whole + [rest] * (rest > 0))  # whose methods a list has
+        # A DataLoader draws a random number even here; its own generator leaves the user's random state untouched.
+        lengths = cast("Dataset[int]", [self.segment] * whole + [rest] * (rest > 0))  # a list has a Dataset's methods
         return DataLoader(lengths, batch_size=None, generator=torch.Generator())
 
     def _evaluate(self) -> Tensor:
         self.image.grad = None
         terms = self(jitter=True)
-        # the sum's gradient is every image's own; a mean would tie an image to how many stand beside it
+        # a sum gives every image its own gradient; a mean would divide it by the number of images in the batch
         loss: Tensor = terms["energy"].sum()
         extra = self._prior_factor() - 1
         if extra and self.prior.terms:
@@ -247,32 +251,35 @@ class Inversion(pl.LightningModule):
 
     @torch.no_grad()
     def _blame(self) -> None:
-        """Note of images that are being slowed down whether it is Φ that is at fault in this pass, and how."""
+        """Note for slowed images whether Φ returned NaN or infinity in this pass although their pixels were in range.
+
+        The distinction matters for the message: a fault of Φ needs another mend than a learning rate.
+        """
         assert self.image.grad is not None  # after a pass
         code, gradient = self.latest["data"].isfinite(), self.image.grad.isfinite().flatten(1).all(1)
         in_range = (self.reconstruction().abs() <= IN_RANGE).flatten(1).all(1)
-        for name in self.prior.terms:  # no overflow of theirs is Φ's
+        for name in self.prior.terms:  # an overflow of a prior is no fault of Φ
             in_range &= self.latest[name].abs() < torch.finfo(self.image.dtype).max ** 0.5
         self.status.blame(code, gradient, in_range)
 
     @property
     def surrogate(self) -> Surrogate | None:
-        """The gradient of the coming pass: the descent begins soft and ends with the exact one."""
+        """Return the surrogate gradient of the next pass, softest at the start and exact at the end; None: exact."""
         return Surrogate(1 - self.passes / self.whole) if self.descent.straight_through else None
 
     def _prior_factor(self) -> float:
-        """Return what the priors weigh in the coming pass over what they weigh in the energy."""
+        """Return the factor on the priors' weights in the next pass; 1 leaves them as in the energy."""
         return 1.0 if self.objective.starts_from_photo else self.descent.prior_factor(self.passes / self.whole)
 
     def _keep(self, terms: dict[str, Tensor]) -> None:
-        """Take the values of a pass as the latest; images that cost no more time keep theirs."""
+        """Store the values of this pass. Inactive images keep their previous values."""
         if self._rows is None:
             self.latest = terms
         else:
             self.latest = {name: self.latest[name].index_copy(0, self._rows, value) for name, value in terms.items()}
 
     def training_step(self, passes: int, _: int) -> None:
-        """Do a segment of passes."""
+        """Run one segment of passes."""
         optimiser = cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
         unit = self.descent.lr_unit(self.image.shape)
         end = min(self.passes + int(passes), self.steps)
@@ -305,7 +312,7 @@ class Inversion(pl.LightningModule):
             self.trainer.should_stop = True
 
     def _announce(self) -> None:
-        """Tell before a pass that torch.compile will work: of the first one with so many images."""
+        """Call ``on_tick`` before a pass that torch.compile delays: the first pass with this number of images."""
         count = len(self.image) if self._rows is None else len(self._rows)
         self.compiling = self.compute.compile is not None and count != self._compiled
         self._compiled = count
@@ -313,7 +320,7 @@ class Inversion(pl.LightningModule):
             self.on_tick(self)
 
     def on_train_end(self) -> None:
-        """Evaluate the final images once more, for the curve's last point, and give up those that are no lower."""
+        """Evaluate the final images for the curve's last point, and fail images whose energy is no lower."""
         self._rows = None
         with torch.no_grad():
             self.latest = self._final()
@@ -324,12 +331,12 @@ class Inversion(pl.LightningModule):
             self.curve = [(at, self._held(at, terms)) for at, terms in self.curve]
 
     def _held(self, at: int, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return a point of the curve in which images that had ended by then have the values of their end."""
+        """Return a point of the curve in which images converged by pass ``at`` have their final values."""
         over = self.status.ended_by(at)
         return {name: torch.where(over, self.latest[name], value) for name, value in terms.items()}
 
     def _final(self) -> dict[str, Tensor]:
-        """Return the values of all images, of one after another where there is no memory for all at once."""
+        """Return the values of all images; where memory is short, compute them one image at a time."""
         try:
             terms: dict[str, Tensor] = self()
             return terms
@@ -347,13 +354,13 @@ class Inversion(pl.LightningModule):
         self.curve.append((passes, self.latest))
 
     def _go_on_with(self, rows: Tensor) -> None:
-        """Pass only these rows of the image tensor from now on."""
+        """Restrict further passes to these rows of the image tensor."""
         self._rows = rows
         self._remaining = self.objective.of(rows)
 
     @torch.no_grad()
     def _settle(self, optimiser: torch.optim.Optimizer) -> None:
-        """At a segment's end, take back images that diverge, and leave out those that have converged."""
+        """End a segment: reset images that diverge to their last good state, and exclude converged images."""
         energy, coupled = self.latest["energy"], self.descent.name in COUPLED
         sound = self.status.take_back(self.image, energy, optimiser, coupled=coupled)
         if self.descent.tolerance is None:
@@ -367,6 +374,11 @@ class Inversion(pl.LightningModule):
 
 
 def bared(terms: Mapping[str, Tensor], bare: Tensor) -> dict[str, Tensor]:
-    """Return values with NaN for the relative errors of images that have none."""
+    """Return the values with NaN for the relative error of every image in ``bare``.
+
+    Args:
+        terms: values by name, {name: (B,)}; relative errors are ``error``, ``error/LAYER`` and ``root_error``.
+        bare: bool (B,), True for an image without a relative error.
+    """
     relative = [name for name in terms if name == "root_error" or name.partition("/")[0] == "error"]
     return {**terms, **{name: terms[name].masked_fill(bare, math.nan) for name in relative}}

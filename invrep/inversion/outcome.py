@@ -1,4 +1,4 @@
-"""What a fitted inversion has come to, for each of its images."""
+"""Collect the results of a fitted inversion, for each of its images."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor
 from invrep.inversion.measures import measure
 from invrep.inversion.module import Inversion
 
-Curve = list[tuple[int, dict[str, Tensor]]]  # passes, and each value of every image there
+Curve = list[tuple[int, dict[str, Tensor]]]  # (pass, {name: (B,)})
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is known of the B pre-images of a batch, on the CPU.
+    """Hold the results of the B pre-images of a batch, on the CPU.
 
     Attributes:
-        images: (B, C, H, W) in [0, 1], unclipped.
-        measures: name → (B,), see :func:`invrep.inversion.measures.measure`.
-        curve: (pass, {name: (B,)}), NaN for the error of an image that has none.
-        passes: how many each has taken.
-        remarks: why an image has no relative error; blank for one that has.
-        failures: why an image has failed, as the rest of a sentence that begins with its name; None if it has not.
+        images: pre-images (B, C, H, W); 0 to 1 is black to white, unclipped.
+        measures: measures by name, (B,) each, see :func:`invrep.inversion.measures.measure`.
+        curve: list of (pass, {name: (B,)}); NaN for the relative error of an image that has none.
+        passes: number of passes of each image, B integers.
+        remarks: reason why an image has no relative error, B texts; empty where it has one.
+        failures: reason why an image has failed, as a sentence without its subject; None for success.
     """
 
     images: Float[Tensor, "batch channel row column"]
@@ -36,11 +36,11 @@ class Outcome:
 
 
 def outcome_of(inversion: Inversion, photos: Float[Tensor, "batch channel row column"] | None) -> Outcome:
-    """Return what a fitted inversion has come to.
+    """Return the results of a fitted inversion.
 
     Args:
-        inversion: it has run.
-        photos: (B, C, H, W) in [0, 1], of every row; None where there are none.
+        inversion: fitted inversion.
+        photos: photo of every row, (B, C, H, W) in [0, 1]; None without photos.
     """
     measures, status = measure(inversion, photos), inversion.status
     return Outcome(

@@ -1,4 +1,4 @@
-"""The stages of a descent on one batch."""
+"""Run the stages of a descent on one batch."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from invrep.validation import check_kind
 
 @runtime_checkable
 class Resumable(Protocol):
-    """A Lightning callback that keeps the state of a descent in a file for each stage.
+    """Describe a Lightning callback that saves the state of a descent, one file for each stage.
 
     Attributes:
-        stage: the present stage.
-        path: its file.
+        stage: number of the current stage, from 0.
+        path: file of the current stage.
     """
 
     stage: int
 
     @property
     def path(self) -> Path:
-        """The file of the present stage."""
+        """Return the file of the current stage."""
 
     def reached(self) -> int:
-        """Return the latest stage of which there is a file; 0 where there is none."""
+        """Return the number of the latest stage that has a file; 0 without files."""
 
 
 @exact()
@@ -65,26 +65,27 @@ def solve(
     compute: Compute | None = None,
     trial: Trial | None = None,
 ) -> Inversion:
-    """Invert a batch of photos, some of them several times, and return the fitted :class:`Inversion`.
+    """Invert a batch of photos, each with one or several restarts, and return the fitted :class:`Inversion`.
 
     Args:
-        photos: (n, C, H, W) in [0, 1], on the CPU.
-        rows: for each row of the image tensor the photo's index, its id and the number of the restart.
-        phi: the representation.
-        prior: a preset of priors.
-        descent: a recipe of descent.
-        objective: makes the :class:`Objective` from each row's Φ0, with Φ as ``phi`` and (C, H, W) as ``shape``.
-        seed: of the start noise, together with id and restart.
-        segment: passes between two recorded points of the curve.
-        trainer: keyword arguments of Lightning's Trainer (accelerator, devices, precision).
+        photos: tensor (n, C, H, W) in [0, 1], on the CPU.
+        rows: triple for each of the B rows of the image tensor: index of the photo in 0…n−1, id, number of the
+            restart.
+        phi: representation Φ.
+        prior: preset of priors.
+        descent: recipe of descent.
+        objective: function (codes Φ0, a list of (B, …); ``phi=Φ``, ``shape=(C, H, W)``) → :class:`Objective`.
+        seed: seed of the start noise, combined with id and restart.
+        segment: number of passes between two recorded points of the curve.
+        trainer: keyword arguments of Lightning's Trainer (accelerator, devices).
         callbacks: Lightning callbacks.
-        compute: how the passes compute Φ; everything else is exact.
-        checkpoint: goes on from its file, where there is one, and writes it; None: no checkpoints.
-        trial: of the job, which has tried Φ on other photos; None: of these alone.
+        checkpoint: callback that resumes from its file, if it exists, and writes it; None: no checkpoints.
+        compute: precision, memory layout and compilation of the passes; everything else is exact.
+        trial: record of the checks that the job has made of Φ; None: a new one.
 
     Raises:
-        UnfitError: the representation does not take these photos, or some rows have no gradient.
-        InvrepError: the optimiser or the Trainer does not take its arguments.
+        UnfitError: Φ does not accept these photos, or no gradient reaches some rows.
+        InvrepError: Φ cannot be inverted, or the optimiser or the Trainer rejects its arguments.
     """
     owner = torch.tensor([index for index, _, _ in rows])
     stages = descent.stages(phi)
@@ -107,7 +108,7 @@ def solve(
                 asked = _asked(phi, photos, owner, device, objective)
                 if number == 0:
                     start = _start(asked, photos[owner], rows, seed, shape, phi, fixed, stage)
-                else:  # the checkpoint has the images
+                else:  # the checkpoint holds the images
                     start = torch.zeros(len(rows), *shape, dtype=photos.dtype)
             inversion = Inversion(
                 start,
@@ -125,12 +126,12 @@ def solve(
                 begun = inversion.reconstruction().detach().to(device)
                 (trial or Trial())(phi, asked, begun, inversion.surrogate)
             _fit(runner, inversion, checkpoint, number)
-    assert inversion is not None  # since a recipe has a stage
+    assert inversion is not None  # every recipe has at least one stage
     return inversion
 
 
 def _fit(runner: pl.Trainer, inversion: Inversion, checkpoint: Resumable | None, stage: int) -> None:
-    """Descend a stage, from its checkpoint where there is one."""
+    """Run one stage; resume from its checkpoint if there is one."""
     saved = None
     if checkpoint is not None:
         checkpoint.stage = stage
@@ -141,12 +142,12 @@ def _fit(runner: pl.Trainer, inversion: Inversion, checkpoint: Resumable | None,
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """Raise for a signal what Python raises without Lightning."""
+    """Raise for a signal the exception that Python raises without Lightning."""
     try:
         yield
-    except SIGTERMException:  # what Lightning makes of SIGTERM where nobody else heeds it
+    except SIGTERMException:  # Lightning's exception for SIGTERM without another handler
         raise SystemExit(128 + signal.SIGTERM) from None
-    except SystemExit as error:  # what Lightning makes of Ctrl-C, with further ones ignored
+    except SystemExit as error:  # Lightning's exception for Ctrl-C; Lightning also ignores further ones
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -156,7 +157,12 @@ def _signals() -> Iterator[None]:
 def _asked(
     phi: Representation, photos: Tensor, owner: Tensor, device: torch.device, objective: Callable[..., Objective]
 ) -> Objective:
-    """Return the objective for the photos' own codes, of which every row has a copy."""
+    """Return the objective for the photos' codes Φ0, with one copy of its photo's code for every row.
+
+    Raises:
+        UnfitError: Φ does not accept the photos, or some codes are not finite.
+        InvrepError: a weight of Φ is not finite, or ``objective`` returns no Objective.
+    """
     try:
         with torch.no_grad():
             code = phi.private(device, photos.dtype)(photos.to(device))
@@ -179,7 +185,18 @@ def _start(
     prior: FixedPrior,
     stage: Descent,
 ) -> Tensor:
-    """Return where the descent begins, (B, C, H, W): at noise, or at the photos with their edges repeated."""
+    """Return the start of the descent, (B, C, H, W): noise, or the photos with their edge pixels repeated.
+
+    Args:
+        asked: objective; it decides between noise and photos.
+        photos: tensor (B, C, H, W) in [0, 1], the photo of every row.
+        rows: triple for each row: index of the photo, id, number of the restart.
+        seed: seed of the noise.
+        shape: (C, H, W) of the start, with the jitter's margin.
+        phi: representation Φ, for its mean.
+        prior: priors with their constants, for the scale of the noise.
+        stage: first stage of the recipe.
+    """
     if not asked.starts_from_photo:
         draws = [stage.draw(shape, seed, image, restart, prior) for _, image, restart in rows]
         return torch.stack(draws).to(photos.dtype)

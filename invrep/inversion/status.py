@@ -1,4 +1,4 @@
-"""The status of each image of a batch: which images the descent goes on with, and why not with the others."""
+"""Track the status of each image of a batch: active, slowed down, converged or failed, and why."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from invrep.inversion.convergence import converged, look_back
 
-SLOWER = 0.1  # what the steps of an image that diverges are multiplied by
-RETRIES = 3  # before it has failed
-MOST_RISE = 10.0  # of an energy, over one and its start: no descent comes back from there
+SLOWER = 0.1  # factor on the steps of an image that diverges
+RETRIES = 3  # slower attempts; an image that then diverges again has failed
+MOST_RISE = 10.0  # greatest rise of an energy over its start E, in units of 1 + |E|: no descent recovers from there
 DIVERGED = (
     "diverged, with smaller steps too: lower the learning rate (optim.lr) or the priors' weights, or use optim=adam"
 )
-FAULTS = (  # of Φ, met on the way with pixels that are in range: no divergence
+FAULTS = (  # messages for faults of Φ at pixels in range, which are no divergence
     "",
     "failed: on the way its code became NaN or infinite, though its pixels were in range; mend Φ, which divides by "
     "zero or overflows there",
@@ -26,26 +26,26 @@ NO_LOWER = "ended with no lower energy than it began with: change the learning r
 
 
 class BatchStatus:
-    """The status of each of the B images of a batch.
+    """Track the status of each of the B images of a batch.
 
-    An image diverges where its energy or a pixel is not finite, or its energy has left its start far behind. It returns
-    to its last good state and resumes with a tenth of the step. After three times it has failed, and stays there.
-    Its neighbours do not notice.
+    An image diverges where its energy or a pixel is not finite, or its energy has risen far above its start
+    (``MOST_RISE``). It returns to its last good state and resumes with a tenth of the step. After
+    ``RETRIES`` slower attempts it has failed, and keeps its last good state. Its neighbours are not affected.
 
     Args:
-        count: B.
-        active: (B,) bool, at the end of the stage before; None in the first stage.
+        count: number of images B.
+        active: bool (B,) at the end of the previous stage; None in the first stage.
 
     Attributes:
-        active: (B,) bool; False for an image that has failed, which keeps its last good state.
-        done: (B,) bool; True for an image that has converged.
-        ended: (B,), the pass after which an image that has converged was left alone; 0 for others.
-        pace: (B,), what the steps of each image are multiplied by; below 1 after it has diverged.
-        fault: (B,), the fault of Φ that an image has met, by its place in ``FAULTS``.
-        good: the image tensor at the last segment's end, with the last good state of images that have diverged since.
-        started: (B,), the energies at the stage's start; None before its first pass.
-        best: (B,), the least energy of each image at any check; None before the first.
-        checks: (B,) each, the energies at the checks since the recipe has settled.
+        active: bool (B,); False for an image that has failed.
+        done: bool (B,); True for an image that has converged.
+        ended: integer (B,), last pass of an image that has converged; 0 for others.
+        pace: factor (B,) on the steps of each image; below 1 after it has diverged.
+        fault: index (B,) into ``FAULTS`` of the first fault of Φ at each image; 0 for none.
+        good: image tensor (B, C, H, W) with the last good state of every image.
+        started: energies (B,) at the stage's start; None before its first pass.
+        best: least energy (B,) of each image at any check; None before the first check.
+        checks: energies, a list of (B,), at the checks since the recipe settled.
     """
 
     def __init__(self, count: int, active: Tensor | None = None) -> None:
@@ -60,56 +60,60 @@ class BatchStatus:
         self.checks: list[Tensor] = []
 
     def begin(self, images: Tensor) -> None:
-        """Go to the images' device and precision, and take them for good."""
+        """Move to the images' device and precision, and store the images as their last good state.
+
+        Args:
+            images: image tensor (B, C, H, W).
+        """
         for name in ("active", "done", "ended", "fault"):
             setattr(self, name, getattr(self, name).to(images.device))
         self.pace = self.pace.to(images.device, images.dtype)
         self.good = images.detach().clone()
 
     def state(self) -> dict[str, Any]:
-        """Return all attributes, for a checkpoint; tensors and lists of them."""
+        """Return all attributes, as tensors and lists of tensors, for a checkpoint."""
         return dict(vars(self))
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`state` returned, from a dictionary that may hold more."""
+        """Restore the attributes that :meth:`state` returned; further entries of the dictionary are ignored."""
         vars(self).update({name: state[name] for name in vars(self)})
 
     @property
     def over(self) -> bool:
-        """Whether every image has converged or failed."""
+        """Return whether every image has converged or failed."""
         return not bool((self.active & ~self.done).any())
 
     @property
     def slowed(self) -> bool:
-        """Whether an image has diverged."""
+        """Return whether any image has diverged."""
         return bool((self.pace != 1).any())
 
     def ended_by(self, passes: int) -> Tensor:
-        """Return which images had converged by a pass, (B,) bool."""
+        """Return which images had converged by the given pass, (B,) bool."""
         return self.done & (self.ended <= passes)
 
     def blame(self, code: Tensor, gradient: Tensor, in_range: Tensor) -> None:
-        """Note the fault of Φ that images have met in a pass, where it is their first.
+        """Note the first fault of Φ at each image: a code or gradient that is not finite at pixels in range.
 
         Args:
-            code: (B,) bool, whether the value that is taken of the image's code is finite.
-            gradient: (B,) bool, whether its gradient is.
-            in_range: (B,) bool, whether its pixels were such as Φ has to take.
+            code: bool (B,), True where the objective's value of the code is finite.
+            gradient: bool (B,), True where the image's gradient is finite.
+            in_range: bool (B,), True where Φ has to accept the image's pixels.
         """
         at_fault = in_range & ~(code & gradient) & (self.fault == 0)
         self.fault[at_fault] = torch.where(code, 2, 1)[at_fault]
 
     def take_back(self, images: Tensor, energy: Tensor, optimiser: torch.optim.Optimizer, *, coupled: bool) -> Tensor:
-        """At a segment's end, slow down the images that diverge, and return them to their last good state.
+        """Slow down the images that diverge, and return them to their last good state; called at a segment's end.
 
         Args:
-            images: (B, C, H, W), the parameter; changed in place.
-            energy: (B,), of the last pass.
-            optimiser: its history of images that diverge is erased.
-            coupled: whether the optimiser's history is that of a single image, in shapes of its own.
+            images: parameter (B, C, H, W); changed in place.
+            energy: energies (B,) of the last pass.
+            optimiser: optimiser; the history of images that diverge is erased.
+            coupled: bool; True: the optimiser's history has its own shapes and is erased whole (one image a batch).
 
         Returns:
-            (B,) bool; False for an image that diverges.
+            Bool (B,); False for an image that diverges.
         """
         sound = images.isfinite().flatten(1).all(1) & energy.isfinite()
         started = energy if self.started is None else self.started
@@ -131,13 +135,13 @@ class BatchStatus:
         return sound
 
     def check(self, energy: Tensor, *, passes: int, left: float | None, tolerance: float) -> bool:
-        """At a segment's end, find the images that have converged, and return whether there are new ones.
+        """Mark the images that have converged, and return whether there are new ones; called at a segment's end.
 
         Args:
-            energy: (B,), not finite for an image that has just diverged.
-            passes: so far.
-            left: how many checks' passes are left; None while the recipe has yet to settle, and none can converge.
-            tolerance: of the descent.
+            energy: energies (B,), not finite for an image that has just diverged.
+            passes: number of passes so far.
+            left: number of checks in the remaining passes; None before the recipe has settled: no image converges.
+            tolerance: allowed change, as a fraction of the energy.
         """
         least = self.started if self.best is None else self.best
         self.best = energy if least is None else torch.minimum(least, energy)
@@ -153,7 +157,7 @@ class BatchStatus:
         return True
 
     def whys(self) -> list[str | None]:
-        """Return why each image has failed, as the rest of a sentence that begins with its name; None if it has not."""
+        """Return why each image has failed, as a sentence without its subject; None for an image that has not."""
         failed, slowed, faults = (~self.active).tolist(), (self.pace < 1).tolist(), self.fault.tolist()
         return [
             (FAULTS[fault] or (DIVERGED if slow else NO_LOWER)) if wrong else None

@@ -1,4 +1,4 @@
-"""Lightning's Trainer as an inversion needs it: alone, quiet, and with nothing of its own written."""
+"""Make Lightning's Trainer for an inversion: one process, no messages, no files."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from invrep.errors import InvrepError
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep remarks that are for others from every batch of photos.
+    """Silence messages inside this context that would be repeated for every batch of photos.
 
-    They are Lightning's for people who train networks (workers, tips, devices), and torch.compile's that a machine
-    without a GPU has no CUDA. The settings are the process's: the first thread that comes sets them, and the last one
-    gives back what was found.
+    They are Lightning's advice for training (workers, tips, devices), and torch.compile's notice of a machine without
+    CUDA. The settings belong to the process: the first thread to enter sets them, and the last to leave restores them.
     """
     with _setting:
         if not _inside:
@@ -39,7 +38,7 @@ def quiet() -> Iterator[None]:
 
 
 _setting = threading.Lock()
-_inside: list[Any] = []  # the settings' context, and one entry for each that is within
+_inside: list[Any] = []  # the context of the settings, then one entry for each open quiet()
 
 
 @contextmanager
@@ -62,14 +61,14 @@ def make_trainer(options: Mapping[str, Any], callbacks: Sequence[pl.Callback]) -
     """Return a Trainer for one fit on one device.
 
     Args:
-        options: arguments of Lightning's Trainer; ``num_nodes`` is for the launcher of ranks and not handed on, and of
-            several ``devices`` the first is taken: Lightning would start a process for each.
+        options: keyword arguments of Lightning's Trainer. ``num_nodes`` is ignored: it is for the launcher of ranks.
+            Only the first of several ``devices`` is used: Lightning would start a process for each.
         callbacks: Lightning callbacks.
 
     Raises:
-        InvrepError: the Trainer does not take the options.
+        InvrepError: the Trainer rejects the options, or ``precision`` is among them.
     """
-    options = {key: value for key, value in options.items() if key != "num_nodes"}  # of ranks, which are alone
+    options = {key: value for key, value in options.items() if key != "num_nodes"}  # each rank has its own Trainer
     given = options.get("devices", 1)
     options["devices"] = list(given)[:1] if isinstance(given, Sequence) and not isinstance(given, str) else 1
     if "precision" in options:
@@ -86,7 +85,7 @@ def make_trainer(options: Mapping[str, Any], callbacks: Sequence[pl.Callback]) -
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 callbacks=list(callbacks),
-                plugins=[LightningEnvironment()],  # under torchrun and SLURM as well every process is alone
+                plugins=[LightningEnvironment()],  # otherwise Lightning joins the ranks of torchrun or SLURM
             )
     except (MisconfigurationException, TypeError, ValueError) as error:
         given = " ".join(f"trainer.{key}={value}" for key, value in options.items())

@@ -1,8 +1,8 @@
-"""Φ is tried before it is used: what a descent must know of it, and a sentence for each answer that is no.
+"""Try Φ before a descent uses it, and explain each failed check in one sentence.
 
-Of every batch the codes are finite, and a gradient, finite and not zero, reaches each row from the start of its
-descent; once in a job, two passes over the same images give the same code. That costs a pass for each batch and a
-forward pass for the job.
+For every batch, the codes must be finite. A gradient, finite and not zero, must reach each row at the start of its
+descent. Once in a job, two forward passes over the same images must give the same code. The checks cost one forward
+and backward pass for each batch and one forward pass for the job.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from invrep.representations.base import Representation
 from invrep.representations.surrogate import Surrogate, backward
 from invrep.representations.tracing.wrapped import without_values
 
-ALIKE = 1e-3  # part of a code's norm by which rounding may change it between two passes
+ALIKE = 1e-3  # greatest difference of two passes, relative to the code's norm, that passes for rounding
 ROUNDING = torch.finfo(torch.float32).eps
 NO_GRADIENT = (
     "no gradient reaches the image through it: its forward pass runs under no_grad or inference_mode, detaches its "
@@ -39,11 +39,12 @@ NEARLY_ZERO_CODE = "its code is zero but for rounding"
 
 
 class Trial:
-    """What a job has tried.
+    """Check Φ at the start of each descent of a job.
 
     Attributes:
-        seconds: that it took.
-        draws: whether a pass of Φ draws random numbers from the user's own generator.
+        repeated: bool; True once two passes have been compared.
+        seconds: time of all checks, in seconds.
+        draws: bool; True if a pass of Φ draws random numbers from the user's generator.
     """
 
     def __init__(self) -> None:
@@ -53,9 +54,9 @@ class Trial:
 
     @contextmanager
     def undrawn(self) -> Iterator[None]:
-        """Give the user's random state back at the end, if Φ has drawn from it.
+        """Restore the user's random state on exit if Φ has drawn from it.
 
-        Only then, since other threads may draw meanwhile and must not draw the same numbers again.
+        Otherwise the state is left alone: other threads may have drawn, and must not draw the same numbers again.
         """
         before = torch.get_rng_state()
         try:
@@ -67,17 +68,17 @@ class Trial:
     def __call__(
         self, phi: Representation, objective: Objective, start: Tensor, surrogate: Surrogate | None = None
     ) -> None:
-        """Try Φ at the start of a descent.
+        """Check Φ at the start of a descent.
 
         Args:
-            phi: the representation.
-            objective: of each row, on Φ's device.
-            start: (B, C, H, W) in [0, 1], where the descent of each row begins.
-            surrogate: the gradient that the descent takes there.
+            phi: representation Φ.
+            objective: objective of the B rows, on Φ's device.
+            start: images (B, C, H, W) in [0, 1] at which the descent begins.
+            surrogate: surrogate gradient of the first pass; None: the exact gradient.
 
         Raises:
-            InvrepError: Φ is random, or has no gradient.
-            UnfitError: the gradient of some rows, or of all, is zero or not finite.
+            InvrepError: Φ is random, or no gradient reaches the images.
+            UnfitError: the gradient of some or all rows is zero or not finite.
         """
         began = time.monotonic()
         name = named(phi)
@@ -110,7 +111,7 @@ class Trial:
 
 
 class _Drawing(TorchDispatchMode):
-    """Notices what draws random numbers in this thread."""
+    """Set ``trial.draws`` when an operation of this thread draws random numbers."""
 
     def __init__(self, trial: Trial) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
@@ -122,22 +123,30 @@ class _Drawing(TorchDispatchMode):
 
 
 def named(phi: Representation) -> str:
-    """Return what messages call a representation."""
+    """Return the name of a representation for messages: its ``name``, else its class."""
     return getattr(phi, "name", type(phi).__name__)
 
 
 def ready(phi: Representation) -> None:
-    """Raise InvrepError if a weight of Φ has no shape or no values yet."""
+    """Check that every weight of Φ has a shape and values.
+
+    Raises:
+        InvrepError: a weight is lazy or on the meta device.
+    """
     if lack := without_values(phi):
         raise InvrepError(f"{named(phi)} cannot be run: its weight {lack.removeprefix('module.')}.")
 
 
 def finite(phi: Representation, code: Sequence[Tensor]) -> None:
-    """Check that photos' codes are finite.
+    """Check that the codes of photos are finite.
+
+    Args:
+        phi: representation Φ.
+        code: codes, a list of (B, …).
 
     Raises:
-        InvrepError: Φ's weights are not.
-        UnfitError: the codes of some photos are not.
+        InvrepError: a weight of Φ is not finite.
+        UnfitError: some codes are not finite although all weights are.
     """
     good = torch.stack([part.isfinite().flatten(1).all(1) for part in code]).all(0)
     if bool(good.all()):
@@ -155,7 +164,12 @@ def finite(phi: Representation, code: Sequence[Tensor]) -> None:
 
 
 def empty(objective: Objective, like: Tensor) -> Tensor:
-    """Return which rows have nothing that a relative error could be taken of, (B,) bool; ``like`` is (B, …)."""
+    """Return which rows have a zero target code and so no relative error, (B,) bool.
+
+    Args:
+        objective: objective of the B rows.
+        like: tensor (B, …) that gives B and the device.
+    """
     blank = getattr(objective, "empty", None)
     return torch.zeros(len(like), dtype=torch.bool, device=like.device) if blank is None else blank
 
@@ -167,7 +181,7 @@ def _gradient(
         raise InvrepError(f"{name} cannot be inverted: {NO_GRADIENT}.")
     try:
         backward(objective(code).sum(), surrogate)
-    except Exception as error:  # a function of the user's may raise anything in its backward pass
+    except Exception as error:  # the user's function may raise any exception in its backward pass
         if isinstance(error, InvrepError) or out_of_memory(error):
             raise
         raise InvrepError(f"{name} cannot be inverted: its backward pass failed ({words(error)}).") from error
@@ -177,12 +191,16 @@ def _gradient(
 
 
 def _repeat(phi: Representation, images: Tensor, code: Sequence[Tensor], name: str) -> None:
-    """Raise InvrepError if Φ is random: two passes of the same kind differ by more than rounding."""
+    """Check that two forward passes over the same images give the same code up to rounding.
+
+    Raises:
+        InvrepError: Φ is random.
+    """
     with torch.no_grad():
         again = phi(images)
         if _alike(code, again):
             return
-        if _alike(again, phi(images)):  # a pass without autograd may take other kernels
+        if _alike(again, phi(images)):  # a pass without autograd may use other kernels than one with
             return
     raise InvrepError(
         f"{name} is random: two passes over the same images give different codes, so that no error means anything; "
@@ -203,12 +221,12 @@ def _zero(code: Sequence[Tensor]) -> Tensor:
 
 
 def _unless_all(rows: Tensor) -> list[int]:
-    """Return which rows are set; nothing where all are."""
+    """Return the indices of the rows that are True; an empty list if all are, which UnfitError reads as "all"."""
     return [] if bool(rows.all()) else rows.nonzero()[:, 0].tolist()
 
 
 def _culprit(phi: Representation, objective: Objective, images: Tensor, surrogate: Surrogate | None) -> str:
-    """Return, in brackets, the function whose derivative is the first that is not finite; nothing where none is."""
+    """Return a clause that names the first function with a derivative that is not finite; an empty text without one."""
     found: list[str] = []
 
     def watch(node: Any) -> None:
@@ -236,7 +254,10 @@ def _sound(values: Sequence[Tensor | None]) -> bool:
 
 
 def _unsound_weight(phi: Representation) -> str | None:
-    """Return the name of the first weight that holds NaN, or else infinity; a mask's infinity is no weight."""
+    """Return the name of the first weight or buffer with NaN, else of the first weight with infinity, else None.
+
+    Infinity is legitimate in a buffer, such as an attention mask.
+    """
     weights = {name: value for name, value in phi.named_parameters() if value.is_floating_point()}
     buffers = {name: value for name, value in phi.named_buffers() if value.is_floating_point()}
     for name, value in (weights | buffers).items():
