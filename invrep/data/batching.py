@@ -1,4 +1,4 @@
-"""Which pre-images are asked for and finished, which photos share a batch, and their reading ahead of the device."""
+"""Group photos into batches, share them among ranks, and read them ahead of the device."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import TypeVar
 
 import numpy as np
 
-READERS = 4  # threads; Pillow lets others run while it decodes
-MOST_RESTARTS = 1000  # of a photo in a job, whose every pair is compared at its end
+READERS = 4  # threads; Pillow releases the GIL while it decodes
+MOST_RESTARTS = 1000  # restarts of a photo; the job's end compares every pair
 T = TypeVar("T")
 R = TypeVar("R")
 Key = tuple[str, int]  # image id, restart
@@ -25,12 +25,12 @@ Size = tuple[int, int]  # height, width
 
 @dataclass(frozen=True)
 class Batch:
-    """Pre-images of one size, which are sought in one tensor.
+    """Hold pre-images of one size, which one tensor optimises.
 
     Attributes:
         size: height and width in pixels.
-        restarts: how many pre-images a photo of the job has.
-        rows: place of the photo · restarts + number of the restart, for each.
+        restarts: number of pre-images of each photo in the job.
+        rows: place of the photo · restarts + number of the restart, for each pre-image.
     """
 
     size: Size
@@ -39,20 +39,20 @@ class Batch:
 
     @property
     def places(self) -> list[int]:
-        """The places of its photos in the job's list."""
+        """Return the places of the batch's photos in the job's list."""
         return list(dict.fromkeys(row // self.restarts for row in self.rows))
 
 
 def batches(sized: Iterable[tuple[int, Size]], batch_size: Callable[[Size], int], restarts: int = 1) -> Iterator[Batch]:
-    """Yield batches of at most ``batch_size(size)`` photos of one size, each as it is full, the rest at the end.
+    """Yield batches of at most ``batch_size(size)`` photos of one size: each once it is full, the rest at the end.
 
-    The division depends on the whole list only, not on what is finished, so that a job that goes on puts a photo
-    beside the same neighbours as an unbroken one.
+    The batches depend on the whole list only, not on what is finished. A resumed job therefore gives a photo the same
+    neighbours as an unbroken one.
 
     Args:
-        sized: places of photos and their sizes.
-        batch_size: is asked once for each size.
-        restarts: of each photo, which stand beside each other.
+        sized: places of photos and their sizes, (height, width) in pixels.
+        batch_size: function of a size, called once for each.
+        restarts: pre-images of each photo, which stand beside each other.
     """
     open_: dict[Size, list[int]] = {}
     most: dict[Size, int] = {}
@@ -72,7 +72,7 @@ def batches(sized: Iterable[tuple[int, Size]], batch_size: Callable[[Size], int]
 
 
 def split(batch: Batch, most: int) -> Iterator[Batch]:
-    """Yield a batch in parts of at most so many pre-images, which are about equal; restarts do not interact."""
+    """Yield a batch in about equal parts of at most ``most`` pre-images; restarts do not interact."""
     parts = -(-len(batch.rows) // most)
     for part in range(parts):
         begin, end = (len(batch.rows) * k // parts for k in (part, part + 1))
@@ -80,13 +80,13 @@ def split(batch: Batch, most: int) -> Iterator[Batch]:
 
 
 def deal(sized: Iterable[tuple[int, Size]], ranks: int) -> list[Iterator[tuple[int, Size]]]:
-    """Return each rank's photos: as many as another's, and as many of each size, but for one.
+    """Return each rank's photos: the ranks' shares differ by one photo at most, in all and of each size.
 
-    Every rank finds the same by itself, since no memory or speed counts.
+    Each rank computes the same shares by itself: memory and speed do not enter.
 
     Args:
-        sized: places of photos and their sizes.
-        ranks: how many.
+        sized: places of photos and their sizes, (height, width) in pixels.
+        ranks: number of ranks.
     """
     by_size: dict[Size, array[int]] = {}
     for place, size in sized:
@@ -99,7 +99,7 @@ def deal(sized: Iterable[tuple[int, Size]], ranks: int) -> list[Iterator[tuple[i
 
 
 def evenly(items: Sequence[Batch], ranks: int) -> list[list[Batch]]:
-    """Return each rank's batches, in their order: the largest first, each to the rank that has least to do."""
+    """Return each rank's batches, in their order: the largest batch first goes to the rank with the least work."""
     shares: list[list[int]] = [[] for _ in range(ranks)]
     loads = [(0, rank) for rank in range(ranks)]
     costs = [len(batch.rows) * math.prod(batch.size) for batch in items]
@@ -112,11 +112,11 @@ def evenly(items: Sequence[Batch], ranks: int) -> list[list[Batch]]:
 
 @dataclass(frozen=True)
 class Keys:
-    """The pre-images that a job is about: of some images those up to a number of restarts.
+    """Hold the pre-images of a job: the restarts below a number, of some images.
 
     Attributes:
-        images: ids.
-        restarts: of each.
+        images: ids of the images.
+        restarts: number of restarts of each image.
     """
 
     images: Collection[str]
@@ -127,10 +127,11 @@ class Keys:
 
 
 class Done:
-    """Which pre-images are finished, and of what content of their photo, in sixteen bytes each.
+    """Hold the finished pre-images with the content of their photos, in sixteen bytes each.
 
     Args:
-        contents: of all. Of a million keys two are taken for one in one of 40 million jobs.
+        contents: keys of the finished pre-images, and their photos' contents as 16 hexadecimal digits. Two of a million
+            keys collide in one of 40 million jobs.
     """
 
     def __init__(self, contents: Iterable[tuple[Key, str]]) -> None:
@@ -147,7 +148,7 @@ class Done:
         return self._find(key) is not None
 
     def of(self, key: Key, content: str) -> bool:
-        """Return whether a pre-image is finished of a photo with this content."""
+        """Return whether a pre-image is finished for a photo of this content."""
         return self._find(key) == int(content or "0", 16)
 
     def _find(self, key: Key) -> int | None:
@@ -157,7 +158,7 @@ class Done:
 
 
 def ahead(work: Callable[[T], R], items: Iterable[T], most: int) -> Generator[R, None, None]:
-    """Yield ``work(item)`` of each item in order, done in threads, at most ``most`` ahead of the one that is used."""
+    """Yield ``work(item)`` of each item in order, from threads that run at most ``most`` items ahead of the caller."""
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(READERS) as pool:
         try:
@@ -173,6 +174,6 @@ def ahead(work: Callable[[T], R], items: Iterable[T], most: int) -> Generator[R,
 
 
 def _short(key: Key) -> int:
-    """Return 64 bits in a key's stead."""
+    """Return a hash of a key, 64 bits."""
     name = f"{key[0]}/{key[1]}".encode(errors="surrogateescape")
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")

@@ -1,4 +1,4 @@
-"""Codes on disk: a safetensors file with ``part0``, ``part1``, …, each without the batch's dimension."""
+"""Read and write codes: a safetensors file with ``part0``, ``part1``, …, each without the batch dimension."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def save_code(path: str | os.PathLike[str], code: Sequence[Tensor], size: tuple[
     """Write the code of one image.
 
     Args:
-        path: of the file.
-        code: its parts, (…) each, as a representation returns them of one image.
-        size: height and width in pixels of that image, for the message where a code does not fit.
+        path: file to write.
+        code: parts of the code, (…) each, as a representation returns them for one image.
+        size: height and width of the image in pixels, for the message where a code does not fit.
     """
     tensors = {f"part{k}": part.detach().cpu().contiguous() for k, part in enumerate(code)}
     save_file(tensors, path, metadata={"size": f"[{size[0]},{size[1]}]"})
 
 
 def load_code(path: str | os.PathLike[str]) -> tuple[list[Tensor], str | None]:
-    """Return a code's parts, (…) each, and ``[height,width]`` of its image where the file says so.
+    """Return a code's parts, (…) each, and its image's ``[height,width]`` in pixels; None where the file has no size.
 
     Raises:
-        InvrepError: there is no such file, or it holds no code.
+        InvrepError: there is no such file, it holds no code, or the code is not finite.
     """
     try:
         with safe_open(_existing(path), "pt") as file:
@@ -55,7 +55,7 @@ def load_code(path: str | os.PathLike[str]) -> tuple[list[Tensor], str | None]:
 
 
 def code_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Return height and width in pixels of a code's image where the file says so.
+    """Return the height and width in pixels of a code's image; None where the file has no size.
 
     Raises:
         InvrepError: there is no such file.
@@ -68,7 +68,7 @@ def code_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
 
 
 def code_id(path: str | os.PathLike[str]) -> str:
-    """Return twelve hexadecimal digits that change with the file's content.
+    """Return twelve hexadecimal digits of the SHA-256 of a file's content.
 
     Raises:
         InvrepError: there is no such file.

@@ -1,4 +1,4 @@
-"""Images as they are shown."""
+"""Convert images for display."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from torchvision.transforms import functional as F
 
 
 def shown(image: Tensor, display: str) -> Tensor:
-    """Return an image (C, H, W) as it is shown, in [0, 1].
+    """Return an image (C, H, W) for display, in [0, 1]; NaN becomes 0.
 
-    ``rescale`` maps its own minimum and maximum to 0 and 1, as the paper's figures do; ``clip`` cuts at 0 and 1.
+    Args:
+        image: image, (C, H, W).
+        display: ``rescale`` maps the image's own minimum and maximum to 0 and 1, as the paper's figures do; ``clip``
+            cuts at 0 and 1.
     """
     image = image.detach().float().cpu()
     if display == "rescale":
@@ -21,6 +24,6 @@ def shown(image: Tensor, display: str) -> Tensor:
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """Return an 8-bit Pillow image of (C, H, W) values in [0, 1]."""
+    """Return an 8-bit Pillow image of an image (C, H, W) with values in [0, 1]."""
     picture: Image.Image = F.to_pil_image((image * 255).round().to(torch.uint8))
     return picture

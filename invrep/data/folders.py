@@ -1,4 +1,4 @@
-"""Which files of a folder, a pattern or a tar are photos, and which are left out and why."""
+"""Find the photos in a folder, or by a pattern, and say why other files are left out."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ COMPRESSED = (".tgz", ".tbz", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zs
 HEIC = (".heic", ".heif", ".hif")
 UNREAD = (
     *(*HEIC, ".avif", ".webp", ".jp2", ".jxl", ".psd", ".svg", ".eps", ".hdr", ".exr", ".dcm"),
-    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),  # of cameras
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),  # raw files of cameras
 )
-HIDDEN = ("__MACOSX", "@eaDir")  # previews that macOS and network drives leave, beside all that begins with a dot
+HIDDEN = ("__MACOSX", "@eaDir")  # previews by macOS and network drives; names with a leading dot are hidden too
 
 
 @dataclass
 class Contents:
-    """What is in a folder, by paths relative to it.
+    """Hold the contents of a folder, by paths relative to it.
 
     Attributes:
-        photos: files with the suffix of an image that is read.
+        photos: files with the suffix of a readable image.
         tars: archives.
-        left_out: file → why it is left out, of what looks like a photo.
+        left_out: file that looks like a photo → reason why it is left out.
     """
 
     photos: list[str] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Contents:
 
 
 def contents(folder: Path) -> Contents:
-    """Return what is in a folder and its subfolders; those that are hidden or links are not entered.
+    """Return the contents of a folder and its subfolders, without hidden subfolders and links to folders.
 
     Raises:
         InvrepError: the folder cannot be read.
@@ -62,9 +62,9 @@ def contents(folder: Path) -> Contents:
 
 
 def matches(pattern: Path) -> tuple[Path, Contents]:
-    """Return the folder before a pattern, and what the pattern means there; what is hidden, only if it says so.
+    """Return the folder before a pattern and the pattern's matches there; a hidden file matches only a hidden pattern.
 
-    Brackets in the name of a folder that is there are no pattern.
+    Brackets in the name of an existing folder are no pattern.
     """
     place, parts = Path(pattern.anchor), list(pattern.parts[bool(pattern.anchor) :])
     while len(parts) > 1 and (not glob.has_magic(parts[0]) or (place / parts[0]).exists()):
@@ -83,17 +83,17 @@ def hidden(name: str) -> bool:
 
 
 def is_photo(name: str) -> bool:
-    """Return whether a file has the suffix of an image that is read."""
+    """Return whether a file has the suffix of a readable image."""
     return os.path.splitext(name)[1].lower() in suffixes()
 
 
 def is_tar(name: str) -> bool:
-    """Return whether a file is an archive by its suffix."""
+    """Return whether a file has the suffix of an archive."""
     return name.lower().endswith((".tar", *COMPRESSED))
 
 
 def unread(name: str) -> str | None:
-    """Return why an image of another kind is left out; None for what is no image by its suffix."""
+    """Return why an image of an unreadable format is left out; None for readable images and other files."""
     suffix = os.path.splitext(name)[1].lower()
     if suffix not in UNREAD or suffix in suffixes():
         return None
@@ -102,13 +102,13 @@ def unread(name: str) -> str | None:
 
 
 def some_of(left_out: Mapping[str, str]) -> str:
-    """Return the first files that are left out, each with why, for a message."""
+    """Return the first three files that are left out, each with its reason, for a message."""
     said = [f"{name} ({why})" for name, why in list(left_out.items())[:3]]
     return ", ".join(said) + (f" and {len(left_out) - 3} more" if len(left_out) > 3 else "")
 
 
 def _add(found: Contents, folder: Path, name: str) -> None:
-    """Put a file where it belongs by its suffix and by what it is."""
+    """Add a file to a list by its suffix and its kind; ``left_out`` takes an unreadable one."""
     if why := unread(name):
         found.left_out[name] = why
     elif is_photo(name) or is_tar(name):

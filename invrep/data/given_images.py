@@ -1,4 +1,4 @@
-"""Images that are given from Python: tensors, arrays, Pillow images, lists."""
+"""Convert images from Python: tensors, arrays, Pillow images, lists."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ EXPECTED = (
     "expected values in [0, 1] as a floating-point tensor or array of shape (n, channels, height, width), a Pillow "
     "image, or a list of images"
 )
-BANDS = (1, 3, 4)  # channels of usual images
+BANDS = (1, 3, 4)  # usual numbers of channels
 
 
 def is_shape(given: object) -> TypeGuard[Sequence[int]]:
-    """Return whether what is given are the sides of an image, such as (3, 32, 32), instead of an image."""
+    """Return whether an argument holds the sides of an image, such as (3, 32, 32), instead of an image."""
     return (
         isinstance(given, tuple | list)
         and len(given) > 0
@@ -33,17 +33,17 @@ def is_shape(given: object) -> TypeGuard[Sequence[int]]:
 
 
 def as_images(given: object, color: str | None = None) -> Float[Tensor, "image channel row column"]:
-    """Return images as a tensor on the CPU, in float64 where that is given and in float32 otherwise.
+    """Return images as a tensor on the CPU: float64 for float64 images, float32 for others.
 
     Args:
-        given: a tensor or an array (n, C, H, W) or (C, H, W) in [0, 1], a Pillow image, or a list of images.
-        color: ``rgb`` or ``gray``, which Pillow images are converted to; None: 1 channel for grey ones, 3 for others.
+        given: tensor or array, (n, C, H, W) or (C, H, W) in [0, 1], a Pillow image, or a list of images.
+        color: ``rgb`` or ``gray``, to which Pillow images are converted; None: 1 channel for grey ones, 3 for others.
 
     Returns:
-        (n, C, H, W), at least one image.
+        The images, (n, C, H, W), n ≥ 1.
 
     Raises:
-        InvrepError: it is something else, has another shape, or values that are not in [0, 1].
+        InvrepError: the argument is no image, has another shape or different sizes, or values outside [0, 1].
     """
     if isinstance(given, tuple | list) and given:
         parts = [_tensor(one, color) for one in given]
@@ -60,24 +60,24 @@ def as_images(given: object, color: str | None = None) -> Float[Tensor, "image c
     images = images[None] if images.ndim == 3 else images
     _check(images)
     precision = torch.float64 if images.dtype == torch.float64 else torch.float32
-    # A tensor made in inference mode takes no part in autograd; its copy does.
+    # Autograd refuses a tensor that was made in inference mode; it takes a copy.
     return images.to(precision, copy=True)
 
 
 def _tensor(given: object, color: str | None) -> Tensor:
-    """Return one image or several as a tensor, without a look at the values."""
+    """Return one image or several as a tensor, without checking the values."""
     if isinstance(given, Tensor):
         if given.layout != torch.strided or given.is_meta:
             raise InvrepError(f"images is a tensor on {given.device} of layout {given.layout}; {EXPECTED}.")
         given = given.detach().cpu()
-        return given.float() if given.is_floating_point() and given.itemsize == 1 else given  # float8 has no functions
+        return given.float() if given.is_floating_point() and given.itemsize == 1 else given  # float8 lacks kernels
     if isinstance(given, Image.Image):
         grey = given.mode in ("1", "L", "I", "F") or given.mode.startswith("I;")
         return from_pillow(given, color or ("gray" if grey else "rgb"))
     if isinstance(given, np.ndarray | np.generic) or hasattr(given, "__array__"):
         array = np.asarray(given)
         if array.dtype.kind in "fiub":
-            array = array.astype(array.dtype.newbyteorder("="))  # a copy: torch takes no negative strides
+            array = array.astype(array.dtype.newbyteorder("="))  # a copy, since torch takes no negative strides
             array = array if array.dtype.itemsize <= 8 else array.astype(np.float64)
             return torch.from_numpy(array)
         raise InvrepError(f"images is an array of {array.dtype}; {EXPECTED}.")
@@ -88,7 +88,11 @@ def _tensor(given: object, color: str | None) -> Tensor:
 
 
 def _check(images: Tensor) -> None:
-    """Raise InvrepError unless these are images (n, C, H, W) in [0, 1]."""
+    """Check that images are (n, C, H, W) in [0, 1].
+
+    Raises:
+        InvrepError: the images have another shape or type, or values that are not finite or far outside [0, 1].
+    """
     shape = tuple(images.shape)
     if not images.is_floating_point():
         hint = "" if images.is_complex() else f": divide by {255 if images.dtype == torch.uint8 else 'what is white'}"
@@ -102,7 +106,7 @@ def _check(images: Tensor) -> None:
         raise InvrepError(f"images is {images.dtype} of shape {shape}; {EXPECTED}.")
     if not bool(images.isfinite().all()):
         raise InvrepError("images holds NaN or infinity; expected values in [0, 1].")
-    # a pre-image that is given again may be a little outside
+    # A pre-image that is given again may lie a little outside [0, 1].
     if float(images.min()) < -0.5 or float(images.max()) > 1.5 or float(images.mean()) < 0:
         raise InvrepError(
             f"images has values from {float(images.min()):g} to {float(images.max()):g}; expected [0, 1]: divide by "

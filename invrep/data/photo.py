@@ -1,4 +1,4 @@
-"""A photo of a job: its id, and its file when it is opened."""
+"""Photos of a job: their ids, and access to their files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from invrep.errors import InvrepError
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo of the job.
+    """Identify a photo of the job, and open its file.
 
     Attributes:
-        id: its path relative to ``data.path``, with forward slashes; a single file's name; in a tar, the tar's own
-            such path and the member's; in a dataset its number.
-        name: what a message calls it.
-        open: opens its image file; None where a job needs no photo.
+        id: path relative to ``data.path``, with forward slashes. A single file has its name; a member of a tar has the
+            tar's relative path and its own; an item of a dataset has its number.
+        name: name of the photo in messages.
+        open: function that opens the image file; None where a job needs no photo.
     """
 
     id: str
@@ -29,22 +29,22 @@ class Photo:
     open: Callable[[], BinaryIO] | None
 
     def fetch(self) -> bytes:
-        """Return the bytes of its image file.
+        """Return the bytes of the image file.
 
         Raises:
-            InvrepError: they cannot be read.
+            InvrepError: the file cannot be read.
         """
-        assert self.open is not None  # nothing asks for the file of NO_PHOTO
+        assert self.open is not None  # no caller fetches NO_PHOTO
         with in_a_sentence(self.name), self.open() as file:
             return file.read()
 
     def content(self) -> str:
-        """Return :func:`content_of` its image file, nothing where there is none."""
+        """Return :func:`content_of` the image file; an empty string without a file."""
         return content_of(self.fetch()) if self.open else ""
 
 
 def content_of(data: bytes) -> str:
-    """Return 16 hexadecimal digits that change with the content of a file."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of a file's bytes."""
     return hashlib.sha256(data).hexdigest()[:16]
 
 
@@ -52,12 +52,12 @@ NO_PHOTO = Photo("none", "none", None)
 
 
 class Photos(Sequence[Photo]):
-    """Photos by their place, each made when it is asked for.
+    """Hold photos by their place; access makes each one.
 
     Args:
-        ids: of all, each once.
-        photo: the photo of a place and its id.
-        left_out: file → why it is left out, of what looks like a photo beside them.
+        ids: ids of all photos, each once.
+        photo: function of a place and an id that returns the photo.
+        left_out: file that looks like a photo → reason why it is left out.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Photos(Sequence[Photo]):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, place: int) -> Photo:  # type: ignore[override]  # no slices: nothing takes a part of them
+    def __getitem__(self, place: int) -> Photo:  # type: ignore[override]  # no slices, since no caller takes one
         return self._photo(place, self.ids[place])
 
 
@@ -84,23 +84,23 @@ def _alone(photo: Photo, place: int, name: str) -> Photo:
 
 
 def photo_of(name: str, path: Path) -> Photo:
-    """Return the photo in a file."""
+    """Return the photo of a file."""
     return Photo(name, str(path), partial(_open, path))
 
 
 def _open(path: Path) -> BinaryIO:
-    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+    if path.exists() and not path.is_file():  # a pipe would block for ever
         raise InvrepError(f"{path} is no file; give data.path a photo or a folder of photos.")
     return path.open("rb")
 
 
 def file_below(folder: Path, place: int, name: str) -> Photo:
-    """Return the photo in a file of that name below a folder."""
+    """Return the photo of the file ``name`` below a folder."""
     return photo_of(name, folder / name)
 
 
 def repeated(ids: Iterable[str]) -> str | None:
-    """Return the first id that comes a second time; None where all differ."""
+    """Return the first id that occurs twice; None where all differ."""
     seen: set[str] = set()
     for name in ids:
         if name in seen:

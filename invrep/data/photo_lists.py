@@ -1,4 +1,4 @@
-"""Photos that a list names: a text file, or a table."""
+"""Photos from a list: a text file, or a table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from invrep.errors import InvrepError
 
 
 def listed_photos(path: Path, limit: int | None) -> Photos:
-    """Return the photos of a list of paths (.txt) or a table of paths and ids (.csv)."""
+    """Return the photos of a list of paths (.txt) or of a table of paths and ids (.csv).
+
+    Args:
+        path: list or table; relative paths in it start at its folder.
+        limit: largest number of photos, from the first; None for all.
+
+    Raises:
+        InvrepError: the list cannot be read, is empty, has no column ``path``, or repeats an id.
+    """
     ids, paths = [], []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

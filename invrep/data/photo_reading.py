@@ -1,7 +1,7 @@
-"""Reading and showing photos, and the one place where pixel conventions meet.
+"""Read photos, as RGB or grey floats in [0, 1].
 
-At the edges (files, metrics, Φ's call) an image is RGB or grey floats in [0, 1]. The image tensor that is optimised is
-``(255·rgb − mean) / scale``, where the mean comes from the representation and the scale from the descent.
+Files, measures and Φ's public call use this range. The optimised image tensor is ``(255·rgb − mean) / scale``, with the
+mean of the representation and the scale of the descent.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from invrep.errors import InvrepError, nearest
 from invrep.representations.base import LUMA
 from invrep.representations.geometry import InputSize
 
-# of what Pillow reads; its other parsers are old and rare, and that of EPS runs Ghostscript
+# The formats to read: Pillow's other parsers are old and rare, and its EPS parser runs Ghostscript.
 PHOTOS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Return the formats that are read, by Pillow's names; HEIF, phones' HEIC, where the user has its plugin."""
+    """Return the readable formats by Pillow's names; HEIF, the format of phones' HEIC, needs the plugin pillow-heif."""
     with suppress(ImportError):
         import pillow_heif
 
@@ -42,13 +42,13 @@ def formats() -> tuple[str, ...]:
 
 @cache
 def suffixes() -> frozenset[str]:
-    """Return the suffixes of the files that are read, in small letters."""
+    """Return the suffixes of readable files, in lower case."""
     names = formats()
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in names)
 
 
 def bundled(name: str) -> Path:
-    """Return the path of a photo that comes with scikit-image.
+    """Return the path of a photo in scikit-image's wheel.
 
     Raises:
         InvrepError: scikit-image's wheel has no photo of that name.
@@ -64,10 +64,13 @@ def bundled(name: str) -> Path:
 
 @contextmanager
 def in_a_sentence(name: str) -> Iterator[None]:
-    """Say in one sentence why a photo cannot be read.
+    """Turn an exception from reading a photo into one sentence.
+
+    Args:
+        name: name of the photo in messages.
 
     Raises:
-        InvrepError: inside, the file system or Pillow refused.
+        InvrepError: the file system or Pillow raised inside the context.
     """
     try:
         yield
@@ -86,25 +89,25 @@ def in_a_sentence(name: str) -> Iterator[None]:
         raise InvrepError(f"{name} cannot be read: permission denied; change its permissions.") from None
     except MemoryError:
         raise InvrepError(f"{name} does not fit into memory; make it smaller first.") from None
-    except Exception as error:  # on a damaged file Pillow raises whatever its parser runs into
+    except Exception as error:  # Pillow's parsers raise any exception on a damaged file
         reason = str(error) or type(error).__name__
         raise InvrepError(f"{name} is damaged ({reason}); replace it by a whole image.") from None
 
 
 @contextmanager
 def _opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
-    """Open a photo's header, or say in one sentence why that, or what is done with it inside, fails."""
+    """Open a photo's header; a failure there or inside the context becomes one sentence."""
     with in_a_sentence(name), Image.open(file, formats=formats()) as image:
-        # Pillow itself only warns up to twice as many, which would exhaust memory further on
+        # Pillow only warns up to twice its limit, where decoding would exhaust memory.
         if math.prod(image.size) > (Image.MAX_IMAGE_PIXELS or math.inf):
             raise Image.DecompressionBombError
         yield image
 
 
 def _open(file: Path | BinaryIO, name: str) -> tuple[Image.Image, Depth | None]:
-    """Open and decode a still photo, upright, or say in one sentence why that fails; say what its values are."""
+    """Open and decode a still photo, upright; return it with the depth of its values, None for plain 8 bits."""
     with _opened(file, name) as image:
-        # the further frames of an MPO are a phone's depth or gain map, or the other eye's
+        # The further frames of an MPO are a phone's depth or gain map, or a stereo image.
         if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
             raise InvrepError(
                 f"{name} is an animation of {frames} frames; expected a still photo: save one frame of it as PNG."
@@ -116,7 +119,7 @@ def _open(file: Path | BinaryIO, name: str) -> tuple[Image.Image, Depth | None]:
 def _decode(
     image: Image.Image, depth: Depth | None, given: tuple[float, float] | None, name: str
 ) -> Image.Image | Tensor:
-    """Return an 8-bit RGB image, or for more than 8 bits a float tensor (3, H, W), black at 0 and white at 1."""
+    """Return an 8-bit RGB image; for more than 8 bits a float tensor (3, H, W), black at 0 and white at 1."""
     if depth is not None:
         return torch.from_numpy(scaled(image, depth, given, name)).float().expand(3, -1, -1).contiguous()
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -126,14 +129,18 @@ def _decode(
 
 
 def size_of(file: Path | BinaryIO, name: str | None = None) -> tuple[int, int]:
-    """Return the height and width that :func:`read` gives without resizing, from no more than the file's header.
+    """Return the height and width in pixels of :func:`read` without resizing, from the file's header alone.
+
+    Args:
+        file: image file that Pillow can read.
+        name: name of the photo in messages; by default its path.
 
     Raises:
-        InvrepError: the file is missing or is no image; it calls it by ``name``, by default its path.
+        InvrepError: the file is missing or is no image.
     """
     with _opened(file, str(file) if name is None else name) as image:
         width, height = image.size
-        # EXIF orientations 5 to 8 swap the sides; of a TIFF Pillow gives those that are to be seen
+        # EXIF orientations 5 to 8 swap the sides. Pillow has swapped a TIFF's already.
         turned = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)
     return (width, height) if turned else (height, width)
 
@@ -149,24 +156,24 @@ def read(
 ) -> Float[Tensor, "channel row column"]:
     """Read a photo.
 
-    EXIF rotation is applied, transparency is laid on white, palettes and CMYK become RGB, and 16 bits are kept.
+    EXIF rotation is applied, and transparency is laid on white. Palettes and CMYK become RGB, and 16 bits are kept.
 
     Args:
-        file: one that Pillow can read.
+        file: image file that Pillow can read.
         color: ``rgb``, or ``gray`` by the weights .2989/.5870/.1140.
         resize: ``model`` (the model's published resize and centre crop), ``squash`` (to the model's input without a
-            crop, as the paper does) or ``none``.
-        input_size: the model's published input; where it is None the photo keeps its size.
-        values: those of black and white in a photo of more than 8 bits, which are cut there; None for as its type
-            says.
-        name: what a message calls it; by default its path.
+            crop, as in the paper) or ``none``.
+        input_size: published input size of the model; None keeps the photo's size.
+        values: black and white of a photo of more than 8 bits, in its own units; values beyond are clipped. None takes
+            them from the photo's type.
+        name: name of the photo in messages; by default its path.
 
     Returns:
-        (C, H, W) float32 in [0, 1].
+        The photo, (C, H, W) float32 in [0, 1].
 
     Raises:
-        InvrepError: the file is missing, damaged, animated, not an image, or larger than Pillow's limit; or its type
-            does not say which of its values are black and white.
+        InvrepError: the file is missing, damaged, animated, no image or larger than Pillow's limit; or its type does
+            not say which values are black and white.
     """
     name = str(file) if name is None else name
     image = _decode(*_open(file, name), values, name)
@@ -182,7 +189,15 @@ def read(
 
 
 def from_pillow(image: Image.Image, color: str) -> Float[Tensor, "channel row column"]:
-    """Return a Pillow image, (C, H, W) float32 in [0, 1], as :func:`read` returns its file."""
+    """Return a Pillow image as (C, H, W) float32 in [0, 1], as :func:`read` returns its file.
+
+    Args:
+        image: Pillow image.
+        color: ``rgb`` or ``gray``.
+
+    Raises:
+        InvrepError: the image's type does not say which values are black and white.
+    """
     return _coloured(_decode(ImageOps.exif_transpose(image), depth_of(image), None, "The Pillow image"), color)
 
 

@@ -1,4 +1,4 @@
-"""Where a job's photos come from: files, lists, tars, torchvision's datasets; only their names are held in memory."""
+"""Find a job's photos: files, lists, tars, torchvision's datasets; memory holds their names only."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ BUNDLED = "bundled:"
 
 
 def find(path: str, limit: int | None = None, *, root: str | None = None, split: str | None = None) -> Photos:
-    """Return the photos that the config's ``data.path`` means.
+    """Return the photos of the setting ``data.path``.
 
     Args:
-        path: a photo or a tar of photos; a folder with its subfolders, or a pattern such as ``photos/**/*.jpg`` or
-            ``val-*.tar``, sorted by id; ``.txt``, a file with a path on each line; ``.csv``, one with a column ``path``
-            and, if wanted, ``id``; ``bundled:NAME``; or ``torchvision:NAME``, a dataset. Paths in a list are relative
-            to its folder. Lists, tars and datasets keep their order.
-        limit: at most so many, from the first.
-        root: of a dataset, the folder that torchvision calls its root.
-        split: of a dataset, where it has several.
+        path: source of the photos. A photo or a tar of photos. A folder with its subfolders, or a pattern such as
+            ``photos/**/*.jpg`` or ``val-*.tar``: its photos are sorted by id. A list: ``.txt`` with a path on each
+            line, or ``.csv`` with a column ``path`` and optionally ``id``; its relative paths start at its folder.
+            ``bundled:NAME``, or a dataset ``torchvision:NAME``. Lists, tars and datasets keep their order.
+        limit: largest number of photos, from the first; None for all.
+        root: root folder of a dataset, as torchvision names it.
+        split: split of a dataset that has several.
 
     Raises:
-        InvrepError: there is no such file or folder, or no photo in it; a list, tar or dataset cannot be read, or names
-            an id twice.
+        InvrepError: there is no such file or folder, or no photo in it; a list, tar or dataset cannot be read, or
+            repeats an id.
     """
     if path.startswith(BUNDLED):
         file = bundled(path.removeprefix(BUNDLED))
@@ -71,7 +71,7 @@ def find(path: str, limit: int | None = None, *, root: str | None = None, split:
 
 
 def _check_access(where: Path, path: str) -> None:
-    """Refuse what the system does not let us look at; what is missing may be a pattern."""
+    """Refuse a path that the system denies access to; a missing path may be a pattern."""
     try:
         where.stat()
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""Which values are black and white in photos of more than 8 bits: their type says it, or ``data.range``."""
+"""Find black and white in photos of more than 8 bits: by their type, or by ``data.range``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from invrep.errors import InvrepError
 
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")  # Pillow's modes
 BITS, WHITE_IS_ZERO, FORMAT = 258, 262, 339  # tags of TIFF
-UNSIGNED, SIGNED = 1, 2  # of the tag FORMAT
+UNSIGNED, SIGNED = 1, 2  # values of the tag FORMAT
 
 
 @dataclass(frozen=True)
 class Depth:
-    """What the values of a photo with one channel are.
+    """Describe the values of a photo with one channel.
 
     Attributes:
-        kind: in words.
-        dtype: in which the file holds them, where Pillow's array says another; None for as the array says.
-        white: the value of white, and 0 that of black; None where the type does not say it.
+        kind: kind of the values, in words.
+        dtype: type of the values in the file, where Pillow's array has another; None where both agree.
+        white: value of white, where black is 0; None where the type does not define it.
         inverted: whether 0 is white.
     """
 
@@ -32,10 +32,10 @@ class Depth:
 
 
 def depth_of(image: Image.Image) -> Depth | None:
-    """Return what the values of an opened photo are; None for plain 8 bits, which Pillow reads as they are meant."""
+    """Return the depth of an opened photo's values; None for plain 8 bits, which Pillow reads correctly."""
     tags = getattr(image, "tag_v2", {})  # only a TIFF has them
     bits, signed = tags.get(BITS, (16,))[0], tags.get(FORMAT, (UNSIGNED,))[0] == SIGNED
-    inverted = image.mode in DEEP and tags.get(WHITE_IS_ZERO) == 0  # otherwise Pillow has seen to it
+    inverted = image.mode in DEEP and tags.get(WHITE_IS_ZERO) == 0  # Pillow inverts the other modes itself
     if image.mode == "F":
         return Depth("32-bit floats", None, None, inverted)
     if signed:
@@ -46,17 +46,17 @@ def depth_of(image: Image.Image) -> Depth | None:
 
 
 def scaled(image: Image.Image, depth: Depth, given: tuple[float, float] | None, name: str) -> np.ndarray:
-    """Return a photo's values with black at 0 and white at 1.
+    """Return a photo's values, (H, W) float64, with black at 0 and white at 1; values beyond are clipped.
 
     Args:
-        image: decoded.
-        depth: of its values.
-        given: the user's values of black and white; None for those of the type, which of floats are 0 and 1 where
-            all lie within.
-        name: what messages call the photo.
+        image: decoded image.
+        depth: depth of its values.
+        given: black and white from the user, in the photo's units. None takes them from the type; for floats that all
+            lie in [0, 1], they are 0 and 1.
+        name: name of the photo in messages.
 
     Raises:
-        InvrepError: a value is no number, or nothing says what black and white are.
+        InvrepError: a value is not finite, black and white are unknown, or no value lies between the given ones.
     """
     values = np.asarray(image)
     values = (values if depth.dtype is None else values.view(depth.dtype)).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Photos in tar files, as WebDataset has them."""
+"""Photos in tar files, as in WebDataset."""
 
 from __future__ import annotations
 
@@ -16,10 +16,19 @@ from invrep.errors import InvrepError
 
 
 def tar_photos(tars: Sequence[str], folder: Path, limit: int | None) -> Photos:
-    """Return the photos in tars: members with the suffix of an image, by where their bytes lie."""
+    """Return the photos in tars: the members with the suffix of an image, by the position of their bytes.
+
+    Args:
+        tars: paths of the tars, relative to ``folder``.
+        folder: folder of the tars.
+        limit: largest number of photos, from the first; None for all.
+
+    Raises:
+        InvrepError: a tar is compressed or cannot be read, holds no photo, or repeats an id.
+    """
     ids: list[str] = []
     left_out: dict[str, str] = {}
-    where = array("L"), array("Q"), array("Q")  # which tar, the first byte, how many
+    where = array("L"), array("Q"), array("Q")  # number of the tar, first byte, length in bytes
     for number, tar in enumerate(tars):
         if tar.lower().endswith(COMPRESSED):
             raise InvrepError(
@@ -28,7 +37,7 @@ def tar_photos(tars: Sequence[str], folder: Path, limit: int | None) -> Photos:
         try:
             with tarfile.open(folder / tar, "r:") as opened:
                 while (member := opened.next()) is not None and len(ids) != limit:
-                    # Else it keeps a kilobyte of each. typeshed does not know the attribute.
+                    # tarfile would keep a kilobyte of each member. typeshed lacks the attribute.
                     opened.members.clear()  # type: ignore[attr-defined]
                     name = f"{tar}/{member.name}"
                     if hidden(member.name) or member.isdir():

@@ -20,13 +20,23 @@ DATASET = "torchvision:"
 
 
 def dataset_photos(name: str, root: str | None, split: str | None, limit: int | None) -> Photos:
-    """Return the photos of one of torchvision's datasets."""
+    """Return the photos of one of torchvision's datasets.
+
+    Args:
+        name: name of the dataset in ``torchvision.datasets``.
+        root: root folder of the dataset.
+        split: split of the dataset; None for torchvision's default.
+        limit: largest number of photos, from the first; None for all.
+
+    Raises:
+        InvrepError: root is missing, there is no such dataset or split, or the dataset cannot be opened.
+    """
     if root is None:
         raise InvrepError(
             f"data.path={DATASET}{name} needs a folder; give data=torchvision data.name={name} data.root=FOLDER"
         )
     dataset = _dataset(name, root, split)
-    if isinstance(dataset, datasets.DatasetFolder):  # photos in files, which we read with all that they say
+    if isinstance(dataset, datasets.DatasetFolder):  # our reader keeps depth, EXIF and transparency
         base = os.path.abspath(dataset.root)
         ids = [Path(os.path.relpath(file, base)).as_posix() for file, _ in dataset.samples[:limit]]
         return Photos(ids, partial(file_below, Path(base)))
@@ -37,7 +47,7 @@ def dataset_photos(name: str, root: str | None, split: str | None, limit: int | 
 
 @lru_cache(maxsize=1)
 def _dataset(name: str, root: str, split: str | None) -> VisionDataset:
-    """Open a dataset of torchvision's; nothing is downloaded."""
+    """Open one of torchvision's datasets; nothing is downloaded."""
     known = [n for n in datasets.__all__ if isinstance(getattr(datasets, n), type)]
     if name not in known:
         raise InvrepError(f"torchvision has no dataset {name!r}; {nearest(name, known)}.")
@@ -59,7 +69,7 @@ def _dataset(name: str, root: str, split: str | None) -> VisionDataset:
         if not isinstance(dataset[0][0], Image.Image):
             raise TypeError("its items are not photos")
     except Exception as error:
-        # torchvision says what is not there, or not valid, by exceptions of many kinds
+        # torchvision reports missing and invalid data by exceptions of many kinds.
         first = str(error).partition(" You can use download")[0].strip().partition("\n")[0]
         raise InvrepError(
             f"torchvision's {name} cannot be opened in data.root={root} ({first}); put it there as torchvision lays it "
@@ -73,7 +83,7 @@ def _item(name: str, root: str, split: str | None, place: int, number: str) -> P
 
 
 def _encoded(name: str, root: str, split: str | None, place: int) -> BinaryIO:
-    """Return a dataset's photo as a file of plain pixels."""
+    """Return a dataset's photo as an uncompressed PPM file in memory."""
     image = _dataset(name, root, split)[place][0]
     file = io.BytesIO()
     (image if image.mode in ("L", "RGB") else image.convert("RGB")).save(file, "PPM")
