@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and names that any file system takes."""
+"""Write files whole or not at all, and turn file errors into sentences."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from invrep.errors import InvrepError
 
 @contextmanager
 def disk(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses into one sentence."""
+    """Turn an ``OSError`` of the file system into one sentence.
+
+    Args:
+        path: file or folder that is written inside.
+
+    Raises:
+        InvrepError: the file system refused to write; a full disk gets its own sentence.
+    """
     try:
         yield
     except OSError as error:
@@ -32,7 +39,7 @@ def disk(path: Path) -> Iterator[None]:
 
 
 def edited(path: Path, reason: str) -> InvrepError:
-    """Return the error for a file that is not as it was written."""
+    """Return the error for a file that was changed or damaged after it was written."""
     return InvrepError(
         f"{path} is not as it was written ({reason}); remove it and run the same command again, which makes it anew."
     )
@@ -40,7 +47,14 @@ def edited(path: Path, reason: str) -> InvrepError:
 
 @contextmanager
 def as_written(path: Path) -> Iterator[None]:
-    """Turn what comes of reading a file that somebody has edited, or a disk damaged, into one sentence."""
+    """Turn errors of reading a file of our own into one sentence: the file was edited or damaged.
+
+    Args:
+        path: file that is read inside.
+
+    Raises:
+        InvrepError: the file cannot be read.
+    """
     try:
         yield
     except InvrepError:
@@ -50,13 +64,16 @@ def as_written(path: Path) -> Iterator[None]:
 
 
 def atomic(path: Path, write: Callable[[Path], Any], beside: str | None = None) -> None:
-    """Write a file by ``write(place)`` beside its own place, and rename it when it is whole.
+    """Write a file under a temporary name in its folder, and rename it when it is whole.
 
     Args:
-        path: of the file.
-        write: is given the path of the other place.
-        beside: what the other place is named by; the file's own name where it is None. What a killed process leaves
-            there is gone when the same is written again.
+        path: path of the file; its folder is made if needed.
+        write: function of the temporary path; writes the content.
+        beside: text that determines the temporary name; None: the file's own name. The next write with the same text
+            replaces what a killed process left behind.
+
+    Raises:
+        InvrepError: the file cannot be written.
     """
     with disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +82,7 @@ def atomic(path: Path, write: Callable[[Path], Any], beside: str | None = None) 
         try:
             try:
                 write(place)
-            except SafetensorError as error:  # its way to report a full disk
+            except SafetensorError as error:  # safetensors reports a full disk by its own exception
                 raise OSError(errno.ENOSPC if "os error 28" in str(error) else errno.EIO, str(error)) from None
             with place.open("rb") as file:
                 os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""What people open of a job's results: CSV tables and one file of reconstructions. Nothing reads them back."""
+"""Export a job's results for people: CSV tables and one file of reconstructions. The program never reads them back."""
 
 from __future__ import annotations
 
@@ -18,11 +18,18 @@ from invrep.results.rows import FIRST, LAST, SPREADS, decoded, encoded
 from invrep.results.store import Results
 from invrep.results.table import CURVE, KEY
 
-MOST_BYTES = 256 * 2**20  # of reconstructions that are written into one file
+MOST_BYTES = 256 * 2**20  # most bytes of reconstructions for one file; with more there is no such file
 
 
 def export(results: Results) -> None:
-    """Write ``metrics.csv``, ``curves.csv``, ``spread.csv`` and ``reconstructions.safetensors`` anew."""
+    """Write ``metrics.csv``, ``curves.csv``, ``spread.csv`` and ``reconstructions.safetensors`` from the tables.
+
+    Args:
+        results: folder of the job.
+
+    Raises:
+        InvrepError: a table is damaged, or a file cannot be written.
+    """
     rows = results.frame()
     first = (*FIRST[:2], "activation", *FIRST[2:]) if "activation" in rows.columns else FIRST
     names = [*first, *(name for name in rows.columns if name not in (*first, *LAST)), *LAST]
@@ -37,7 +44,7 @@ def export(results: Results) -> None:
 
 
 def _csv(path: Path, tables: Iterable[pl.DataFrame]) -> None:
-    """Write tables of equal columns below each other, with blanks for NaN and names as far as they are UTF-8."""
+    """Write tables with equal columns into one CSV file; NaN is blank, and bytes that are no UTF-8 stay encoded."""
     with path.open("wb") as file:
         for number, table in enumerate(tables):
             plain = pl.col("image").str.replace_all("%25", "%", literal=True)
@@ -45,7 +52,7 @@ def _csv(path: Path, tables: Iterable[pl.DataFrame]) -> None:
 
 
 def _points(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the points of curves, a row for each."""
+    """Return the points of the rows' curves, one row for each point."""
     lists = [name for name in rows.columns if name.startswith(CURVE)]
     points = rows.select(*KEY, *lists).explode(lists).rename(lambda name: name.removeprefix(CURVE))
     first = ("image", "restart", "pass", "activation" if "activation" in points.columns else "error", "energy")
@@ -53,7 +60,7 @@ def _points(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _reconstructions(results: Results, rows: pl.DataFrame) -> None:
-    """Write all reconstructions into one file, unless they are too many; one that is up to date stays."""
+    """Write all reconstructions into one file; above ``MOST_BYTES``, remove the file. An up-to-date file stays."""
     named = ((decoded(image), restart) for image, restart in rows.select(KEY).iter_rows())
     keys = [key for key in named if results.part(*key).exists()]
     if any(total > MOST_BYTES for total in accumulate(results.part(*key).stat().st_size for key in keys)):

@@ -1,4 +1,4 @@
-"""Names of files that every file system takes."""
+"""Make file names that every file system accepts."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import hashlib
 import re
 from urllib.parse import quote
 
-LONGEST_NAME = 200  # bytes, of the 255 that file systems take; ours has a restart and a suffix as well
-LONGEST_PATH = 1000  # bytes, of the 4096 that Linux takes
+LONGEST_NAME = 200  # bytes; file systems accept 255, and a restart and a suffix are added
+LONGEST_PATH = 1000  # bytes; Linux accepts 4096, and the job's folder comes before
 
 
 def file_name(image: str) -> str:
-    """Return an image id as a relative path that any file system takes and that no other id has.
+    """Return an image id as a relative path that every file system accepts and no other id shares.
 
-    Control characters, a percent sign and what other systems forbid are percent-encoded; other scripts stay readable.
-    So are ``.`` and ``..``, which would lead elsewhere, and the end of a folder that is named as a file of ours may
-    be. What is too long for a file system ends with a hash instead.
+    Control characters, percent signs and ``<>:"\\|?*`` are percent-encoded; other scripts stay readable. The parts
+    ``.`` and ``..`` are encoded too, since they would lead to another folder. A folder's suffix ``.png`` or
+    ``.safetensors`` is encoded, since a file of a job may have that name. A name that is too long ends with a hash.
     """
 
     def part_name(part: str) -> str:

@@ -1,4 +1,4 @@
-"""Names that a message is too short for, in the job's folder: ``left_out.txt`` and ``failed.txt``."""
+"""Write ``left_out.txt`` and ``failed.txt`` into a job's folder: all names, where a message shows only the first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from invrep.results.atomic_files import atomic
 
 
 def write_list(path: Path, items: Mapping[str, str]) -> None:
-    """Write ``name<TAB>why`` lines, or remove the file of an earlier run where there is nothing to write."""
+    """Write ``name<TAB>why`` lines; without items, remove the file of an earlier run.
+
+    Args:
+        path: path of the file.
+        items: reason for each name.
+
+    Raises:
+        InvrepError: the file cannot be written.
+    """
     if items:
         lines = "".join(f"{printable(name)}\t{printable(why)}\n" for name, why in items.items())
         atomic(path, lambda beside: beside.write_text(lines, encoding="utf-8"))

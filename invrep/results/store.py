@@ -1,9 +1,9 @@
-"""What a job leaves on disk: the only source for going on, for tables and for figures.
+"""Store a job's results on disk: the only source for resuming, tables and figures.
 
-A finished pre-image is a tensor file, ``parts/IMAGE.RESTART.safetensors``, and then a row of a
-:mod:`invrep.results.table` in ``table/``, by which it counts as finished; its curve is in the row. ``spread/`` is a
-table of the photos with several pre-images. ``metrics.csv``, ``curves.csv``, ``spread.csv`` and
-``reconstructions.safetensors`` are made of these for people. Nothing reads them. Every file is there whole or not at
+A finished pre-image has a tensor file, ``parts/IMAGE.RESTART.safetensors``. Its row is written after that file, into
+the :mod:`invrep.results.table` in ``table/``, and marks it as finished. The row holds the curve. The table in
+``spread/`` has a row for each photo with several pre-images. Exports for people are ``metrics.csv``, ``curves.csv``,
+``spread.csv`` and ``reconstructions.safetensors``; the program never reads them. Every file appears whole or not at
 all.
 """
 
@@ -35,14 +35,14 @@ from invrep.results.file_names import file_name
 from invrep.results.rows import FIRST, LAST, Finished, as_rows, decoded, encoded, row_of
 from invrep.results.table import CURVE, KEY, Table
 
-FORMAT = "2"  # of the folder; 1 had no number
+FORMAT = "2"  # number of the folder's format; format 1 wrote no number
 
 
 class Results:
-    """The folder of one job.
+    """Read and write the folder of one job.
 
     Args:
-        folder: the job's output folder; it is made when something is written.
+        folder: output folder of the job; the first write makes it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,18 +55,18 @@ class Results:
         self.spread = folder / "spread.csv"
         self.grid = folder / "grid.png"
         self.config = folder / "config.yaml"
-        self.checkpoints = folder / "checkpoints"  # of inversions that are not finished
-        self.ranks = folder / "ranks"  # where ranks that torchrun or SLURM started leave word
+        self.checkpoints = folder / "checkpoints"  # states of interrupted descents
+        self.ranks = folder / "ranks"  # messages between ranks that torchrun or SLURM started
         self._table = Table(folder / "table", self.write)
         self._spreads = Table(folder / "spread", self.write)
         self._begun = False
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Make the folder and keep other processes out of it while inside.
+        """Make the folder and lock it against other processes inside this context.
 
         Raises:
-            InvrepError: another process is at work in it, or it cannot be written.
+            InvrepError: another process holds the lock, the folder has another format, or it cannot be written.
         """
         with disk(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ class Results:
         try:
             self._begin()
             yield
-            for left in self.folder.glob(".*.tmp"):  # by a process that was killed when it made the folder
+            for left in self.folder.glob(".*.tmp"):  # left by a process that was killed while it made the folder
                 left.unlink(missing_ok=True)
         finally:
             lock.release()
@@ -89,10 +89,10 @@ class Results:
     # --- format -------------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Check that this version reads what is in the folder.
+        """Check that the folder's format is the one that this version reads.
 
         Raises:
-            InvrepError: the results are of another format.
+            InvrepError: the results have another format.
         """
         try:
             number = self.format.read_text("ascii", "replace").strip()
@@ -109,15 +109,20 @@ class Results:
     def _begin(self) -> None:
         self.check()
         if not self.format.exists():
-            # several processes may begin at once
+            # several processes may start at once, so each has a temporary file of its own
             atomic(self.format, lambda path: path.write_text(f"{FORMAT}\n"), beside=uuid4().hex)
         self._begun = True
 
     def write(self, path: Path, write: Callable[[Path], Any], **options: Any) -> None:
-        """Write a file of the folder, see :func:`invrep.results.atomic_files.atomic`.
+        """Write a file of the folder whole or not at all; see :func:`invrep.results.atomic_files.atomic`.
+
+        Args:
+            path: path of the file.
+            write: function of a temporary path; writes the content.
+            options: further arguments of ``atomic``.
 
         Raises:
-            InvrepError: the folder has gone since this process wrote to it first, or it cannot be written.
+            InvrepError: the folder was removed after this process first wrote to it, or the file cannot be written.
         """
         if not self._begun:
             self._begin()
@@ -130,39 +135,49 @@ class Results:
 
     @property
     def table(self) -> Table:
-        """The rows, with their curves in columns that begin with ``curve.``."""
+        """Return the table of finished pre-images; columns ``curve.NAME`` hold the curves."""
         self.check()
         return self._table
 
     @property
     def spread_table(self) -> Table:
-        """The rows of ``spread.csv``; their restart is 0."""
+        """Return the table of spreads between restarts, one row for each photo; its key's restart is 0."""
         self.check()
         return self._spreads
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def frame(self, keys: Collection[Key] | Keys | None = None) -> pl.DataFrame:
-        """Return the rows of the given finished pre-images, or of all, in the order of image and restart.
+        """Return the rows of finished pre-images without their curves, in the order of image and restart.
 
-        Every column of :data:`FIRST` and :data:`LAST` is there; images are :func:`encoded`.
+        Every column of :data:`FIRST` and :data:`LAST` is present; images are :func:`encoded`.
+
+        Args:
+            keys: image ids and restarts; None: all.
+
+        Raises:
+            InvrepError: a file of the table is damaged, or the folder has another format.
         """
         rows = self.table.collect(lambda rows: _chosen(rows, keys).select(pl.exclude(f"^{CURVE}.*$"))).sort(KEY)
         blank = [pl.lit(math.nan).alias(name) for name in (*FIRST, *LAST) if name not in rows.columns]
         return rows.with_columns(blank)
 
     def rows(self, keys: Collection[Key] | Keys | None = None) -> dict[Key, dict[str, Any]]:
-        """Return rows as :meth:`frame` does, as dictionaries with NaN for a blank number."""
+        """Return the rows of :meth:`frame` by key, as dictionaries with NaN for a blank number."""
         return {(row["image"], row["restart"]): row for row in as_rows(self.frame(keys))}
 
     def done(self) -> Done:
-        """Return which pre-images are finished: they have a row and a tensor file."""
+        """Return the finished pre-images: keys with a row and a tensor file, and their photos' content hashes."""
         rows = self.table.collect(lambda rows: rows.select(*KEY, "content"))
         keyed = (((decoded(image), restart), content) for image, restart, content in rows.iter_rows())
         return Done(item for item in keyed if os.path.exists(self.part(*item[0])))
 
     def curve_points(self, keys: Collection[Key]) -> dict[Key, list[dict[str, Any]]]:
-        """Return the recorded points of some pre-images' curves: pass, error or activation, energy and its terms."""
+        """Return the curve of each pre-image: points with ``pass``, error or activation, energy and its terms.
+
+        Args:
+            keys: image ids and restarts.
+        """
         curves = self.table.collect(lambda rows: _chosen(rows, keys).select(*KEY, f"^{CURVE}.*$"))
         points: dict[Key, list[dict[str, Any]]] = {key: [] for key in keys}
         for image, restart, *lists in curves.iter_rows():
@@ -171,7 +186,11 @@ class Results:
         return points
 
     def mean_curves(self, keys: Collection[Key] | Keys | None = None) -> list[tuple[int, dict[str, float]]]:
-        """Return the means over some pre-images, or all, of each recorded pass's values; without remarked ones."""
+        """Return the mean curve of pre-images without a remark, as (pass, {name: mean}).
+
+        Args:
+            keys: image ids and restarts; None: all.
+        """
         if not self.table.files():
             return []
         curves = self.table.collect(
@@ -189,13 +208,20 @@ class Results:
         return [(at.pop("pass"), {name: value for name, value in at.items() if value is not None}) for at in named]
 
     def pixels(self, keys: Collection[Key] | None = None) -> dict[Key, Tensor]:
-        """Return the reconstructions, (C, H, W) each, of the given keys or of all that are finished."""
+        """Return reconstructions by key, each (C, H, W); 0 to 1 is black to white, unclipped.
+
+        Args:
+            keys: image ids and restarts; None: all finished ones.
+
+        Raises:
+            InvrepError: a tensor file is missing or damaged.
+        """
         pixels = {}
         for key in sorted(self.rows() if keys is None else keys):
             path = self.part(*key)
             if not path.exists():
                 raise InvrepError(f"{path} is missing; run the same command again, which makes it anew.")
-            with as_written(path):  # not mapped into memory: a process may map 65530 files
+            with as_written(path):  # read, not mapped into memory: a process can map 65530 files at most
                 pixels[key] = load(path.read_bytes())["reconstruction"]
         return pixels
 
@@ -205,10 +231,12 @@ class Results:
         return {row["image"]: row for row in as_rows(rows)}
 
     def read_config(self) -> dict[str, Any] | None:
-        """Return the resolved config as data: nothing that it names is imported, called or filled in; None without one.
+        """Return the resolved config as plain data; None without a config file.
+
+        No ``_target_`` is imported or called, and no interpolation is resolved.
 
         Raises:
-            InvrepError: it is damaged.
+            InvrepError: the file is damaged.
         """
         if not self.config.is_file():
             return None
@@ -222,29 +250,37 @@ class Results:
             return cast("dict[str, Any]", config)
 
     def picture(self, image: str, restart: int) -> Path:
-        """Return where a reconstruction's PNG is."""
+        """Return the path of a reconstruction's PNG."""
         return self.folder / "reconstructions" / f"{file_name(image)}.{restart}.png"
 
     def part(self, image: str, restart: int) -> Path:
-        """Return where the pixels of a pre-image are: a safetensors file with the key ``reconstruction``."""
+        """Return the path of a pre-image's tensor file: safetensors with the key ``reconstruction``, (C, H, W)."""
         return self.parts / f"{file_name(image)}.{restart}.safetensors"
 
     def photo(self, image: str) -> Path:
-        """Return where the PNG of a photo, as Φ saw it, is."""
+        """Return the path of the PNG of a photo as Φ saw it."""
         return self.folder / "photos" / f"{file_name(image)}.png"
 
     def film(self, image: str, restart: int, suffix: str) -> Path:
-        """Return where the film of a reconstruction is, with suffix ``mp4`` or ``gif``."""
+        """Return the path of a reconstruction's film; the suffix is ``mp4`` or ``gif``."""
         return self.folder / "videos" / f"{file_name(image)}.{restart}.{suffix}"
 
     def code(self, image: str) -> Path:
-        """Return where the code of a photo is."""
+        """Return the path of a photo's code."""
         return self.folder / "codes" / f"{file_name(image)}.safetensors"
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def save(self, finished: Finished, display: str) -> None:
-        """Write a finished pre-image: its PNG, its tensor file, then its row, by which it counts as finished."""
+        """Write a finished pre-image: its PNG, its tensor file, and last its row, which marks it as finished.
+
+        Args:
+            finished: pre-image with its row and curve.
+            display: ``rescale`` or ``clip``, see :func:`invrep.data.display.shown`.
+
+        Raises:
+            InvrepError: a file cannot be written.
+        """
         picture, tensors = to_pil(shown(finished.pixels, display)), {"reconstruction": finished.pixels.contiguous()}
         self.write(self.picture(*finished.key), lambda path: picture.save(path, format="PNG"))
         self.write(self.part(*finished.key), lambda path: save_file(tensors, path))
@@ -255,11 +291,17 @@ class Results:
         self.write(self.photo(image), lambda path: to_pil(shown(pixels, "clip")).save(path, format="PNG"))
 
     def save_code(self, image: str, code: Sequence[Tensor], size: tuple[int, int]) -> None:
-        """Write the code of a photo; see :func:`invrep.data.code_files.save_code`."""
+        """Write the code of a photo, see :func:`invrep.data.code_files.save_code`.
+
+        Args:
+            image: id of the photo.
+            code: list of tensors.
+            size: height and width of the photo, in pixels.
+        """
         self.write(self.code(image), lambda path: save_code(path, code, size))
 
     def save_spreads(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write rows of ``spread.csv`` in the place of those of the same images."""
+        """Write rows of the table of spreads; a row replaces the earlier row of its image."""
         if rows:
             self._spreads.add([{**row, "image": encoded(row["image"]), "restart": 0} for row in rows])
         if not self._spreads.settled():
@@ -270,11 +312,13 @@ class Results:
         self.write(self.config, lambda path: OmegaConf.save(config, path))
 
     def compact(self, pairwise: float, images: Collection[str]) -> None:
-        """Bring the rows into few files, with their ``pairwise_error``; no other process is at work in the folder.
+        """Compact the rows into few files, and fill in ``pairwise_error``, ‖Φ−Φ0‖² / mean_ij ‖Φ0_i − Φ0_j‖².
+
+        The caller holds the folder's lock.
 
         Args:
             pairwise: mean_ij ‖Φ0_i − Φ0_j‖² over ``images``; NaN leaves ``pairwise_error`` blank.
-            images: the ids over which that mean was taken; other rows keep what they had.
+            images: ids of the photos in that mean; rows of other photos keep their ``pairwise_error``.
         """
         own = pl.col("image").is_in([encoded(image) for image in images])
         error = pl.col("distance") / pairwise if pairwise > 0 else pl.lit(math.nan)

@@ -1,4 +1,4 @@
-"""What the jobs of a multirun have left word of: ``<sweep folder>/jobs/<number>.yaml``, one file for each job."""
+"""Read the status of a multirun's jobs: ``<sweep folder>/jobs/<number>.yaml``, one file for each job."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ JOBS = "jobs"
 
 @dataclass(frozen=True)
 class SweptJob:
-    """A job of a multirun.
+    """Describe a job of a multirun.
 
     Attributes:
-        number: its place in the sweep, from 0.
-        overrides: those of the job, ``key=value``.
-        values: what they set, by dotted key: ``cell={layer:fc8}`` sets ``cell.layer``.
-        folder: of its results; None where it failed before it had one.
+        number: place in the sweep, from 0.
+        overrides: overrides of the job, ``key=value``.
+        values: values that the overrides set, by dotted key: ``cell={layer:fc8}`` sets ``cell.layer``.
+        folder: folder of its results; None where the job failed before it had one.
         status: ``running``, ``done`` or ``failed``.
-        message: why it failed, else nothing.
-        reason: the same in a word or three, for a table's cell.
+        message: reason of a failure, as a sentence; otherwise empty.
+        reason: reason of a failure in one to three words, for a table's cell.
     """
 
     number: int
@@ -38,7 +38,7 @@ class SweptJob:
 
 
 def swept(folder: Path) -> list[SweptJob]:
-    """Return the jobs that have left word in a sweep's folder, in the order of their numbers."""
+    """Return the jobs with a status file in a sweep's folder, in the order of their numbers."""
     jobs = []
     for path in sorted((folder / JOBS).glob("*.yaml"), key=lambda path: int(path.stem)):
         note = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -49,5 +49,5 @@ def swept(folder: Path) -> list[SweptJob]:
 
 
 def forget(folder: Path) -> None:
-    """Remove what an earlier multirun in the same folder has left word of; results stay."""
+    """Remove the status files of an earlier multirun in the same folder; results stay."""
     shutil.rmtree(folder / JOBS, ignore_errors=True)

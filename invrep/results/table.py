@@ -1,9 +1,9 @@
-"""A table on disk: Parquet files that several processes add to at once, brought into few when a job ends.
+"""Keep a table on disk: Parquet files that several processes add at once, compacted into few when a job ends.
 
-A *part* is a file that one process has added. Compaction brings all parts into a *generation*, files of bounded size in
-the order of the keys. A file is never changed: it appears whole, and it goes when another one holds its rows. So at any
-moment every row is in some file; where several have a key, the file with the last name counts. A file's name ends with
-a digest of its content, by which damage is noticed.
+A *part* is a file that one process has added. Compaction merges all parts into a *generation*: files of bounded size,
+in the order of the keys. A file is never changed. It appears whole, and it is removed once another file holds its rows.
+So every row is in some file at any moment. Where several files have a key, the file with the last name counts. A file's
+name ends with a digest of its content, which reveals damage.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from invrep.results.atomic_files import atomic, edited
 
 TEXT = ("image", "content", "class", "boxes", "remark")
 WHOLE = ("restart", "restarts", "passes")
-CURVE = "curve."  # before the name of a column that holds a list, one value for each recorded pass
-MOST_PARTS = 256  # of one process, which then makes them one
-MOST_BYTES = 32 * 2**20  # of a generation's file, about
+CURVE = "curve."  # prefix of columns that hold lists, one value for each recorded pass
+MOST_PARTS = 256  # parts of one process, after which it merges them into one
+MOST_BYTES = 32 * 2**20  # approximate size of a generation's file
 KEY = ("image", "restart")
 scan = partial(pl.scan_parquet, glob=False, hive_partitioning=False)  # brackets and equals signs in a path mean nothing
 
 
 class Table:
-    """Rows with a key of image and restart, and columns of text, numbers or lists of numbers.
+    """Store rows with a key of image and restart, and columns of text, numbers or lists of numbers.
 
     Args:
-        folder: of the files; it is made when something is written.
-        write: writes a file, see :func:`invrep.results.atomic_files.atomic`.
+        folder: folder of the files; the first write makes it.
+        write: function that writes a file, with the arguments of :func:`invrep.results.atomic_files.atomic`.
     """
 
     def __init__(self, folder: Path, write: Callable[..., None] = atomic) -> None:
@@ -47,17 +47,20 @@ class Table:
         self._own: list[Path] = []
 
     def files(self) -> list[Path]:
-        """Return the files in the order in which they count."""
+        """Return the files in the order of their names; for a key in several files, the last file counts."""
         return sorted(self.folder.glob("*.parquet"), key=lambda path: path.name)
 
     def settled(self) -> bool:
-        """Return whether there are no parts, nor files of two generations: compaction was not killed."""
+        """Return whether the last compaction is complete: no parts, and files of at most one generation."""
         return _settled(self.files())
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def collect(self, query: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
-        """Return what a query makes of all rows, each key once.
+        """Return the result of a query over all rows, with each key once.
+
+        Args:
+            query: function from the lazy frame of all rows to the lazy frame that is collected.
 
         Raises:
             InvrepError: a file is damaged.
@@ -67,11 +70,11 @@ class Table:
             try:
                 return query(self._scan(files)).collect(engine="streaming")
             except FileNotFoundError:
-                if files == self.files():  # else another process has brought its parts into one meanwhile
+                if files == self.files():  # else another process has merged its parts meanwhile
                     raise
 
     def chunks(self) -> Iterator[pl.DataFrame]:
-        """Yield all rows in the order of their keys, as many at a time as a file of a generation has."""
+        """Yield all rows in the order of their keys, in chunks of about ``MOST_BYTES``."""
         files = self.files()
         keys = self.collect(lambda rows: rows.select(KEY)).sort(KEY)
         each = max(1, keys.height * MOST_BYTES // max(sum(path.stat().st_size for path in files), 1))
@@ -106,7 +109,11 @@ class Table:
         )
 
     def _check(self, path: Path) -> None:
-        """Compare a file with the digest in its name, once."""
+        """Compare a file with the digest in its name; each process checks a file once.
+
+        Raises:
+            InvrepError: the content does not match the digest.
+        """
         if path.name not in self._sound:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -117,7 +124,7 @@ class Table:
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write rows as a part; ``curve.NAME`` in them is a list."""
+        """Write rows as a part; columns ``curve.NAME`` hold lists."""
         self._own.append(self._add(_frame(list(rows))))
         if len(self._own) >= MOST_PARTS:
             own, self._own = self._own, []
@@ -130,7 +137,7 @@ class Table:
         return self._save(rows, self.folder / f"part{time.time_ns():020}-{first}", f"part-{first}")
 
     def _save(self, rows: pl.DataFrame, stem: Path, beside: str | None = None) -> Path:
-        """Write a file and return its path: the given one with the content's digest."""
+        """Write a file and return its path: ``stem`` with the content's digest and ``.parquet``."""
         buffer = io.BytesIO()
         rows.write_parquet(buffer)
         data = buffer.getbuffer()
@@ -140,13 +147,13 @@ class Table:
         return path
 
     def compact(self, change: Callable[[pl.DataFrame], pl.DataFrame] = lambda rows: rows) -> None:
-        """Bring all files into a new generation, in memory for one file of it.
+        """Merge all files into a new generation; memory is bounded by one of its files.
 
         Args:
-            change: is shown the rows of each file, and returns them as they shall be.
+            change: function from the rows of a file to the rows that are written.
         """
         files, beside = self.files(), self.folder / ".compacting"
-        shutil.rmtree(beside, ignore_errors=True)  # of a compaction that was killed
+        shutil.rmtree(beside, ignore_errors=True)  # left by a compaction that was killed
         generation = max((_made(path) or 0 for path in files), default=0) + 1
         chunks = enumerate(self.chunks())
         made = [self._save(change(rows), beside / f"{generation:06}-{number:06}") for number, rows in chunks]
@@ -159,7 +166,7 @@ class Table:
 
 
 def _made(path: Path) -> int | None:
-    """Return the generation of a file; None for a part."""
+    """Return the number of a file's generation; None for a part."""
     name = path.name.partition("-")[0]
     return int(name) if name.isdecimal() else None
 
@@ -181,6 +188,6 @@ def _kind(name: str) -> Any:
 
 
 def _whole_curves(schema: Mapping[str, Any]) -> Iterable[pl.Expr]:
-    """Give a curve that a row lacks as many NaN as the row has points."""
+    """Return expressions that fill a curve that a row lacks with one NaN for each of the row's points."""
     blank = pl.col(f"{CURVE}pass").list.eval(pl.element().cast(pl.Float64) * float("nan"))
     return [pl.col(name).fill_null(blank) for name, kind in schema.items() if kind == pl.List(pl.Float64)]
