@@ -1,4 +1,4 @@
-"""Φ: what every representation declares and how it is called."""
+"""Φ: the base class of representations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LUMA = (0.2989, 0.5870, 0.1140)  # MATLAB's rgb2gray, which the authors used
 
 
 def as_gray(images: Float[Tensor, "batch channel row column"]) -> Float[Tensor, "batch 1 row column"]:
-    """Return grey images, (B, 1, H, W), of grey or RGB ones."""
+    """Return the grey version, (B, 1, H, W), of grey or RGB images, (B, 1 or 3, H, W)."""
     if images.shape[1] == 1:
         return images
     red, green, blue = (weight * images[:, k : k + 1] for k, weight in enumerate(LUMA))
@@ -28,26 +28,29 @@ def as_gray(images: Float[Tensor, "batch channel row column"]) -> Float[Tensor, 
 
 
 class Representation(nn.Module):
-    """A differentiable map Φ from images to codes.
+    """Map images to codes, differentiably.
 
-    Subclasses implement :meth:`encode` and declare what they take. Nothing here resizes an image.
+    Subclasses implement :meth:`encode` and declare the images that they take. No representation resizes an image.
 
     Attributes:
-        channels: the numbers of channels that an image may have, ``(3,)``, ``(1,)`` or ``(1, 3)``.
-        color: ``rgb`` or ``gray``, how photos are read for it unless the user says otherwise.
-        input_size: the published input size of a model; None where any size is as good as another.
-        receptive_field: side in pixels of what one position of the code sees; None where it is the whole image.
+        channels: numbers of channels that an image may have, ``(3,)``, ``(1,)`` or ``(1, 3)``.
+        color: ``rgb`` or ``gray``, the default colour for reading photos.
+        input_size: published input size of a model; None where every size is equally good.
+        receptive_field: side in pixels of the image area that one position of the code sees; None for the whole image.
         stride: distance in pixels between neighbouring positions of the code; None for a code without positions.
-        start: the first pixel, in either direction, that position (0, 0) of the code sees; negative within padding.
-        grid: the greatest stride on the way to the code, to which jitter is tied; None where it is the stride.
-        channel_axes: which dimension of each part of the code is that of its channels; None for the usual one, 1 of
-            (B, C, H, W) and the last of (B, tokens, C).
+        start: first pixel, in either direction, that position (0, 0) of the code sees; negative within padding.
+        grid: largest stride on the way to the code, which sets the jitter; None where it is the stride.
+        channel_axes: channel dimension of each part of the code; None for the usual one, 1 of (B, C, H, W) and the last
+            of (B, tokens, C).
         schedule: learning rate and number of passes of each stage of the CVPR 2015 descent (paper.md §2).
-        weights: of the parts of the code in an objective; None where they count alike.
-        part_names: of the parts of the code; None where there is one, or they have none.
-        weights_id: what changes when trained weights do, for the name of the output folder; None without any.
-        weights_file: that the weights were read from; None where they come from no file of the user's.
+        weights: weights of the code's parts in an objective; None for equal ones.
+        part_names: names of the code's parts; None for a single part, or for parts without names.
+        weights_id: identity of trained weights, for the name of the output folder; None without any.
+        weights_file: file of the weights; None where they come from no file of the user's.
         mean: buffer (C, 1, 1), (1, 1, 1) or (C, H, W) in [0, 1]: the pixel value that the priors take for zero.
+
+    Raises:
+        InvrepError: a subclass's :meth:`encode` takes no surrogate.
     """
 
     channels: tuple[int, ...] = (3,)
@@ -65,7 +68,7 @@ class Representation(nn.Module):
     weights_file: str | None = None
     mean: Tensor
     _private = False
-    _turn: threading.RLock  # of a private Φ
+    _turn: threading.RLock  # a private Φ has one
 
     def __init__(self, mean: Any = 128 / 255) -> None:
         super().__init__()
@@ -83,21 +86,26 @@ class Representation(nn.Module):
     def encode(
         self, images: Float[Tensor, "batch channel row column"], surrogate: Surrogate | None
     ) -> list[Float[Tensor, "batch ..."]]:
-        """Return the code of images that :meth:`forward` has checked.
+        """Return the code of images that :meth:`forward` has checked: a list of tensors (B, …), one for each part.
 
         Args:
-            images: (B, C, H, W) in [0, 1].
-            surrogate: the gradient that the pass takes; a Φ without ReLUs or hard binning has no use for it.
+            images: images, (B, C, H, W) in [0, 1].
+            surrogate: gradient of the pass; a Φ without ReLUs or hard binning ignores it.
         """
         raise NotImplementedError
 
     @property
     def jitter(self) -> int:
-        """T of the IJCV recipe, the number of offsets in either direction: a quarter of the stride (paper.md §1)."""
+        """Return T of the IJCV recipe, a quarter of the stride: the offsets in either direction (paper.md §1)."""
         return max(int((self.stride or self.grid or 1) / 4 + 0.5), 1)
 
     def geometry(self, height: int, width: int) -> list[Geometry]:
-        """Return what the positions of each part of the code see in images of this size in pixels."""
+        """Return the image area that the positions of each part of the code see.
+
+        Args:
+            height: height of the images in pixels.
+            width: width of the images in pixels.
+        """
         if self.receptive_field is None or self.stride is None:
             return [Geometry((math.inf, math.inf), None)]
         return [Geometry((self.receptive_field,) * 2, (self.stride,) * 2, (self.start,) * 2)]
@@ -108,11 +116,11 @@ class Representation(nn.Module):
         """Return the code of RGB or grey images.
 
         Args:
-            images: RGB or grey.
-            surrogate: the gradient that the backward pass takes; None: the exact one.
+            images: RGB or grey images.
+            surrogate: gradient of the backward pass; None for the exact one.
 
         Shape:
-            - images: (B, C, H, W), floating point, in [0, 1] (values outside are taken as they are).
+            - images: (B, C, H, W), floating point, in [0, 1]; values outside pass unchanged.
             - returns: a list of tensors (B, …), one for each part of the code; a single layer is a list of one.
 
         Raises:
@@ -130,7 +138,7 @@ class Representation(nn.Module):
                 f"{type(self).__name__} takes floating-point images in [0, 1], not {images.dtype}; divide by 255."
             )
         phi = self if self._private else self.private()
-        with phi._turn:  # what is shared beside the weights, such as a list that a hook fills, is one pass's at a time
+        with phi._turn:  # Twins share more than weights, such as a list that a hook fills: one pass uses it at a time.
             try:
                 return phi.encode(images, surrogate)
             except Exception as error:
@@ -139,24 +147,28 @@ class Representation(nn.Module):
                 raise UnfitError(self._refusal(images, error)) from error
 
     def private(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Return Φ for a job's own use: in evaluation mode, frozen, and free to be moved, cast and laid out anew.
+        """Return Φ for one job: in evaluation mode, frozen, and free to be moved, cast and laid out anew.
 
-        None of that reaches the representation itself, nor a module in it. The weights share memory with its own where
-        device and dtype are the same. Of one that is private already it is the same one, moved.
+        No such change reaches this representation or a module in it. The weights share memory with the originals where
+        device and dtype are the same. A private Φ returns itself, moved.
+
+        Args:
+            device: device of the copy; None for the present one.
+            dtype: floating-point type of the copy; None for the present one.
         """
         phi = self
         if not self._private:
-            with torch.inference_mode(False):  # of what is made within, no gradient can be taken
+            with torch.inference_mode(False):  # autograd takes no gradient of tensors made in inference mode
                 phi = cast(Self, twin(self))
             phi._private, phi._turn = True, turn_of(self._shared)
         return phi if device is None and dtype is None else phi.to(device, dtype)
 
     @property
     def _shared(self) -> nn.Module:
-        """The module whose passes take turns, by whichever representation and thread they are made."""
+        """Return the module whose passes take turns, across representations and threads."""
         return self
 
     def _refusal(self, images: Tensor, error: Exception) -> str:
-        """Return what is said of images that Φ cannot take, with the exception's own words."""
+        """Return the message about images that Φ cannot take, with the exception's own words."""
         name = getattr(self, "name", type(self).__name__)
         return f"{name} cannot take images of shape (batch, {', '.join(map(str, images.shape[1:]))}): {words(error)}"

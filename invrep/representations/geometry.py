@@ -1,4 +1,4 @@
-"""Sizes of inputs, and where the positions of a code lie in the image."""
+"""Input sizes, and the position of a code's entries in the image."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 @dataclass(frozen=True)
 class InputSize:
-    """The size a model was published with: resize the shorter side to ``resize``, then crop the centre.
+    """Hold a model's published input size: resize the shorter side to ``resize``, then crop the centre.
 
     Attributes:
         crop: height and width in pixels of the model's input.
-        resize: the shorter side in pixels before the crop, or a height and width.
-        interpolation: a name of :class:`torchvision.transforms.InterpolationMode`.
+        resize: shorter side in pixels before the crop, or a height and width.
+        interpolation: name of a :class:`torchvision.transforms.InterpolationMode`.
     """
 
     crop: tuple[int, int]
@@ -23,11 +23,11 @@ class InputSize:
 
 
 class Geometry(NamedTuple):
-    """What the positions of a value see, all (height, width) in pixels.
+    """Describe the image area that the positions of a value see; all pairs are (height, width) in pixels.
 
     Attributes:
         field: sides of the receptive field; infinite where it is, or may be, the whole image.
-        stride: distance to the next position; None where there are no positions.
+        stride: distance to the next position; None without positions.
         start: upper left corner of the receptive field of position (0, 0); negative within padding.
     """
 
@@ -36,7 +36,7 @@ class Geometry(NamedTuple):
     start: tuple[int, int] = (0, 0)
 
     def box(self, rows: slice, columns: slice) -> tuple[int, int, int, int] | None:
-        """Return top, left, bottom, right of what a rectangle of positions sees, in pixels; None: the whole image."""
+        """Return top, left, bottom, right of the area that some positions see, in pixels; None for the whole image."""
         if self.stride is None or math.inf in self.field:
             return None
         (top, bottom), (left, right) = (

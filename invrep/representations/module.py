@@ -1,4 +1,4 @@
-"""Any nn.Module that a Python function or class makes, cut at a layer."""
+"""Any nn.Module from a Python function or class, cut at a layer."""
 
 from __future__ import annotations
 
@@ -39,22 +39,23 @@ def module_network(
     interpolation: str = "bilinear",
     seed: int = 0,
 ) -> Representation:
-    """Return a module of yours up to a layer, as a representation.
+    """Return a user's module up to a layer, as a representation.
 
     Args:
-        target: ``package.module.factory``, a function or class that returns an nn.Module (or a
-            :class:`Representation`, which is taken as it is); found in the working folder too.
-        layer: see :class:`invrep.representations.network.Network`; None for the module's output.
+        target: ``package.module.factory``, a function or class that returns an nn.Module, or a :class:`Representation`,
+            which is returned as it is. The working folder is searched too.
+        layer: layer as in :class:`invrep.representations.network.Network`; None for the module's output.
         args: keyword arguments of the factory.
-        weights: the path of a .safetensors, .pth or .pt file with the module's state dict; None to keep what the
-            factory made.
-        mean: the module sees (images − mean) / std, for images in [0, 1]; a number, or one per channel.
-        std: a number, or one per channel.
-        channels: that the module takes.
-        size: height and width in pixels, or one number for both, to which photos are resized and cropped; None for any.
-        resize: the shorter side before the crop, or a height and width; by default ``size``.
-        interpolation: of that.
-        seed: torch's, while the factory runs; its random state stays as it is.
+        weights: path of a .safetensors, .pth or .pt file with the module's state dict; None keeps the factory's
+            weights.
+        mean: mean of the module's input; the module sees (images − mean) / std, for images in [0, 1]. A number, or one
+            per channel.
+        std: standard deviation of the module's input; a number, or one per channel.
+        channels: number of channels that the module takes.
+        size: height and width in pixels of resized and cropped photos, or one number for both; None for any.
+        resize: shorter side in pixels before the crop, or a height and width; by default ``size``.
+        interpolation: name of the resize's :class:`torchvision.transforms.InterpolationMode`.
+        seed: seed of torch while the factory runs; torch's random state stays unchanged.
 
     Raises:
         InvrepError: there is no such target, layer or file; the target makes no module; the weights do not fit.
@@ -76,7 +77,7 @@ def module_network(
     )
     if weights is not None:
         needed = set(made.state_dict())
-        with suppress(Exception):  # a module that the meta device cannot run needs all
+        with suppress(Exception):  # a module that fails on the meta device needs every weight
             needed &= network.published_trace.weights_up_to(network.paths)
         _load(made, weights, needed)
     if layer not in LISTING and (lack := without_values(made)):
@@ -87,10 +88,10 @@ def module_network(
 
 
 def _make(target: str, args: Mapping[str, Any], seed: int) -> nn.Module:
-    """Return what the target makes.
+    """Return the module or representation of a target.
 
     Raises:
-        InvrepError: it cannot be imported, does not take the arguments, fails, or makes no module.
+        InvrepError: the target cannot be imported, refuses the arguments, fails, or makes no module.
     """
     if not isinstance(target, str) or "." not in target:
         raise InvrepError(f"rep.target={target} is not valid: expected package.module.factory.")
@@ -103,7 +104,7 @@ def _make(target: str, args: Mapping[str, Any], seed: int) -> nn.Module:
             raise InvrepError(
                 f"rep.target={target} cannot be imported ({reason}); expected package.module.factory."
             ) from error
-        torch.manual_seed(seed)  # after the import, which happens once
+        torch.manual_seed(seed)  # after the import, which draws numbers only once
         try:
             made = factory if isinstance(factory, nn.Module) else factory(**args)
         except TypeError as error:
@@ -118,7 +119,16 @@ def _make(target: str, args: Mapping[str, Any], seed: int) -> nn.Module:
 
 
 def _load(module: nn.Module, weights: str | os.PathLike[str], needed: set[str]) -> None:
-    """Give a module the weights in a file, of which it has to hold those that are needed."""
+    """Load a file's weights into a module; the file must hold the needed names.
+
+    Args:
+        module: module to fill.
+        weights: path of the file.
+        needed: names of the parameters and buffers that the file must hold.
+
+    Raises:
+        InvrepError: needed weights are missing, or shapes differ.
+    """
     source, wanted = f"The weights in {str(weights)!r}", module.state_dict()
     tensors = read_weights(weights, {name: wanted[name] for name in needed})
     missing = sorted(name for name in needed - tensors.keys() if not name.endswith("num_batches_tracked"))
@@ -140,7 +150,7 @@ def _sides(given: Sequence[int]) -> tuple[int, int]:
 
 
 def _digest(module: nn.Module) -> str:
-    """Return twelve hexadecimal digits that change with the weights that a factory made."""
+    """Return twelve hexadecimal digits of the SHA-256 of a factory's weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())

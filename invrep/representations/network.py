@@ -1,4 +1,4 @@
-"""Any layer of any network: a module, run no further than the layer that is asked for."""
+"""Any layer of any network: a module that runs no further than the requested layer."""
 
 from __future__ import annotations
 
@@ -25,35 +25,36 @@ from invrep.validation import number
 
 _TYPE = re.compile(r"same dtype|scalar type|\btype.* should be the same")
 _SHAPE = re.compile(r"\b(shapes?|sizes?|channels?|dim(ension)?s?|height|width|resolution)\b", re.I)
-KEPT_TRACES = 4  # photos of a thousand sizes need no thousand of them
+KEPT_TRACES = 4  # photos may have a thousand sizes
 
 
 class Network(Representation):
-    """The code of a module at one layer or at several; nothing past them runs.
+    """Return the code of a module at one layer or at several; nothing past them runs.
 
-    A layer is a submodule, or a value in between by the names of :mod:`invrep.representations.tracing.value_names`. Its
-    code is what a plain forward hook on the untouched module would have copied: of a layer that is called several times
-    the last call, of a layer that an in-place operation follows the value before it. What runs is a twin of the module
-    (:func:`~.twin.twin`), in evaluation mode and without weight gradients, with the module's own hooks and ours; the
-    module itself stays as it is. :meth:`train` and :meth:`eval` do not reach it.
+    A layer is a submodule, or a value in between (:mod:`invrep.representations.tracing.value_names`). Its code is the
+    copy that a plain forward hook on the untouched module would make. A layer that is called several times has the code
+    of its last call. A layer before an in-place operation has the value before the operation.
+
+    A twin of the module runs (:func:`~.twin.twin`), in evaluation mode and without weight gradients, with the module's
+    own hooks and ours. The module itself stays unchanged: :meth:`train` and :meth:`eval` do not reach it.
 
     Args:
-        module: the network; takes (B, C, H, W).
-        layer: an alias, a name or, with ``numbers``, a number; or several; or several with their weights in the
+        module: network; takes (B, C, H, W).
+        layer: alias, name or, with ``numbers``, number of a layer; or several; or several with their weights in the
             objective; None for the module's output.
-        mean: the module sees (images − mean) / std; a number, one per channel, or (C, H, W), for images in [0, 1].
-            None: nothing is subtracted, and mid-grey is the priors' zero.
-        std: a number or one per channel.
-        channels: the numbers of channels that the module takes.
-        input_size: the size that the module was published with.
+        mean: mean of the module's input; the module sees (images − mean) / std, for images in [0, 1]. A number, one per
+            channel, or (C, H, W). None: nothing is subtracted, and mid-grey is the priors' zero.
+        std: standard deviation of the module's input; a number or one per channel.
+        channels: numbers of channels that the module takes.
+        input_size: published input size of the module.
         aliases: short name → name.
-        numbers: the layers that have a number, 1 first.
-        name: what the messages call the module; by default its class.
-        skeleton: the whole module on the meta device, for dry runs; made from the module where it is not given.
+        numbers: layers with a number, 1 first.
+        name: name of the module in messages; by default its class.
+        skeleton: whole module on the meta device, for dry runs; by default made from the module.
 
     Attributes:
-        classes: what the module's outputs are scores of; None where that is not known.
-        classifier: returns the whole module with its weights, where it has been trained to tell classes; else None.
+        classes: names of the classes that the module's outputs score; None where they are not known.
+        classifier: function that returns the whole module with its weights; None unless it was trained on classes.
 
     Raises:
         InvrepError: the layer does not exist, is never called, or is a number without ``numbers``.
@@ -78,14 +79,14 @@ class Network(Representation):
         skeleton: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        # Exact values, since the buffers are rounded to whatever type the network is in, and it may be cast again.
+        # Exact values: a cast rounds the buffers, and a later cast must not start from rounded ones.
         self._exact = {"mean": _constant(128 / 255 if mean is None else mean), "std": _constant(std)}
         for buffer, value in self._exact.items():
             self.register_buffer(buffer, value.float(), persistent=False)
         self._centred = mean is not None
         self.channels = tuple(channels)
         self.input_size = input_size
-        self.name = name or getattr(module, "original_name", None) or type(module).__name__  # TorchScript's
+        self.name = name or getattr(module, "original_name", None) or type(module).__name__  # TorchScript's own
         self.module = module = Scripted(module) if isinstance(module, torch.jit.ScriptModule) else module
         self.aliases = dict(aliases or {})
         self.numbers = tuple(numbers)
@@ -105,10 +106,11 @@ class Network(Representation):
     def encode(
         self, images: Float[Tensor, "batch channel row column"], surrogate: Surrogate | None
     ) -> list[Float[Tensor, "batch ..."]]:
-        """Return the layers' outputs, in the order in which the layers were named.
+        """Return the layers' outputs, a list of (B, …), in the order of the layers' names.
 
         Raises:
-            InvrepError: the images are too small for the layer, or the layer returns no floating-point tensor.
+            InvrepError: the images are too small for the layer or do not fit the mean image, or the layer returns no
+                floating-point tensor with one row for each image.
         """
         if self.mean.shape[1:] not in ((1, 1), images.shape[2:]):
             raise InvrepError(
@@ -131,7 +133,7 @@ class Network(Representation):
                         f"{len(images)} image{'s'[: len(images) != 1]}."
                     )
         codes = [tensor for path in self.paths for tensor in outputs[path]]
-        return [code[:, None] if code.ndim == 1 else code for code in codes]  # one number is a code of one channel
+        return [code[:, None] if code.ndim == 1 else code for code in codes]  # a number is a code of one channel
 
     @property
     def _passed_by(self) -> str:
@@ -154,14 +156,19 @@ class Network(Representation):
 
     @property
     def skeleton(self) -> nn.Module | None:
-        """The whole module without weights; None where only the present one is known."""
+        """Return the whole module without weights; None until :meth:`trace` makes one from the module."""
         return self._skeleton.module
 
     def trace(self, height: int, width: int, *, channels: int | None = None) -> Trace:
-        """Return what the whole module does with one image of this size in pixels, without computing it.
+        """Return a dry run of the whole module on one image of this size, without arithmetic.
+
+        Args:
+            height: height of the image in pixels.
+            width: width of the image in pixels.
+            channels: channels of the image; None for the first number that the module takes.
 
         Raises:
-            Exception: the module cannot be copied (deepcopy).
+            Exception: deepcopy cannot copy the module.
         """
         size = (channels or self.channels[0], height, width)
         if size not in self._traces:
@@ -179,24 +186,24 @@ class Network(Representation):
         return self.module
 
     def train(self, mode: bool = True) -> Network:
-        """Set this module's own flag; the network within runs in evaluation mode whatever its flags say."""
+        """Set this module's own flag; the network within always runs in evaluation mode."""
         self.training = mode
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Network:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch gives it no types
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         for buffer, value in self._exact.items():
             setattr(self, buffer, value.to(getattr(self, buffer).dtype).to(getattr(self, buffer).device))
         return self
 
     @property
     def published_trace(self) -> Trace:
-        """The :meth:`trace` at the size that the module was published with; 224×224 where that is not known."""
+        """Return :meth:`trace` at the published input size; at 224×224 where that is not known."""
         return self.trace(*self.published_size)
 
     @property
     def published_size(self) -> tuple[int, int]:
-        """Height and width in pixels of the images that the module was published for; 224×224 where not known."""
+        """Return height and width in pixels of the published input; 224×224 where they are not known."""
         return self.input_size.crop if self.input_size else (224, 224)
 
     def _path(self, name: object) -> str:
@@ -204,10 +211,14 @@ class Network(Representation):
         return self._table.path(name, self.module, lambda: self.published_trace, sized=sized)
 
     def _declare(self) -> None:
-        """Set receptive field and stride, and refuse a layer that is never called."""
+        """Set receptive field, stride and the other facts of the code.
+
+        Raises:
+            InvrepError: a layer is never called.
+        """
         try:
             trace = self.published_trace
-        except Exception:  # no copy of the module can be made: its first pass will tell
+        except Exception:  # without a copy of the module, only its first pass can tell
             return
         for path in self.paths:
             if trace.error is None and not trace.calls(path):
@@ -234,7 +245,11 @@ class Network(Representation):
         self.channel_axes = tuple(_channel_axis(layer, shape) for layer in layers for shape in layer.shapes)
 
     def geometry(self, height: int, width: int) -> list[Geometry]:
-        """Return what the positions of each part of the code see in images of this size in pixels.
+        """Return the image area that the positions of each part of the code see.
+
+        Args:
+            height: height of the images in pixels.
+            width: width of the images in pixels.
 
         Raises:
             UnfitError: the network does not take such images.
@@ -246,7 +261,11 @@ class Network(Representation):
         return [layer.geometry for layer in layers for _ in layer.shapes]
 
     def _expected_calls(self, images: Tensor) -> dict[str, int]:
-        """Return how many times a pass with these images calls each layer, or say why it cannot."""
+        """Return the number of calls of each layer in a pass with these images.
+
+        Raises:
+            InvrepError: the pass cannot reach a layer.
+        """
         shape = tuple(images.shape)
         if shape not in self._calls:
             self._calls[shape] = self._count_calls(images)
@@ -258,7 +277,8 @@ class Network(Representation):
         whole: Trace | None = None
         with suppress(Exception):
             here = self.trace(height, width, channels=channels)
-            # Where the pass fails past the layer (too small an image for a later one), another size tells the calls.
+            # The pass may fail past the layer, where a later one needs larger images. The published size then gives the
+            # calls.
             whole = here if here.error is None else self.published_trace
         if here is not None and whole is not None:
             if here.error is None:
@@ -270,8 +290,8 @@ class Network(Representation):
                 return calls
             if whole.error is None:
                 raise self._misfit(height, width, channels, calls) from here.error
-        # The meta device is no help here (an operation without a meta kernel, a tensor that is no parameter), so the
-        # images themselves are passed, once for each shape.
+        # The meta device fails on an operation without a meta kernel, or on a tensor that is no parameter. A pass with
+        # the images themselves counts the calls, once for each shape.
         real = dry_run(self.module, images.detach().clone())
         missing = [path for path in self.paths if not real.calls(path)]
         if missing and real.error is not None:
@@ -282,7 +302,10 @@ class Network(Representation):
         return {path: real.calls(path) for path in self.paths}
 
     def _misfit(self, height: int, width: int, channels: int, calls: Mapping[str, int]) -> InvrepError:
-        """Say what size the layer needs, where the module's published size is known to work."""
+        """Return the error about images of a wrong size, with the smallest square that works.
+
+        The search needs a module whose published size is known to work.
+        """
         too_small, enough = 0, max(self.published_size)
         while enough - too_small > 1:
             side = (too_small + enough) // 2
@@ -305,15 +328,15 @@ class Network(Representation):
 
 @dataclass
 class _Skeleton:
-    """Holds the module's copy on the meta device, which is no submodule and which Φ's private twin needs as it is."""
+    """Hold the module's copy on the meta device: not as a submodule, and shared with Φ's private twin."""
 
     module: nn.Module | None
 
 
 def _channel_axis(layer: LayerTrace, shape: tuple[int, ...]) -> int:
-    """Return which dimension is that of the channels, of a code of a square image."""
+    """Return the channel dimension of a code, from its shape for a square image."""
     if len(shape) == 4 and layer.stride is None and shape[1] == shape[2] != shape[3]:
-        return 3  # Swin's
+        return 3  # channels last, as in Swin
     return 1 if len(shape) != 3 else 2
 
 

@@ -1,7 +1,7 @@
-"""A twin of a module: it computes the same in evaluation mode, and what happens to it does not reach the module.
+"""Twins of modules: a twin computes the same in evaluation mode, and changes to it do not reach the module.
 
-A job casts, moves and watches Φ, runs it in evaluation mode, and a checkpointed module is run again in the backward
-pass. All of that happens to a twin. It shares the memory of the weights, so that it costs next to nothing.
+A job casts, moves and watches Φ, and runs it in evaluation mode. Checkpointed modules run again in the backward pass.
+All of this happens to a twin. The twin shares the memory of the weights and costs next to nothing.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ _dealing = threading.Lock()
 
 
 def turn_of(module: nn.Module) -> threading.RLock:
-    """Return the lock that the forward passes of a module's twins take turns by."""
+    """Return the lock by which the forward passes of a module's twins take turns."""
     with _dealing:
         return _turns.setdefault(module, threading.RLock())
 
 
 def twin(module: nn.Module) -> nn.Module:
-    """Return a module that computes what this one computes in evaluation mode.
+    """Return a module with this module's outputs in evaluation mode.
 
-    Its parameters are frozen and share memory with the module's; its buffers are copies, since a pass may write to
-    them. Its modules are new objects with the attributes of the originals. An attribute that refers to a module (a
-    list, a method, a hook, a function's closure or global) refers to its twin. All other objects are shared.
+    The twin's parameters are frozen and share memory with the module's. Its buffers are copies, since a pass may write
+    to them. Its modules are new objects with the attributes of the originals. An attribute that refers to a module (a
+    list, a method, a hook, a function's closure or global) refers to the twin. All other objects are shared.
 
-    What torch.compile, DataParallel or DistributedDataParallel has wrapped is called without the wrapper: a compiled
-    module takes no notice of hooks that come later, and the parallel ones would use other devices and processes.
+    The wrappers of torch.compile, DataParallel and DistributedDataParallel are left out. A compiled module ignores
+    hooks that are added later, and the parallel wrappers would use other devices and processes.
     """
     return _Twins().of(module)
 
 
 class _Unwrapped(nn.Module):
-    """Takes the place of a wrapper, so that the names of its modules stay."""
+    """Replace a wrapper, so that the names of its modules stay."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return next(self.children())(*args, **kwargs)
@@ -54,22 +54,22 @@ class _Unwrapped(nn.Module):
 
 def _wraps(module: nn.Module) -> bool:
     parallel = isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel)
-    # By its name, since to import torch._dynamo takes seconds.
+    # By its name: importing torch._dynamo takes seconds.
     return (parallel or type(module).__name__ == "OptimizedModule") and len(module._modules) == 1
 
 
 def _plain(kind: Any) -> bool:
-    """Return whether a class lets ``object`` make its instances."""
+    """Return whether ``object`` makes a class's instances."""
     return kind.__new__ is object.__new__
 
 
 class _Twins:
-    """Makes the twins of modules that refer to each other; each object has one twin, whoever refers to it."""
+    """Make the twins of modules that refer to each other; each object has one twin, for every reference to it."""
 
     def __init__(self) -> None:
         self.twins: dict[int, Any] = {}
-        self.originals: list[Any] = []  # an id is an object's own as long as the object lives
-        self.pending: list[nn.Module] = []  # twins whose own attributes are still those of the original
+        self.originals: list[Any] = []  # kept alive: an id may be reused once its object is gone
+        self.pending: list[nn.Module] = []  # twins that still have the original's attributes
 
     def of(self, module: nn.Module) -> nn.Module:
         made = self._module(module)
@@ -92,7 +92,7 @@ class _Twins:
             return self._remember(module, _scripted(module))
         wraps = _wraps(module)
         made = self._remember(module, object.__new__(_Unwrapped if wraps else type(module)))
-        attributes = made.__dict__  # not by setattr, which a module's class may have redefined
+        attributes = made.__dict__  # setattr may be redefined by the module's class
         attributes.update(nn.Module().__dict__ if wraps else module.__dict__)
         attributes.pop("_compiled_call_impl", None)
         attributes["training"] = False
@@ -111,11 +111,11 @@ class _Twins:
         return self._remember(buffer, buffer.detach().clone())
 
     def _tensor(self, tensor: Tensor) -> Tensor:
-        """Return the same values, in the same memory where autograd can take them from there."""
+        """Return the same values, in the same memory where autograd accepts it."""
         if is_lazy(tensor) or not (isinstance(tensor, nn.Parameter) or tensor.requires_grad or tensor.is_inference()):
             return tensor
         made = tensor.detach().clone() if tensor.is_inference() else tensor.detach()
-        if issubclass(type(tensor), nn.Parameter):  # which it may have a class of its own from
+        if issubclass(type(tensor), nn.Parameter):  # a parameter of a subclass keeps its class
             made = torch.Tensor._make_subclass(type(tensor), made, False)
             made.__dict__.update(tensor.__dict__)
         elif isinstance(tensor, nn.Parameter):
@@ -123,7 +123,7 @@ class _Twins:
         return self._remember(tensor, made)
 
     def _value(self, value: Any) -> Any:
-        """Return what stands for an attribute's value: the value itself, where it refers to no module."""
+        """Return the twin of an attribute's value; the value itself where it refers to no module."""
         if id(value) in self.twins:
             return self.twins[id(value)]
         if isinstance(value, nn.Module):
@@ -147,7 +147,7 @@ class _Twins:
         return value
 
     def _container(self, value: Any) -> Any:
-        self._remember(value, value)  # it may hold itself
+        self._remember(value, value)  # a container may hold itself
         items = list(value.items() if isinstance(value, dict) else value)
         made = self._all(items)
         if made is items:
@@ -161,7 +161,7 @@ class _Twins:
         return self._remember(value, found)
 
     def _all(self, values: Iterable[Any]) -> Any:
-        """Return a list of what stands for some values; the values themselves where all are the same."""
+        """Return a list of the twins of some values; the values themselves where all are the same."""
         made = [self._value(value) for value in values]
         return values if all(a is b for a, b in zip(values, made, strict=True)) else made
 
@@ -205,14 +205,17 @@ class _Twins:
     def _cell(self, cell: types.CellType) -> types.CellType:
         try:
             held = cell.cell_contents
-        except ValueError:  # a name that has no value yet
+        except ValueError:  # the name has no value yet
             return cell
         made = self._value(held)
         return cell if made is held else types.CellType(made)
 
 
 def _scripted(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    """Return a TorchScript module's twin, which only TorchScript itself can make: with its weights, for a moment."""
+    """Return a TorchScript module's twin.
+
+    Only TorchScript itself can make one, so the copy holds weights of its own for a moment.
+    """
     with torch.no_grad():
         made = copy.deepcopy(module).eval()
     for ours, theirs in zip(made.parameters(), module.parameters(), strict=True):

@@ -29,19 +29,19 @@ from invrep.validation import check_choice, check_whole
 
 ORIENTATIONS = 8
 SPATIAL_BINS = 4
-# vl/mathop.h: what vl_fast_sqrt_f takes for zero, and the float32 epsilon that keeps denominators positive.
+# vl/mathop.h: vl_fast_sqrt_f's bound of zero, and the float32 epsilon that keeps denominators positive.
 FLAT = 1e-8
 EPSILON = 2.0**-23
 
 
 @known_as("dsift")
 class DSIFT(Representation):
-    """Dense SIFT: 4 × 4 spatial bins × 8 directed orientations on a regular grid, upright, at one scale.
+    """Compute dense SIFT: 4 × 4 spatial bins × 8 directed orientations on a regular grid, upright, at one scale.
 
     ``variant="vlfeat"`` is ``vl_dsift`` (VLFeat 0.9.21, vl/dsift.c) with its exact Gaussian window of size 2, divided
-    by 512: unit norm, clipped at .2, unit norm again, clipped at 255/512.
+    by 512. Its descriptors have unit norm, are clipped at .2, have unit norm again, and are clipped at 255/512.
     ``variant="cvpr15"`` is the authors' own network ``dsift_net`` (deep-goggle, experiments/networks; paper.md §3) of
-    255·image − 128: unit norm, clipped at .2.
+    255·image − 128. Its descriptors have unit norm and are clipped at .2.
 
     Args:
         step: distance between descriptors, at least 1; in pixels for vlfeat, in spatial bins for cvpr15.
@@ -49,9 +49,9 @@ class DSIFT(Representation):
         variant: ``"vlfeat"`` or ``"cvpr15"``.
 
     Shape:
-        - images: (B, 1, H, W) or (B, 3, H, W) in [0, 1]; of RGB images the code is their grey versions'.
-        - code: [(B, 128, rows, columns)]; channels ordered by bin row, bin column, orientation, as VLFeat's. The
-          centre of the vlfeat descriptor (i, j) is the pixel (i·step + 1.5·bin, j·step + 1.5·bin).
+        - images: (B, 1, H, W) or (B, 3, H, W) in [0, 1]; RGB images have the code of their grey versions.
+        - code: [(B, 128, rows, columns)]; channels in VLFeat's order: bin row, bin column, orientation. The vlfeat
+          descriptor (i, j) has its centre at the pixel (i·step + 1.5·bin, j·step + 1.5·bin).
 
     Raises:
         InvrepError: an argument has the wrong type or is out of range, or the image is too small for one descriptor.
@@ -119,8 +119,12 @@ class DSIFT(Representation):
 def _fast_votes(gx: Tensor, gy: Tensor) -> Votes:
     """Return votes for the 8 directions by VLFeat's approximate atan2 (vl_fast_atan2_f, vl/mathop.h).
 
-    The approximation is off by up to .01 radian, more than a hundredth of a bin, so that the true angle would not do.
-    It is the cubic ±(π/4 or 3π/4 + (.1821·r² − .9675)·r) in r = (|x| − |y|)/(|x| + |y|), times the sign of x.
+    The approximation is off by up to .01 radian, more than a hundredth of a bin, so the true angle would give another
+    code. It is the cubic ±(π/4 or 3π/4 + (.1821·r² − .9675)·r) in r = (|x| − |y|)/(|x| + |y|), times the sign of x.
+
+    Args:
+        gx: image gradient along x, (B, H, W).
+        gy: image gradient along y, (B, H, W).
     """
     magnitude, cos, sin = polar(gx, gy, FLAT)
     x, y = gx.abs(), gy.abs() + EPSILON
@@ -139,7 +143,7 @@ def _fast_votes(gx: Tensor, gy: Tensor) -> Votes:
 
 
 def _unit(descriptors: Tensor) -> Tensor:
-    """Divide (B, 128, …) by its norm over the channels, as vl/dsift.c: a norm below 1e-4 counts as 0, plus epsilon."""
+    """Divide (B, 128, …) by its norm over the channels plus epsilon; a norm below 1e-4 counts as 0 (vl/dsift.c)."""
     square = descriptors.square().sum(1, keepdim=True)
     flat = square < FLAT
     norm = square.masked_fill(flat, 1).sqrt().masked_fill(flat, 0)
@@ -147,10 +151,10 @@ def _unit(descriptors: Tensor) -> Tensor:
 
 
 def _vlfeat_weights(size: int, step: int, bin: int) -> np.ndarray:
-    """Return (4·n, size): the weight of each pixel in each bin of each of the n descriptors along one side.
+    """Return each pixel's weight in each bin of each of the n descriptors along one side, (4·n, size).
 
-    A triangle about the bin's centre times a Gaussian of 2 bins about the descriptor's centre; pixels outside the
-    image repeat the border's.
+    A weight is a triangle about the bin's centre times a Gaussian of 2 bins about the descriptor's centre. Pixels
+    outside the image repeat the border's.
     """
     corner = step * np.arange((size - 1 - 3 * bin) // step + 1)
     offset = np.arange(1 - bin, bin)
@@ -166,7 +170,7 @@ def _vlfeat_weights(size: int, step: int, bin: int) -> np.ndarray:
 def _network_weights(size: int, step: int, bin: int) -> np.ndarray:
     """Return (4·n, size): dsift_net's triangle of 2·bin taps, stride of one bin, then 4 bins under a Gaussian.
 
-    ``size`` is that of the derivatives, two pixels less than the image's.
+    ``size`` is the side of the derivatives, two pixels less than the image's.
     """
     count = ((size - 2 * bin) // bin - 3) // step + 1
     index = np.arange(SPATIAL_BINS)[:, None, None]

@@ -28,31 +28,32 @@ from invrep.validation import check_choice, check_whole
 
 @known_as("hog")
 class HOG(Representation):
-    """UoCTTI HOG with hard (HOG) or bilinear (HOGb) orientation binning.
+    """Compute UoCTTI HOG with hard (HOG) or bilinear (HOGb) orientation binning.
 
     ``variant="vlfeat"`` is ``vl_hog`` (VLFeat 0.9.21, vl/hog.c, not transposed) of the float image in [0, 1].
     ``variant="cvpr15"`` is the authors' own network ``hog_net`` (deep-goggle, experiments/networks; paper.md §3) of
-    255·image − 128: grey only, no texture channels, a zero-padded first convolution, and border cells with
-    fewer blocks.
+    255·image − 128. It is grey only, has no texture channels, pads its first convolution with zeros, and gives border
+    cells fewer blocks.
 
     Args:
-        binning: ``"hard"`` gives a pixel's whole gradient to the nearest of the 2K directed orientations, and passes
-            a derivative through the gradient's magnitude only; ``"bilinear"`` shares it between the nearest two.
+        binning: ``"hard"`` gives a pixel's whole gradient to the nearest of the 2K directed orientations; its
+            derivative passes through the gradient's magnitude only. ``"bilinear"`` shares the gradient between the
+            nearest two.
         cell: side of a cell in pixels, at least 1; even for ``cvpr15``.
         orientations: K, number of undirected orientations, at least 2.
         variant: ``"vlfeat"`` or ``"cvpr15"``.
-        straight_through: with hard binning, take the bilinear binning's derivative; the value stays the
-            hard-binned one. A pass with a surrogate takes it in any case.
+        straight_through: whether hard binning takes the derivative of bilinear binning; the value stays hard-binned. A
+            pass with a surrogate takes this derivative in any case.
 
     Shape:
-        - images: (B, C, H, W) in [0, 1]; C is 1 or 3. Of RGB images the channel of largest gradient counts (vlfeat),
-          or their grey versions do (cvpr15).
+        - images: (B, C, H, W) in [0, 1]; C is 1 or 3. Of RGB images, vlfeat takes the channel of largest gradient, and
+          cvpr15 their grey versions.
         - code: [(B, 3K + 4, ⌊(H + cell/2)/cell⌋, ⌊(W + cell/2)/cell⌋)] for vlfeat: 2K directed, K undirected
-          orientations, 4 texture energies, as vl_hog orders them; [(B, 3K, ⌊H/cell⌋, ⌊W/cell⌋)] for cvpr15.
+          orientations, 4 texture energies, in vl_hog's order; [(B, 3K, ⌊H/cell⌋, ⌊W/cell⌋)] for cvpr15.
 
     Raises:
-        InvrepError: an argument has the wrong type or is out of range; or the image is too small for one cell
-            (cvpr15: for one block of 2 × 2 cells).
+        InvrepError: an argument has the wrong type or is out of range; or the image is too small for one cell (cvpr15:
+            for one block of 2 × 2 cells).
     """
 
     schedule = SCHEDULE
@@ -85,7 +86,7 @@ class HOG(Representation):
         self.binning, self.variant, self.straight_through = binning, variant, straight_through
         self.cell, self.orientations = cell, orientations
         self.channels = (1, 3)
-        self.color = "gray"  # as the paper inverts it: the code keeps no colour
+        self.color = "gray"  # as in the paper: the code keeps no colour
         self.stride = cell
         # Two pixels of derivative, a triangle over one cell, and the neighbouring cells of the four blocks.
         self.receptive_field = 4 * cell - cell % 2 + 2
@@ -133,7 +134,7 @@ class HOG(Representation):
 
 
 def _vlfeat_weights(size: int, cell: int) -> np.ndarray:
-    """Return (cells, size − 2): the share of each interior pixel in each cell, linear between cell centres."""
+    """Return each interior pixel's share in each cell, linear between cell centres, (cells, size − 2)."""
     position = (np.arange(1, size - 1) + 0.5) / cell - 0.5
     weights: np.ndarray = np.maximum(0, 1 - np.abs(position - np.arange((size + cell // 2) // cell)[:, None]))
     return weights
@@ -147,13 +148,13 @@ def _network_weights(size: int, cell: int) -> np.ndarray:
 
 
 def _vlfeat_factors(undirected: Tensor) -> Tensor:
-    """Return (B, 1, h + 1, w + 1), one over the norm of each 2 × 2 block; border cells are repeated outwards."""
+    """Return one over the norm of each 2 × 2 block, (B, 1, h + 1, w + 1); border cells are repeated outwards."""
     square = F.pad(undirected.square().sum(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     return (_blocks(square) + 1e-4).rsqrt()
 
 
 def _network_factors(undirected: Tensor) -> Tensor:
-    """Return (B, 1, h + 1, w + 1), one over the norm of each whole 2 × 2 block, zero for those over the border."""
+    """Return one over the norm of each 2 × 2 block, (B, 1, h + 1, w + 1); zero for blocks over the border."""
     square = undirected.square().sum(1, keepdim=True)
     # The authors' max(norm, 1e-6); clamped before the root, whose derivative at zero is infinite.
     return F.pad(_blocks(square).clamp(min=1e-12).rsqrt(), (1, 1, 1, 1))
@@ -168,7 +169,8 @@ def _normalise(histograms: Tensor, factors: Tensor, texture: bool) -> Tensor:
     """Scale each cell by its four blocks' factors, clip at .2 and add the halves.
 
     Shape:
-        - histograms: (B, 3K, h, w); factors: (B, 1, h + 1, w + 1).
+        - histograms: (B, 3K, h, w).
+        - factors: (B, 1, h + 1, w + 1).
         - returns: (B, 3K + 4, h, w), or (B, 3K, h, w) without texture.
     """
     height, width = histograms.shape[2:]

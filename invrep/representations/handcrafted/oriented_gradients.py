@@ -1,4 +1,4 @@
-"""What HOG and dense SIFT share: image gradients that vote for orientation bins, and separable spatial pooling."""
+"""Oriented gradients for HOG and dense SIFT: votes for orientation bins, and separable spatial pooling."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from torch.autograd.function import once_differentiable
 
 # Learning rate and passes of the authors' descent for HOG, HOGb and DSIFT (paper.md §2).
 SCHEDULE = ((4e-3, 200), (4e-4, 200), (4e-5, 200), (4e-6, 200))
-# What the authors' released code adds inside the derivative of its bilinear binning.
+# Constant of the authors' released code inside the derivative of its bilinear binning.
 NETWORK_SOFTENING = 1e-7
 # Below the root of any positive float32 square: keeps a division finite without changing it.
 TINY = 1e-30
 
 
 class Votes(NamedTuple):
-    """Which orientation bins each pixel votes for, and how much; nothing here carries a gradient.
+    """Hold each pixel's votes for orientation bins; no field carries a gradient.
 
     Attributes:
-        magnitude: (B, H, W) the length of the image gradient, the mass that a pixel has to give.
-        cos, sin: (B, H, W) the gradient's direction; both zero where the magnitude counts as zero.
-        first: (B, H, W) int64, the bin that gets ``1 − weight`` of the mass.
-        second: (B, H, W) int64, another bin, which gets ``weight`` of it; unused by hard votes.
-        weight: (B, H, W) in [0, 1].
-        fall: (B, H, W) derivative of the first bin's share, ``1 − weight``, by the gradient's angle, per radian.
-        rise: (B, H, W) derivative of the second bin's.
+        magnitude: length of the image gradient, (B, H, W): the mass of the pixel's votes.
+        cos, sin: direction of the gradient, (B, H, W); both zero where the magnitude counts as zero.
+        first: bin with ``1 − weight`` of the mass, (B, H, W) int64.
+        second: another bin, with ``weight`` of the mass, (B, H, W) int64; unused by hard votes.
+        weight: share of the second bin, (B, H, W) in [0, 1].
+        fall: derivative of the first bin's share, ``1 − weight``, by the gradient's angle, per radian, (B, H, W).
+        rise: derivative of the second bin's share, likewise.
     """
 
     magnitude: Tensor
@@ -43,20 +43,22 @@ class Votes(NamedTuple):
 
 
 class Vote(torch.autograd.Function):
-    """Spread the magnitude of the image gradient (gx, gy) over orientation bins and add it up along the image's rows.
+    """Spread the image gradient's magnitude over orientation bins, and pool it along the image's rows.
 
-    The derivative is written down because its two parts, along the gradient (the magnitude) and across it
-    (the angle), need only the unit direction: nothing is divided by the magnitude, so that flat pixels
-    give zeros where autograd through acos, atan2 or sqrt gives NaN. It works strip by strip, since the orientation
-    maps, ``bins`` times as large as the image, cost more to bring from memory than to compute.
+    The derivative is explicit. Its two parts, along the gradient (the magnitude) and across it (the angle), need only
+    the unit direction. No part divides by the magnitude: flat pixels have the gradient zero, where autograd through
+    acos, atan2 or sqrt gives NaN.
+
+    The computation works strip by strip. The orientation maps are ``bins`` times as large as the image, and reading
+    them from memory would cost more than computing them.
 
     Args:
-        split: maps a strip of gx and gy to its :class:`Votes`.
+        split: function from a strip of gx and gy to its :class:`Votes`.
         bins: number of orientation maps.
-        hard: give all the mass to ``Votes.first``.
-        through_angle: pass the gradient of the split between the two bins; for hard votes this is the straight-through
-            estimate, since the split's own derivative is zero almost everywhere.
-        columns: (w, W) the share of each pixel column in each column of cells; no gradient.
+        hard: whether ``Votes.first`` gets all the mass.
+        through_angle: whether the gradient of the split between the two bins is passed. For hard votes this is the
+            straight-through estimate, since the split's own derivative is zero almost everywhere.
+        columns: share of each pixel column in each column of cells, (w, W); it gets no gradient.
 
     Shape:
         - gx, gy: (B, H, W).
@@ -74,7 +76,7 @@ class Vote(torch.autograd.Function):
         through_angle: bool,
         columns: Tensor,
     ) -> Tensor:
-        """Return the pooled votes."""
+        """Return the pooled votes, (B, bins, H, w)."""
         batch, height, width = gx.shape
         ctx.strips = _strips(height, bins * width)
         ctx.through_angle = through_angle
@@ -98,7 +100,7 @@ class Vote(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of gx and gy."""
+        """Return the gradients of gx and gy, (B, H, W) each."""
         columns, *kept = ctx.saved_tensors
         each = len(kept) // len(ctx.strips)
         grad_x, grad_y = [], []
@@ -120,7 +122,7 @@ class Vote(torch.autograd.Function):
 
 
 def _strips(height: int, row: int) -> list[slice]:
-    """Part ``height`` rows of ``row`` values into strips that fit a processor's cache, whatever the batch's size."""
+    """Split ``height`` rows of ``row`` values into strips that fit a processor's cache, for every batch size."""
     size = max(1, 2**19 // row)
     return [slice(start, min(start + size, height)) for start in range(0, height, size)]
 
@@ -128,7 +130,7 @@ def _strips(height: int, row: int) -> list[slice]:
 def _times(maps: Tensor, weights: Tensor) -> Tensor:
     """Multiply the last dimension, (B, K, H, W) · (W, w) → (B, K, H, w), in one product per image.
 
-    Never in one over the batch: how a sum is rounded must not depend on the image's place.
+    One product over the batch would round a sum by the image's place in the batch.
     """
     product = torch.bmm(maps.flatten(1, 2), weights.expand(len(maps), -1, -1))
     parted: Tensor = product.unflatten(1, maps.shape[1:3])
@@ -136,18 +138,18 @@ def _times(maps: Tensor, weights: Tensor) -> Tensor:
 
 
 class Differences(torch.autograd.Function):
-    """Neighbours' differences of the channel in which they are largest, the first of equals, as vl_hog takes them.
+    """Return neighbours' differences of the channel where they are largest, the first of equals (vl_hog).
 
-    Autograd's own derivative is the same but fills and adds eight arrays of the image's size.
+    Autograd would give the same derivative, but fill and add eight arrays of the image's size.
 
     Shape:
         - images: (B, C, H, W).
-        - returns: along x and along y, twice (B, H − 2, W − 2), at interior pixels.
+        - returns: differences along x and along y, (B, H − 2, W − 2) each, at interior pixels.
     """
 
     @staticmethod
     def forward(ctx: Any, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return differences along x and y."""
+        """Return the differences along x and y."""
         ctx.shape, ctx.wins = images.shape, []
         for channel in range(images.shape[1]):
             image = images[:, channel]
@@ -159,7 +161,7 @@ class Differences(torch.autograd.Function):
             if channel == 0:
                 gx, gy, best = x, y, size
                 continue
-            # As 0 or 1 in floating point: choosing by torch.where takes five times as long as by products.
+            # Floats 0 and 1: products choose five times as fast as torch.where.
             wins = size.clone().gt_(best)
             loses = 1 - wins
             gx, gy = x * wins + gx * loses, y * wins + gy * loses
@@ -170,9 +172,9 @@ class Differences(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_x: Tensor, grad_y: Tensor) -> Tensor:
-        """Return the images' gradient."""
+        """Return the images' gradient, (B, C, H, W)."""
         grad = grad_x.new_zeros(ctx.shape)
-        # From the last channel back: a channel gets what no later one has won.
+        # From the last channel back: a channel gets the pixels that no later channel has won.
         for channel in reversed(range(ctx.shape[1])):
             x, y = grad_x, grad_y
             if channel > 0:
@@ -188,14 +190,18 @@ class Differences(torch.autograd.Function):
 
 
 def polar(gx: Tensor, gy: Tensor, flat: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-    """Return magnitude, cosine and sine of image gradients; all zero where the squared magnitude is ``flat`` or less.
+    """Return magnitude, cosine and sine of image gradients, (B, H, W) each.
 
-    Shape:
-        - gx, gy and what is returned: (B, H, W).
+    All three are zero where the squared magnitude is below ``flat``, or is zero.
+
+    Args:
+        gx: image gradient along x, (B, H, W).
+        gy: image gradient along y, (B, H, W).
+        flat: bound of the squared magnitude.
     """
     square = gx * gx + gy * gy
     magnitude = square.sqrt() if flat == 0 else square.sqrt().masked_fill_(square < flat, 0)
-    # As vl_hog divides: a flat pixel becomes 0/1e-10 = 0. Smaller lengths are zero in float32 after squaring.
+    # As in vl_hog, a flat pixel becomes 0/1e-10 = 0. The square of a smaller length is zero in float32.
     length = magnitude.clamp(min=TINY) if flat == 0 else magnitude.masked_fill(magnitude == 0, torch.inf)
     return magnitude, gx / length, gy / length
 
@@ -203,14 +209,14 @@ def polar(gx: Tensor, gy: Tensor, flat: float = 0.0) -> tuple[Tensor, Tensor, Te
 def linear_votes(gx: Tensor, gy: Tensor, orientations: int, hard: bool, soften: float = 0.0) -> Votes:
     """Return votes for the ``2·orientations`` directed bins centred at angles kπ/orientations.
 
-    The split is linear in the angle between the two nearest bins, 1 − (K/π)·acos⟨g, o_k⟩/‖g‖. The scores ⟨g, o_k⟩ and
-    their rounding are those of VLFeat 0.9.21 (``vl_hog_put_image``), and so are ties: scores are met in the
-    order of the undirected orientation k mod K, and of equal ones the first wins.
+    The split between the two nearest bins is linear in the angle: 1 − (K/π)·acos⟨g, o_k⟩/‖g‖. The scores ⟨g, o_k⟩,
+    their rounding and their ties are those of VLFeat 0.9.21 (``vl_hog_put_image``). VLFeat compares scores in the order
+    of the undirected orientation k mod K, and the first of equal scores wins.
 
     Args:
-        gx, gy: (B, H, W) image gradient.
-        orientations: K, undirected orientations.
-        hard: leave out the second bin, the weight and the slopes (empty tensors).
+        gx, gy: image gradient, (B, H, W).
+        orientations: K, number of undirected orientations.
+        hard: whether to leave out the second bin, the weight and the slopes (empty tensors).
         soften: squared angle over which the slope's jump at a bin's centre is rounded off, at least the type's epsilon.
     """
     magnitude, cos, sin = polar(gx, gy)
@@ -221,13 +227,13 @@ def linear_votes(gx: Tensor, gy: Tensor, orientations: int, hard: bool, soften: 
     def score(centre: Tensor) -> Tensor:
         return gx * _look_up(x, centre) + gy * _look_up(y, centre)
 
-    # The two centres that enclose the direction, as places in these tables; the scores say which is nearer.
+    # The two centres around the direction, as places in these tables; the scores say which is nearer.
     turn = _each(torch.atan2, sin, cos).mul_(scale).floor_()
     low = turn.long().add_(orientations + 1).clamp_(1, 2 * orientations + 1)
     high = low + 1
     low_score, high_score = score(low), score(high)
     wins = high_score > low_score
-    # Of equal ones the higher wins where it is orientation 0 or K.
+    # Of equal scores the higher wins where it is orientation 0 or K.
     wins |= (high_score == low_score) & ((turn == -1) | (turn == orientations - 1))
     chosen = low + wins
     first = _look_up(bins, chosen)
@@ -235,7 +241,7 @@ def linear_votes(gx: Tensor, gy: Tensor, orientations: int, hard: bool, soften: 
         empty = gx.new_empty(0, 0)
         return Votes(magnitude, cos, sin, first, empty, empty, empty, empty)
     before, after = score(chosen - 1), score(chosen + 1)
-    # Equal at the centre of a bin: the one before has come first, except that orientation K − 1 comes last.
+    # Scores are equal at the centre of a bin. The bin before came first, except that orientation K − 1 comes last.
     k = _look_up(undirected, chosen)
     up = (after > before) | ((after == before) & ((k == 0) | (k == orientations - 1)))
     second = _look_up(bins, chosen - 1 + 2 * up)
@@ -243,29 +249,29 @@ def linear_votes(gx: Tensor, gy: Tensor, orientations: int, hard: bool, soften: 
     weight = _each(torch.acos, (best / magnitude.clamp(min=TINY)).clamp_(max=1)) * scale
     # Sine of the angle from the first centre to the gradient.
     offset = sin * _look_up(x, chosen) - cos * _look_up(y, chosen)
-    # The hat's tip is rounded off over an angle of √epsilon, which acos cannot resolve anyway.
+    # The hat's tip is rounded off over an angle of √epsilon, below the resolution of acos.
     fall = offset * (offset.square() + max(soften, torch.finfo(gx.dtype).eps)).rsqrt() * -scale
     return Votes(magnitude, cos, sin, first, second, weight, fall, offset.sign() * scale)
 
 
 def _each(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """Apply a transcendental function to (B, …), on a CPU to one image after the other.
+    """Apply a transcendental function to (B, …); on a CPU to one image after the other.
 
-    There the last values of an array, and of every thread's part of one, are computed by another routine, which
-    rounds differently: a value must not depend on its image's place.
+    On a CPU another routine computes the last values of an array, and of every thread's part of one. Its rounding
+    differs, so a value would depend on its image's place in the batch.
     """
     return function(*tensors) if tensors[0].is_cuda else torch.stack([function(*x) for x in zip(*tensors, strict=True)])
 
 
 def _look_up(table: Tensor, index: Tensor) -> Tensor:
-    """Return ``table[index]``, several times faster than indexing."""
+    """Return ``table[index]``, several times as fast as indexing."""
     return table.index_select(0, index.flatten()).view_as(index)
 
 
 def _centres(orientations: int) -> np.ndarray:
-    """Return (2, 2K + 4), the cosines and sines of the angles −π − π/K … π + 2π/K in steps of π/K.
+    """Return the cosines and sines of the angles −π − π/K … π + 2π/K in steps of π/K, (2, 2K + 4).
 
-    Opposite ones are exactly opposite, as where VLFeat flips a score's sign.
+    Opposite angles have exactly opposite values, as in VLFeat, which flips a score's sign.
     """
     angles = np.arange(orientations) * np.pi / orientations
     half = np.stack([np.cos(angles), np.sin(angles)])
@@ -273,27 +279,28 @@ def _centres(orientations: int) -> np.ndarray:
 
 
 def _numbers(orientations: int) -> np.ndarray:
-    """Return (2, 2K + 4), the directed bin and the undirected orientation to which those angles belong."""
+    """Return the directed bin and the undirected orientation of the angles of :func:`_centres`, (2, 2K + 4)."""
     bins = (np.arange(2 * orientations + 4) + orientations - 1) % (2 * orientations)
     return np.stack([bins, bins % orientations])
 
 
 @lru_cache(maxsize=64)
 def constant(make: Any, arguments: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return ``make(*arguments)``, a float64 array, as a tensor that is built once.
+    """Return ``make(*arguments)``, a float64 array, as a cached tensor.
 
-    Made in float64 and cast once, so that a double-precision image meets double-precision constants.
+    The array is cast once from float64, so a double-precision image meets double-precision constants.
     """
-    # A tensor first made under inference_mode could never take part in a later backward pass.
+    # A tensor made under inference_mode could join no later backward pass.
     with torch.inference_mode(False):
         return torch.tensor(make(*arguments), dtype=dtype, device=device)
 
 
 def pool(maps: Tensor, rows: Tensor) -> Tensor:
-    """Weigh and add pixel rows into cells, the second half of the separable pooling that :class:`Vote` begins.
+    """Pool pixel rows into cells: the second half of the separable pooling that :class:`Vote` begins.
 
     Shape:
-        - maps: (B, K, H, w); rows: (h, H).
+        - maps: (B, K, H, w).
+        - rows: weights of the pixel rows, (h, H).
         - returns: (B, K, h, w).
     """
     product = torch.bmm(rows.expand(maps.shape[0] * maps.shape[1], -1, -1), maps.flatten(0, 1))

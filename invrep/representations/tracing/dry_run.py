@@ -1,6 +1,6 @@
-"""A dry run of a module: what it computes, in what shapes, what that sees and costs, which weights it needs.
+"""Dry runs of a module: its values' shapes, receptive fields, costs and weights.
 
-On the meta device a forward pass costs no arithmetic and no memory, so all of this is known before any weight is.
+On the meta device a forward pass costs no arithmetic and no memory, so no weights are needed.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """One value of a dry run: a layer's output, or one in between (:mod:`invrep.representations.tracing.value_names`).
+    """Describe one value of a dry run: a layer's output, or a value in between (:mod:`~.value_names`).
 
     Attributes:
-        calls: how many times a forward pass computes it.
-        shapes: shapes of its tensors, of the last time.
-        geometry: what its positions see.
-        forward: FLOPs of a pass up to there.
-        products: which of the pass's products (:attr:`Trace.costs`) it comes from, the bits of a number.
+        calls: number of computations in a forward pass.
+        shapes: shapes of its tensors, in the last computation.
+        geometry: image area that its positions see.
+        forward: FLOPs of a pass up to the value.
+        products: products (:attr:`Trace.costs`) that the value depends on, as the bits of a number.
         end: place of its last computation's end in the order of events.
     """
 
@@ -55,25 +55,25 @@ class LayerTrace:
 
     @property
     def receptive_field(self) -> int | None:
-        """Side in pixels of what one position sees; None where it is, or may be, the whole image."""
+        """Return the side in pixels of one position's receptive field; None where it is, or may be, the whole image."""
         return None if math.inf in self.geometry.field else int(max(self.geometry.field))
 
     @property
     def stride(self) -> int | None:
-        """Pixels between neighbouring positions; None where there are no positions."""
+        """Return the pixels between neighbouring positions; None without positions."""
         return None if self.geometry.stride is None else max(self.geometry.stride)
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What a forward pass does.
+    """Describe a forward pass.
 
     Attributes:
-        layers: name → what happened there, for every value that was computed; ``""`` is the module's output.
+        layers: name → trace of every value that was computed; ``""`` is the module's output.
         first_use: name of a parameter or buffer → place of its first use in the order of events.
-        costs: for each convolution, matrix product and attention the FLOPs of its gradients toward the images and,
-            where it is no part of the module's own pass, of itself.
-        error: what ended the pass early; None where it came to its end.
+        costs: FLOPs of each convolution, matrix product and attention: those of its gradients toward the images, and of
+            the product itself where it is no part of the module's own pass.
+        error: exception that ended the pass early; None for a whole pass.
     """
 
     layers: dict[str, LayerTrace]
@@ -82,29 +82,30 @@ class Trace:
     error: Exception | None
 
     def flops(self, path: str) -> int:
-        """Return what a forward pass up to a value costs, and the backward pass from there to the images alone.
+        """Return the FLOPs of a forward pass up to a value, and of the backward pass from there to the images.
 
-        Multiplications and additions of convolutions, matrix products and attention; weights get no gradient.
+        The count has multiplications and additions of convolutions, matrix products and attention. Weights get no
+        gradient.
         """
         layer = self.layers[path]
         return layer.forward + sum(cost for k, cost in enumerate(self.costs) if layer.products >> k & 1)
 
     def calls(self, path: str) -> int:
-        """Return how many times the value was computed."""
+        """Return the number of times that the value was computed."""
         return self.layers[path].calls if path in self.layers else 0
 
     def weights_up_to(self, paths: Iterable[str]) -> set[str]:
-        """Return the names of the parameters and buffers that a pass needs which stops at the last of these layers."""
+        """Return the names of the parameters and buffers of a pass that stops at the last of these layers."""
         end = max(self.layers[path].end for path in paths)
         return {name for name, first in self.first_use.items() if first <= end}
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module in evaluation mode with frozen parameters, and leave each as it was."""
+    """Put a module in evaluation mode with frozen parameters, and restore each flag at the end."""
     training: list[nn.Module] = []
     learning: list[nn.Parameter] = []
-    # By hand, since modules() and parameters() make up names, a quarter of a millisecond of each pass of a ResNet-18.
+    # Not by modules() and parameters(): they build names, a quarter of a millisecond of each pass of a ResNet-18.
     pending = [module]
     while pending:
         child = pending.pop()
@@ -113,7 +114,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             training.append(child)
         learning += [p for p in child._parameters.values() if p is not None and p.requires_grad]
     try:
-        # Not module.eval(): a user's class may have its own, and one flag for all would not be what was found.
+        # Not by module.eval(): a user's class may redefine it, and the flags may differ between modules.
         for child in training:
             child.training = False
         for parameter in learning:
@@ -127,12 +128,12 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def meta_copy(module: nn.Module) -> nn.Module:
-    """Return a copy of the module whose parameters and buffers have shapes but no values.
+    """Return a copy of the module with shapes, but without values, in its parameters and buffers.
 
     Raises:
-        Exception: whatever deepcopy raises for a module that it cannot copy.
+        Exception: deepcopy cannot copy the module.
     """
-    # deepcopy takes what it finds in its memo, so that no weight is ever copied.
+    # deepcopy takes the tensors in its memo, so no weight is ever copied.
     memo: dict[int, Any] = {}
     for parameter in module.parameters():
         memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
@@ -140,18 +141,18 @@ def meta_copy(module: nn.Module) -> nn.Module:
         memo[id(buffer)] = torch.empty_like(buffer, device="meta")
     twin = copy.deepcopy(module, memo)
     for child in twin.modules():
-        # Those that watch should not see a pass which their owner did not ask for.
+        # Hooks of the user should not see a pass that the user did not make.
         child._forward_pre_hooks.clear()
         child._forward_hooks.clear()
     return twin
 
 
 def dry_run(module: nn.Module, images: Tensor) -> Trace:
-    """Pass images through a module in evaluation mode, and note what happens; an exception is part of the answer.
+    """Pass images through a module in evaluation mode, and return the trace; an exception ends it and is kept in it.
 
     Args:
         module: any module; on the meta device (:func:`meta_copy`) the pass costs almost nothing.
-        images: (B, C, H, W), on the module's device; the pass may change them.
+        images: images, (B, C, H, W), on the module's device; the pass may change them.
     """
     recorder = _Recorder(module, images)
     ended: dict[str, LayerTrace] = {}
@@ -162,7 +163,7 @@ def dry_run(module: nn.Module, images: Tensor) -> Trace:
         if len(tensors) == 1 and name not in recorder.modules and numbered_call(name) not in recorder.modules:
             sources[tensors[0]] = name
         elif len(tensors) == 1 and sources.get(tensors[0], "").rpartition(".")[0] == name:
-            ended.pop(sources[tensors[0]], None)  # the module returns what its function does: one name is enough
+            ended.pop(sources[tensors[0]], None)  # the module returns its function's value: one name is enough
         seen = recorder.seen(tensors)
         shapes = tuple(tuple(tensor.shape) for tensor in tensors)
         calls = ended[name].calls + 1 if name in ended else 1
@@ -172,12 +173,12 @@ def dry_run(module: nn.Module, images: Tensor) -> Trace:
     factories = torch.device("meta") if images.is_meta else nullcontext()
     watched = watching(module, note, prefix=prefix_tokens(module))
     try:
-        # A caller who counts operations (FlopCounterMode) should see those of the pass that was asked for.
+        # A caller's operation counter (FlopCounterMode) should see the caller's own passes only.
         uncounted = _disable_current_modes()
         with uncounted, evaluating(module), watched as recorder.watcher, torch.no_grad(), factories, recorder:
             module(images)
     except Exception as caught:
-        error = caught.with_traceback(None)  # its frames would keep every tensor of the pass alive
+        error = caught.with_traceback(None)  # its frames would keep all tensors of the pass alive
     once = {f"{path}_0" for path in recorder.modules if path not in ended or ended[path].calls == 1}
     dropped = once | {name + part for name in once for part in TOKENS}
     layers = {name: seen for name, seen in ended.items() if name not in dropped}
@@ -185,19 +186,19 @@ def dry_run(module: nn.Module, images: Tensor) -> Trace:
 
 
 class _Seen(NamedTuple):
-    """What a tensor comes from: what part of the image, and which products (a set, as the bits of a number)."""
+    """Hold a tensor's origin: its image area, and its products (a set, as the bits of a number)."""
 
     geometry: Geometry
     products: int
 
 
 class _Recorder(TorchDispatchMode):
-    """Follows every operation: when each weight is first used, what each tensor sees, what it costs."""
+    """Record every operation: each weight's first use, each tensor's image area, and the costs."""
 
     watcher: Watcher | None = None
 
     def __init__(self, module: nn.Module, images: Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.modules = {path for path, _ in module.named_modules(remove_duplicate=False)}
         self.clock = 0
         self.first_use: dict[str, int] = {}
@@ -226,7 +227,7 @@ class _Recorder(TorchDispatchMode):
             seen = seen and [*seen, _Seen(seen[0].geometry, 1 << len(self.costs))]
             self.costs.append(flops * (max(len(seen) - 1, 0) + aside))
         if func.overloadpacket is aten.convolution and not output.numel() and args[0].numel():
-            raise RuntimeError("a convolution's kernel is larger than its input")  # torch 2.11's meta device takes it
+            raise RuntimeError("a convolution's kernel is larger than its input")  # torch 2.11's meta device accepts it
         if func.overloadpacket is aten.convolution and self.watcher is not None and output.ndim == 4:
             self.watcher.patches = output.shape[2] * output.shape[3]
         if seen and func.overloadpacket not in BLIND:
@@ -237,13 +238,13 @@ class _Recorder(TorchDispatchMode):
         return output
 
     def seen(self, tensors: list[Tensor]) -> _Seen:
-        """Return what a value of these tensors comes from."""
+        """Return the origin of a value of these tensors."""
         seen = [self._seen[tensor] for tensor in tensors if tensor in self._seen]
         return _union(seen) if seen else _Seen(WHOLE, 0)
 
 
 def _union(seen: list[_Seen]) -> _Seen:
-    """What is seen where branches meet: the larger of them, since all are centred on the same pixel."""
+    """Return the origin where branches meet: the larger areas, since all are centred on the same pixel."""
     geometries, products = [one.geometry for one in seen], 0
     for one in seen:
         products |= one.products

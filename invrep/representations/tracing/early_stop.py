@@ -1,4 +1,4 @@
-"""A forward pass that ends at the last layer needed."""
+"""Forward passes that end at the last layer needed."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from invrep.representations.tracing.wrapped import described
 
 
 class _Stop(BaseException):
-    """Ends a forward pass at the last layer needed; no Exception, lest the module's own ``except`` catches it."""
+    """End a forward pass at the last layer needed; no Exception, which the module's own ``except`` might catch."""
 
 
 def run_to(
     module: nn.Module, images: Tensor, calls: Mapping[str, int], prefix: int
 ) -> tuple[dict[str, list[Tensor]], dict[str, str]]:
-    """Return each layer's value of its last call, and in words those that are no tensors; nothing past them runs.
+    """Run a module up to its last layer needed; nothing past this layer runs.
 
     Args:
-        module: the network.
-        images: as the module takes them.
-        calls: path → how many times a pass calls the layer.
-        prefix: how many tokens of a transformer come before those of the patches.
+        module: network.
+        images: images, (B, C, H, W), as the module takes them.
+        calls: path → number of calls of the layer in a pass.
+        prefix: number of a transformer's tokens before those of the patches.
+
+    Returns:
+        path → tensors of the layer's last call, and path → words about an output that holds no tensors.
     """
     left = dict(calls)
     outputs: dict[str, list[Tensor]] = {}
@@ -40,7 +43,7 @@ def run_to(
             others[path] = described(output)
         if all(count <= 0 for count in left.values()):
             raise stop
-        # What runs on may write into it (an in-place ReLU or sum); the last one of all needs no copy.
+        # A later operation may write into it (an in-place ReLU or sum). The last value of all needs no copy.
         outputs[path] = [tensor.clone() for tensor in outputs[path]]
 
     with watching(module, keep, left.keys(), prefix=prefix):
@@ -49,6 +52,6 @@ def run_to(
         except _Stop as caught:
             if caught is not stop:
                 raise
-            # Frees the frames of the pass, which hold its tensors, and with torch 2.11 a checkpoint's hooks too.
+            # The frames of the pass hold its tensors, and with torch 2.11 a checkpoint's hooks too.
             caught.__traceback__ = None
     return outputs, others

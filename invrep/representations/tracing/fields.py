@@ -1,4 +1,4 @@
-"""What the positions of an operation's output see of the image, from what those of its inputs see."""
+"""Receptive fields: the image area that an operation's output sees, from the areas of its inputs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from invrep.representations.geometry import Geometry
 aten = torch.ops.aten
 N = TypeVar("N", int, float)
 WHOLE = Geometry((math.inf, math.inf), None)
-# Values of which only the shape is taken, such as the ones that count the pixels of a window: they see nothing.
+# Values of these operations see nothing: they take the shape of their input alone, for example to count a window's
+# pixels.
 BLIND = {
     *(aten.ones_like, aten.zeros_like, aten.full_like, aten.empty_like, aten.rand_like, aten.randn_like),
     *(aten.new_ones, aten.new_zeros, aten.new_full, aten.new_empty),
 }
-# Positions stay where they are. An operation that is neither in the following sets, nor pointwise, nor a convolution
-# or a pooling may look anywhere in the image.
+# Positions stay where they are. An operation outside the sets below that is no pointwise operation, convolution or
+# pooling may look anywhere in the image.
 _IN_PLACE = {
     aten.native_batch_norm,
     aten._native_batch_norm_legit,
@@ -35,13 +36,13 @@ _IN_PLACE = {
     aten._to_copy,
     aten.alias,
 }
-# The same where the dimensions that they name are not those of rows and columns.
+# Positions stay where the named dimensions are not rows and columns.
 _ALONG = {
     *(aten.cat, aten.split, aten.split_with_sizes, aten.unbind, aten.select, aten.index_select, aten.flip, aten.roll),
     *(aten.mean, aten.sum, aten.amax, aten.amin, aten.max, aten.min, aten.prod, aten.var, aten.var_mean, aten.std),
     *(aten.linalg_vector_norm, aten.norm, aten.logsumexp, aten._softmax, aten._log_softmax, aten.cumsum),
 }
-# The same where the last two dimensions, which are rows and columns, keep their sizes.
+# Positions stay where the last two dimensions, rows and columns, keep their sizes.
 _RESHAPES = {
     *(aten.view, aten._unsafe_view, aten._reshape_alias, aten.expand, aten.unsqueeze, aten.squeeze, aten.stack),
 }
@@ -49,14 +50,14 @@ _PADDINGS = {aten.constant_pad_nd, aten.reflection_pad2d, aten.replication_pad2d
 
 
 def after(func: Any, args: Any, kwargs: Any, output: Any, before: Geometry) -> Geometry:
-    """Return what the output of an operation sees.
+    """Return the image area that an operation's output sees.
 
     Args:
-        func: the operation.
-        args: its arguments.
-        kwargs: those by name.
-        output: what it has returned.
-        before: what its inputs see.
+        func: operation.
+        args: positional arguments of the operation.
+        kwargs: keyword arguments of the operation.
+        output: output of the operation.
+        before: area that its inputs see.
     """
     operation = func.overloadpacket
     if torch.Tag.pointwise in func.tags or operation in _IN_PLACE:
@@ -90,7 +91,7 @@ def _two(values: Iterable[N]) -> tuple[N, N]:
 
 
 def _along(func: Any, args: Any, kwargs: Any, shape: torch.Size, before: Geometry) -> Geometry:
-    """What an operation along some dimensions of a tensor of this shape sees."""
+    """Return the area seen after an operation along some dimensions of a tensor of this shape."""
     defaults = {argument.name: argument.default_value for argument in func._schema.arguments}
     given = defaults | dict(zip(defaults, args, strict=False)) | kwargs
     ndim = len(shape)
@@ -100,7 +101,7 @@ def _along(func: Any, args: Any, kwargs: Any, shape: torch.Size, before: Geometr
         moved = [given["dim0"], given["dim1"]]
     else:
         dims = given.get("dim", given.get("dims"))
-        if dims is None or dims == []:  # all of them
+        if dims is None or dims == []:  # all dimensions
             return WHOLE
         moved = [dims] if isinstance(dims, int) else dims
     spatial = [dim % ndim - (ndim - 2) for dim in moved if dim % ndim >= ndim - 2]
@@ -119,7 +120,7 @@ def _moved(before: Geometry, padding: tuple[int, int]) -> tuple[int, int]:
 
 
 def _window(operation: Any, args: Any) -> tuple[tuple[int, int], ...] | None:
-    """Return kernel size, stride, padding and dilation of a 2D convolution or pooling; None of anything else."""
+    """Return kernel size, stride, padding and dilation of a 2D convolution or pooling; None for other operations."""
 
     def pair(values: Any) -> tuple[int, int]:
         return (values[0], values[-1]) if isinstance(values, (list, tuple)) else (values, values)

@@ -1,4 +1,4 @@
-"""The names that a network's layers go by: aliases, numbers, module paths, and values in between."""
+"""Names of a network's layers: aliases, numbers, module paths, and values in between."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from invrep.errors import InvrepError, LayerError, nearest
 from invrep.representations.tracing.dry_run import Trace
 from invrep.representations.tracing.wrapped import plain_names
 
-LISTING = ("list", "?")  # instead of a layer: show which there are
+LISTING = ("list", "?")  # words that list the layers instead of naming one
 LayerNames = str | int | Sequence[str | int] | Mapping[str | int, float] | None
 
 
 @dataclass(frozen=True)
 class NameTable:
-    """The names of a network beside those of its modules, and the sentences about them.
+    """Find a network's layers by name, and word the messages about them.
 
     Attributes:
-        network: what messages call the network.
+        network: name of the network in messages.
         aliases: short name → path.
-        numbers: the paths of the layers that have a number, 1 first.
+        numbers: paths of the layers with a number, 1 first.
     """
 
     network: str
@@ -31,10 +31,10 @@ class NameTable:
     numbers: Sequence[str]
 
     def listed(self, layer: LayerNames) -> list[object]:
-        """Return the names that a user gave, of one layer or of several.
+        """Return the names of one layer or of several, as a list.
 
         Raises:
-            InvrepError: there are none.
+            InvrepError: the list is empty.
         """
         if isinstance(layer, (str, Real)) or not isinstance(layer, Iterable):
             return [layer]
@@ -44,16 +44,16 @@ class NameTable:
         return names
 
     def path(self, name: object, module: nn.Module, trace: Callable[[], Trace], *, sized: bool) -> str:
-        """Return the path of a layer; that of the module itself, its output, is empty.
+        """Return the path of a layer; the module's output has the empty path.
 
         Args:
-            name: as the user gave it.
-            module: the network.
-            trace: returns what the whole network does; an exception where that cannot be told.
+            name: name, number or alias from the user.
+            module: network.
+            trace: function that returns the dry run of the whole network, or raises where there is none.
             sized: whether images of a known size are sure to pass through the network.
 
         Raises:
-            InvrepError: there is no such layer, or the name is a number that names none.
+            InvrepError: there is no such layer, or the name is a number without a layer.
         """
         if isinstance(name, Integral) and not isinstance(name, bool):
             return self._numbered(int(name))
@@ -74,7 +74,7 @@ class NameTable:
             return plain[name]
         try:
             whole = trace()
-        except Exception:  # what is no module is found by the first pass
+        except Exception:  # the first pass will find a value that is no module
             return name
         if name in whole.layers or (whole.error is not None and not sized):
             return name
@@ -92,12 +92,12 @@ class NameTable:
         )
 
     def unknown(self, name: str, module: nn.Module, trace: Trace) -> InvrepError:
-        """Return what is said of a name that no layer has, with the nearest ones."""
+        """Return the error about a name without a layer, with the nearest names."""
         modules = [path for path, _ in module.named_modules(remove_duplicate=False)]
         options = filter(None, dict.fromkeys([*self.aliases, *modules, *trace.layers]))
         return LayerError(f"{self.network} has no layer {name!r}; {nearest(name, options)}.")
 
     def label(self, path: str) -> str:
-        """Return how messages name a layer: ``'relu5_3' (features.29)``."""
+        """Return a layer's name in messages: ``'relu5_3' (features.29)``."""
         alias = next((alias for alias, target in self.aliases.items() if target == path), None)
         return f"{path or 'output'!r}" if alias is None else f"{alias!r} ({path})"

@@ -1,4 +1,4 @@
-"""A model without weights: built on the meta device, then given those that a layer needs, and no others."""
+"""Models without weights: built on the meta device, then given only the weights that a layer needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from invrep.representations.tracing.dry_run import meta_copy
 
 
 def skeleton_of(build: Callable[[], nn.Module]) -> tuple[nn.Module, list[str | None]]:
-    """Return the model on the meta device, and its parameters' names in the order in which they were made."""
+    """Return the model on the meta device, and its parameters' names in the order of their creation."""
     made: list[nn.Parameter] = []
     try:
         with torch.device("meta"), _each_parameter(made.append):
@@ -34,7 +34,7 @@ def skeleton_of(build: Callable[[], nn.Module]) -> tuple[nn.Module, list[str | N
 
 
 def drop_weights(module: nn.Module, *, keep: set[str]) -> None:
-    """Leave None for each parameter and buffer that is not kept; the modules stay what and where they are."""
+    """Set each parameter and buffer outside ``keep`` to None; the modules themselves stay."""
     for path, child in module.named_modules():
         for tensors in (child._parameters, child._buffers):
             for name in tensors:
@@ -45,14 +45,21 @@ def drop_weights(module: nn.Module, *, keep: set[str]) -> None:
 def initial_weights(
     build: Callable[[], nn.Module], seed: int, order: list[str | None], needed: set[str]
 ) -> dict[str, Tensor]:
-    """Return the needed weights as the model's own initialisation makes them."""
+    """Return the needed weights from the model's own initialisation.
+
+    Args:
+        build: function that builds the model.
+        seed: seed of the weights; torch's random state stays unchanged.
+        order: names of the parameters in the order of their creation.
+        needed: names of the parameters and buffers to return.
+    """
     names = iter(order)
     draws = _SeededDraws(seed)
 
     def skip(parameter: nn.Parameter) -> nn.Parameter | None:
         name = next(names)
         if name not in needed:
-            # Memory that nothing has written to costs nothing, and there is no arithmetic on the meta device.
+            # Memory without a write costs nothing, and the meta device does no arithmetic.
             return nn.Parameter(parameter.to("meta"))
         draws.names[parameter.data_ptr()] = name
         return None
@@ -63,7 +70,7 @@ def initial_weights(
 
 
 class _SeededDraws(TorchDispatchMode):
-    """Seeds every random operation by the parameter that it fills, so that it does not depend on the others."""
+    """Seed every random operation by its parameter's name, so that no weight depends on the others."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
@@ -75,7 +82,7 @@ class _SeededDraws(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         target = args[0] if args and isinstance(args[0], Tensor) else None
         if torch.Tag.nondeterministic_seeded in func.tags and not (target is not None and target.is_meta):
-            # What has no name yet is a helper of the parameter before (trunc_normal_ draws again what lies outside).
+            # A tensor without a name helps the parameter before it (trunc_normal_ redraws values outside its bounds).
             self._last = name = self._last if target is None else self.names.get(target.data_ptr(), self._last)
             self._draws[name] += 1
             digest = hashlib.sha256(f"{self.seed}/{name}/{self._draws[name]}".encode()).digest()
@@ -85,8 +92,8 @@ class _SeededDraws(TorchDispatchMode):
 
 @contextmanager
 def _each_parameter(see: Callable[[nn.Parameter], nn.Parameter | None]) -> Iterator[None]:
-    """Call ``see(parameter)`` whenever a module gets a parameter; what it returns, unless None, takes its place."""
-    # torch's own annotation leaves out that the hook may return a parameter.
+    """Call ``see(parameter)`` for each parameter that a module gets; a result other than None replaces it."""
+    # torch's annotation does not say that the hook may return a parameter.
     handle = register_module_parameter_registration_hook(
         cast("Callable[..., None]", lambda _module, _name, parameter: see(parameter))
     )

@@ -1,13 +1,13 @@
-"""Names for what a module computes on its way: the outputs of its submodules, and the values in between.
+"""Names of a module's values: the outputs of its submodules, and the values in between.
 
 A name is looked up in this order:
 
-- ``layer1.0``: what the submodule returns, in its last call where it is called several times;
-- ``layer1.0.relu_0``: what it returns in its first call, ``_1`` in its second, where there is more than one;
-- ``blocks.5.attn.q``, ``.k``, ``.v``: queries, keys and values of an attention, before they are parted into heads;
-- ``layer1.0.add``, ``encoder.cat``: what a torch function returns that the submodule itself calls, by the function's
+- ``layer1.0``: the output of the submodule, in its last call if there are several;
+- ``layer1.0.relu_0``: its output in the first call, ``_1`` in the second, if there are several;
+- ``blocks.5.attn.q``, ``.k``, ``.v``: queries, keys and values of an attention, before the split into heads;
+- ``layer1.0.add``, ``encoder.cat``: the output of a torch function that the submodule itself calls, by the function's
   name (operators by theirs, in place or not), ``add_1`` for its second call within one call of the submodule;
-- of a transformer with a class token any of these with ``.cls`` or ``.patches``, where it is a tensor (batch, tokens,
+- any of these with ``.cls`` or ``.patches``, in a transformer with a class token, for a tensor (batch, tokens,
   channels): its class token alone, or its tokens without the class and register tokens.
 """
 
@@ -34,9 +34,9 @@ _PROJECTIONS = ("q", "k", "v")
 
 
 def tensors_of(output: Any) -> list[Tensor]:
-    """Return the floating-point tensors in what a module returned.
+    """Return the floating-point tensors in a module's output.
 
-    :func:`invrep.representations.tracing.wrapped.leaves` finds them. Complex ones are given as real ones with real and
+    :func:`invrep.representations.tracing.wrapped.leaves` finds them. A complex tensor becomes a real one, with real and
     imaginary part in a last dimension.
     """
     if isinstance(output, Tensor) and output.is_floating_point() and output.layout == torch.strided:
@@ -47,7 +47,7 @@ def tensors_of(output: Any) -> list[Tensor]:
 
 
 def prefix_tokens(module: nn.Module) -> int:
-    """Return how many tokens of a transformer come before those of the patches: class and register tokens."""
+    """Return the number of a transformer's tokens before those of the patches: class and register tokens."""
     known = getattr(module, "num_prefix_tokens", None)  # timm's
     if isinstance(known, int):
         return known
@@ -63,13 +63,13 @@ def numbered_call(name: str) -> str | None:
 
 @contextmanager
 def watching(module: nn.Module, emit: Emit, names: Set[str] | None = None, *, prefix: int = 0) -> Iterator[Watcher]:
-    """Call ``emit(name, output)`` for each value of these names as it is computed, and leave no hook behind.
+    """Call ``emit(name, output)`` for each named value as it is computed; remove every hook at the end.
 
     Args:
-        module: a pass through it within the context is watched.
-        emit: is called before anything else can change the output in place; what it raises ends the pass.
-        names: which; None for all that there are.
-        prefix: tokens before those of the patches, see :func:`prefix_tokens`.
+        module: module whose passes within the context are watched.
+        emit: function that is called before any in-place change of the output; its exception ends the pass.
+        names: names of the values; None for all.
+        prefix: number of tokens before those of the patches, see :func:`prefix_tokens`.
     """
     watcher = Watcher(module, emit, names, prefix)
     try:
@@ -82,11 +82,11 @@ def watching(module: nn.Module, emit: Emit, names: Set[str] | None = None, *, pr
 
 
 class Watcher(TorchFunctionMode):
-    """Names what passes by; only modules that bear on the wanted names get hooks.
+    """Name the values of a pass; only modules that bear on the wanted names get hooks.
 
     Attributes:
-        aside: whether what is computed now is the watcher's own, no part of the module's pass.
-        patches: how many tokens there are beside the class and register tokens; None where any number will do.
+        aside: whether the present computation is the watcher's own, no part of the module's pass.
+        patches: number of tokens without the class and register tokens; None accepts any number.
     """
 
     def __init__(self, module: nn.Module, emit: Emit, names: Set[str] | None, prefix: int) -> None:
@@ -111,7 +111,7 @@ class Watcher(TorchFunctionMode):
             outputs, inputs, self.owners = self._needed(self.names)
         for path, child in self.modules.items():
             if isinstance(child, torch.jit.ScriptModule):
-                continue  # which takes no hooks
+                continue  # TorchScript takes no hooks
             counted = any(not owner or path == owner or path.startswith(f"{owner}.") for owner in self.owners)
             if path in inputs:
                 self.handles.append(child.register_forward_pre_hook(self._projections(path), with_kwargs=True))
@@ -121,7 +121,7 @@ class Watcher(TorchFunctionMode):
                 self.handles.append(child.register_forward_hook(self._leave(path, path in outputs, counted)))
 
     def _needed(self, names: Set[str]) -> tuple[set[str], set[str], set[str]]:
-        """Return the modules whose outputs, whose inputs and whose own function calls the names are about."""
+        """Return the modules whose outputs, inputs and own function calls have these names."""
         outputs, inputs, owners = set(), set(), set()
         for name in names:
             base = name
@@ -149,7 +149,7 @@ class Watcher(TorchFunctionMode):
         operator = _OPERATOR.fullmatch(name)
         name = operator[1] if operator else name.strip("_")
         full = f"{path}.{name}" if path else name
-        if name == "get" or full in self.modules:  # an attribute; or the module has the name
+        if name == "get" or full in self.modules:  # an attribute, or a module's name
             return output
         seen[name] += 1
         with self._aside():

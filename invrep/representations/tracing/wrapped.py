@@ -1,4 +1,4 @@
-"""What a module may be wrapped in, and what its output may be."""
+"""Wrappers of a module, and the kinds of its output."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
-COMPILED = "_orig_mod"  # the child of a compiled module that is the module itself
+COMPILED = "_orig_mod"  # child of a compiled module: the module itself
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 class Scripted(nn.Module):
-    """Stands around a TorchScript module, whose output a hook cannot see.
+    """Wrap a TorchScript module, whose output a hook cannot see.
 
     Args:
-        module: made by torch.jit.script or trace.
+        module: module from torch.jit.script or torch.jit.trace.
     """
 
     def __init__(self, module: torch.jit.ScriptModule) -> None:
@@ -27,12 +27,12 @@ class Scripted(nn.Module):
         self.scripted = module
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the module returns."""
+        """Return the module's output."""
         return self.scripted(*args, **kwargs)
 
 
 def plain_names(module: nn.Module) -> dict[str, str]:
-    """Return, for the modules in it, their paths without what torch.compile and DataParallel have added → with it."""
+    """Return the paths of all modules: path without the parts of torch.compile and DataParallel → path with them."""
     added = "module" if isinstance(module, PARALLEL) else None
     names = {}
     for path, _ in module.named_modules(remove_duplicate=False):
@@ -54,7 +54,7 @@ def without_values(module: nn.Module) -> str | None:
 
 
 def leaves(output: Any) -> Iterator[Any]:
-    """Yield what a module's output holds: of tuples, lists, dictionaries, dataclasses and their like."""
+    """Yield the values in a module's output: in tuples, lists, dictionaries, dataclasses and similar containers."""
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, Mapping):
@@ -67,7 +67,7 @@ def leaves(output: Any) -> Iterator[Any]:
         for part in fields(output):
             yield from leaves(getattr(output, part.name, None))
     else:
-        known = tree_leaves(output)  # of a class that is registered with torch
+        known = tree_leaves(output)  # a class that is registered with torch
         if known == [output]:
             yield output
         else:
@@ -76,7 +76,7 @@ def leaves(output: Any) -> Iterator[Any]:
 
 
 def described(output: Any) -> str:
-    """Return what a module returned instead of floating-point tensors, and what it may do."""
+    """Return words about an output without floating-point tensors, and about the outputs that are allowed."""
     kinds = dict.fromkeys(map(_kind, leaves(output)))
     what = " and ".join(list(kinds)[:3]) or f"an empty {type(output).__name__}"
     return (
