@@ -1,4 +1,4 @@
-"""Where in a checkpoint a module's weights lie: under which keys, and behind which prefix of their names."""
+"""Find a module's weights in a checkpoint: their keys, and the prefix of their names."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from invrep.errors import InvrepError
 log = logging.getLogger(__name__)
 # torchvision's DenseNet files were written before its layers got their present names.
 _OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")
-_AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|avg|averaged?)(?=[._])", re.IGNORECASE)  # over the steps of training
+_AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|avg|averaged?)(?=[._])", re.IGNORECASE)  # averages over training steps
 _USUAL = {"state_dict", "model", "module", ""}
-_COUNTERS = "num_batches_tracked"  # of batch norm, which no evaluation reads and old files lack
-DEPTH = 4  # dictionaries within dictionaries
+_COUNTERS = "num_batches_tracked"  # batch norm's; evaluation ignores them, and old files lack them
+DEPTH = 4  # levels of dictionaries within dictionaries
 
 
 def weights_for(found: Any, wanted: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Return those tensors of a checkpoint that lie with the ones that a module wants, by the module's names.
+    """Return a checkpoint's tensors that lie beside the wanted ones, by the module's names.
 
-    All that is wanted has to be there in its shape behind one prefix, made of keys and of parts of names:
-    ``model_state_dict.module._orig_mod.``. The prefix is said; where it is one of several, averaged weights come last
-    (``state_dict_ema``, ``ema_model.``). Where none fits, it is that of :func:`plain_weights`.
+    All wanted tensors must lie behind one prefix, in their shapes. A prefix consists of keys and parts of names:
+    ``model_state_dict.module._orig_mod.``. A log line names the prefix. Of several prefixes, averaged weights
+    (``state_dict_ema``, ``ema_model.``) come last. Without a fitting prefix, :func:`plain_weights` chooses it.
 
     Args:
-        found: what was in the file.
-        wanted: tensors of the shapes that have to be there.
-        source: what messages call the file.
+        found: contents of the file.
+        wanted: name → tensor of the wanted shape.
+        source: name of the file in messages.
 
     Raises:
         InvrepError: different tensors fit equally well.
@@ -50,7 +50,7 @@ def weights_for(found: Any, wanted: Mapping[str, Tensor], source: str) -> dict[s
 
 
 def plain_weights(found: Any) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint by name, under ``state_dict`` or ``model`` and DataParallel's ``module.``."""
+    """Return a checkpoint's tensors by name, from ``state_dict`` or ``model``, without DataParallel's ``module.``."""
     for key in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
@@ -61,7 +61,7 @@ def plain_weights(found: Any) -> dict[str, Tensor]:
 
 
 def lacking(source: str, missing: Sequence[str], there: Collection[str]) -> InvrepError:
-    """Return the error for weights that are missing: their names, and those that are there."""
+    """Return the error about missing weights: their names, and the names that the file has."""
     has = f"; there are {_listed(list(there))}" if there else ""
     return InvrepError(f"{source} lack {_listed(missing)}, which the layers up to the one asked for need{has}.")
 
@@ -71,7 +71,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _flat(found: Any, depth: int, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors in dictionaries, by their keys joined with dots."""
+    """Yield the tensors in nested dictionaries, with their keys joined by dots."""
     for key, value in found.items() if isinstance(found, Mapping) else ():
         if isinstance(key, str) and isinstance(value, Tensor):
             yield f"{prefix}{key}", value
@@ -84,7 +84,7 @@ def _present(name: str) -> str:
 
 
 def _splits(name: str) -> Iterator[tuple[str, str]]:
-    """Yield each way to part a name at a dot, ``("net.0.", "weight")``, and the whole of it."""
+    """Yield each split of a name at a dot, ``("net.0.", "weight")``, and the whole name."""
     yield "", name
     yield from ((name[: dot.end()], name[dot.end() :]) for dot in re.finditer(r"\.", name))
 
@@ -98,10 +98,10 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 
 def _chosen(fitting: Sequence[str], tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str) -> str:
-    """Return the prefix to take of those that fit, and say which.
+    """Return one of the fitting prefixes, and log it.
 
     Raises:
-        InvrepError: two of them have different tensors, and neither is an average.
+        InvrepError: two prefixes have different tensors, and neither is an average.
     """
     best = [prefix for prefix in fitting if not _AVERAGED.search(prefix)] or list(fitting)
     usual = sorted((p for p in best if _USUAL.issuperset(p.split("."))), key=lambda p: not p.startswith("state_dict"))

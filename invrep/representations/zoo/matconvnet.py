@@ -1,4 +1,4 @@
-"""The paper's networks, with MatConvNet's layers: files of its pretrained models, or random weights."""
+"""The paper's networks with MatConvNet's layers: from files of its pretrained models, or with random weights."""
 
 from __future__ import annotations
 
@@ -34,18 +34,19 @@ def matconvnet_network(
 ) -> Network:
     """Return one of the paper's networks up to a layer, as a representation (paper.md §4).
 
-    It takes images (B, 3, H, W) in [0, 1] and sees them in 0 … 255 with the file's mean image subtracted. Layers have
-    the paper's names, ``conv1`` … ``fc8``, then ``prob``, and its numbers from 1 on, ``layer=15`` for CaffeNet's
-    ``pool5``. Windows, pads and normalisation are those of MatConvNet's vl_nnconv, vl_nnpool and vl_nnnormalize.
+    The network takes images (B, 3, H, W) in [0, 1]. It scales them to 0 … 255 and subtracts the file's mean image.
+    Layers have the paper's names, ``conv1`` … ``fc8``, then ``prob``. They also have its numbers from 1 on:
+    ``layer=15`` is CaffeNet's ``pool5``. Windows, pads and normalisation follow MatConvNet's vl_nnconv, vl_nnpool and
+    vl_nnnormalize.
 
     Args:
-        model: ``caffenet`` (the paper's CNN-A), ``caffe_alexnet``, ``vgg_m`` or ``vgg_vd_16``; None for whatever chain
-            of convolutions, poolings, normalisations and ReLUs is in the file.
-        layer: a name or number, or several.
-        weights: the path of a MatConvNet file in either layout, which may end after the layers used; ``random``; or,
-            for a model with a name, the path of a .safetensors, .pth or .pt file with ``conv1.weight`` and so on.
-        seed: of random weights (He et al. 2015, biases 0). Those of a layer depend on nothing but the seed and its
-            name, and torch's random state stays as it is.
+        model: ``caffenet`` (the paper's CNN-A), ``caffe_alexnet``, ``vgg_m`` or ``vgg_vd_16``; None for any chain of
+            convolutions, poolings, normalisations and ReLUs in the file.
+        layer: name or number, or several.
+        weights: path of a MatConvNet file in either layout, which may end after the layers used; ``random``; or, for a
+            model with a name, the path of a .safetensors, .pth or .pt file with ``conv1.weight`` and so on.
+        seed: seed of random weights (He et al. 2015, biases 0). A layer's weights depend on the seed and the layer's
+            name alone; torch's random state stays unchanged.
 
     Raises:
         InvrepError: there is no such model, layer or file; the file is damaged, or another network's.
@@ -55,7 +56,7 @@ def matconvnet_network(
     published = None if model is None else PUBLISHED[model]
     name, path = model or "matconvnet", str(weights)
     if published is not None:
-        # Before the file is read, so that a wrong layer is known at once.
+        # Before the file: a wrong layer is reported at once.
         network = _network(published.layers, layer, mean=MEAN, size=published.size, name=name)
         if layer in LISTING:
             return network
@@ -90,7 +91,7 @@ def matconvnet_network(
 
 
 def _network(layers: tuple[Layer, ...], layer: LayerNames, *, mean: Any, size: InputSize, name: str) -> Network:
-    """Return the network without weights. ``mean``: 3 numbers or (3, H, W), in 0 … 255."""
+    """Return the network without weights; the mean is 3 numbers or (3, H, W), in 0 … 255."""
     names = [one.name for one in layers if one.kind != "softmax"]
     if layer is None or layer == "???":
         raise InvrepError(
@@ -115,19 +116,19 @@ def _network(layers: tuple[Layer, ...], layer: LayerNames, *, mean: Any, size: I
 
 
 def _needed(network: Network) -> set[str]:
-    """Return the names of the weights that the network's layers need."""
+    """Return the names of the weights up to the network's layers."""
     return network.published_trace.weights_up_to(network.paths)
 
 
 def _fill(network: Network, tensors: Mapping[str, Tensor], *, source: str) -> None:
-    """Give the network the weights that its layers need, and take the others away."""
+    """Load the needed weights into the network, and drop the others."""
     needed = _needed(network)
     drop_weights(network.module, keep=needed)
     assign_weights(network.module, tensors, source=source)
 
 
 def _scores(layers: tuple[Layer, ...], size: InputSize) -> str | None:
-    """Return the layer with the classes' scores: a convolution at the end that leaves one position."""
+    """Return the layer of the class scores, a last convolution that leaves one position; None without one."""
     last = next((layer for layer in reversed(layers) if layer.kind != "softmax"), layers[0])
     end = functools.reduce(lambda side, layer: layer.output(side), layers, size.crop)
     return last.name if last.kind == "convolution" and end == (1, 1) else None

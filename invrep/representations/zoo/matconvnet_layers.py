@@ -12,9 +12,9 @@ from invrep.representations.zoo.matfile import Layer
 
 
 class _Padded(nn.Module):
-    """Pads on four sides what its next class then filters or pools without a pad of its own."""
+    """Pad four sides before the filter or the pooling of the next base class, which then has no pad of its own."""
 
-    margins: tuple[int, int, int, int] | None = None  # left, right, top, bottom; None where torch's own padding does
+    margins: tuple[int, int, int, int] | None = None  # left, right, top, bottom; None leaves the padding to torch
     fill = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class _MaxPooling(_Padded, nn.MaxPool2d):
 
 
 class _AveragePooling(nn.Module):
-    """The mean over the pixels of a window that lie inside the image."""
+    """Average the pixels of a window that lie inside the image."""
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
@@ -60,7 +60,10 @@ class _AveragePooling(nn.Module):
 
 
 class _Normalisation(nn.Module):
-    """y = x / (κ + α Σ x²)^β, the sum over the N channels around each (vl_nnnormalize; α is not divided by N)."""
+    """Compute y = x / (κ + α Σ x²)^β, with the sum over N neighbouring channels (vl_nnnormalize).
+
+    MatConvNet does not divide α by N, and torch does.
+    """
 
     window: Tensor
 
@@ -71,7 +74,7 @@ class _Normalisation(nn.Module):
         offset = channels[None, :] - channels[:, None]
         below = (int(count) - 1) // 2
         window = (offset >= -below) & (offset <= int(count) - 1 - below)
-        # As a convolution, of which the dry run knows that it looks at one position only.
+        # As a convolution: the dry run then knows that the sum sees one position only.
         self.register_buffer("window", window[:, :, None, None].to(torch.get_default_dtype()), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,7 +82,7 @@ class _Normalisation(nn.Module):
 
 
 def _padding(layer: Layer) -> tuple[tuple[int, int], tuple[int, int, int, int] | None]:
-    """Return torch's own padding where it can do what is wanted, and otherwise none, with the margins for F.pad."""
+    """Return torch's own padding and None where that is possible; else no padding, and the margins for F.pad."""
     top, bottom, left, right = layer.pad
     # torch pads a pooling by half a window at most.
     fits = layer.kind == "convolution" or (2 * top <= layer.size[0] and 2 * left <= layer.size[1])
@@ -87,7 +90,7 @@ def _padding(layer: Layer) -> tuple[tuple[int, int], tuple[int, int, int, int] |
 
 
 def layer_module(layer: Layer) -> nn.Module:
-    """Return a layer as a module."""
+    """Return the module of a layer."""
     if layer.kind == "relu":
         return nn.LeakyReLU(layer.param[0]) if layer.param[0] else nn.ReLU()
     if layer.kind == "softmax":

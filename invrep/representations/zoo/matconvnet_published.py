@@ -1,4 +1,4 @@
-"""The published networks' layers."""
+"""Layers of the published networks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from invrep.representations.geometry import InputSize
 from invrep.representations.zoo.matfile import Layer
 
-MEAN = (122.68, 116.67, 104.01)  # of ILSVRC12's training images, RGB, 0 … 255; as Caffe distributes it
+MEAN = (122.68, 116.67, 104.01)  # mean of ILSVRC12's training images, RGB, 0 … 255; from Caffe's distribution
 
 _227, _224 = InputSize(crop=(227, 227), resize=256), InputSize(crop=(224, 224), resize=256)
 

@@ -1,4 +1,4 @@
-"""MatConvNet's .mat files of simple networks, in both their layouts, read by field name and without pickles."""
+"""Read MatConvNet's .mat files of simple networks, in both layouts, by field name and without pickles."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ from invrep.representations.zoo.matlab_values import Unfit, array, get, numbers,
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of a chain, with MatConvNet's parameters.
+    """Hold one layer of a chain, with MatConvNet's parameters.
 
     Attributes:
         kind: convolution, max pooling, average pooling, normalisation, relu or softmax.
-        name: the paper's name.
-        size: height and width of the window; ``stride`` and ``dilate`` likewise.
-        pad: top, bottom, left, right.
-        channels: of the input and of the output of a convolution, all groups together; of a normalisation, twice.
-        groups: of a convolution.
+        name: name of the layer in the paper.
+        size: height and width of the window.
+        stride: vertical and horizontal stride.
+        pad: top, bottom, left and right pad.
+        dilate: vertical and horizontal dilation.
+        channels: channels of a convolution's input and output, all groups together; a normalisation's channels, twice.
+        groups: number of groups of a convolution.
         param: N, κ, α, β of a normalisation (α multiplies the sum of squares, not their mean); the leak of a ReLU.
     """
 
@@ -58,15 +60,18 @@ class Layer:
         return text + (f", dilation {self.dilate[0]} {self.dilate[1]}" if self.dilate != (1, 1) else "")
 
     def output(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return height and width of the output for those of the input; below 1 where no window fits."""
+        """Return height and width of the output for an input's height and width; below 1 where no window fits."""
         margins = (self.pad[0] + self.pad[1], self.pad[2] + self.pad[3])
         each = zip(size, margins, self.size, self.dilate, self.stride, strict=True)
         height, width = ((n + p - d * (k - 1) - 1) // s + 1 for n, p, k, d, s in each)
         return height, width
 
     def same(self, other: Layer, size: tuple[int, int]) -> bool:
-        """Whether both give the same for an input of this size: bottom and right pads may differ where they do."""
-        # MatConvNet's importer of Caffe's models gives each pooling a bottom and right pad, needed or not.
+        """Return whether two layers give the same output for an input of this size.
+
+        Bottom and right pads may differ where the output does not depend on them.
+        """
+        # MatConvNet's importer of Caffe models gives every pooling a bottom and right pad, needed or not.
         mine, its = (replace(one, name="", pad=(one.pad[0], 0, one.pad[2], 0), param=()) for one in (self, other))
         close = len(self.param) == len(other.param) and all(
             math.isclose(a, b, rel_tol=1e-3) for a, b in zip(self.param, other.param, strict=True)
@@ -76,14 +81,15 @@ class Layer:
 
 @dataclass(frozen=True)
 class MatFile:
-    """What a file holds.
+    """Hold the contents of a file.
 
     Attributes:
-        layers: in their order, without dropout and losses.
-        tensors: ``conv1.weight`` (out, in / groups, rows, columns), ``conv1.bias`` (out,) and so on, as torch has them.
-        mean: (3, 1, 1) or (3, H, W), RGB, 0 … 255.
-        size: the input size, and how photos are brought to it.
-        classes: the names of the last layer's outputs; None where the file has none.
+        layers: layers in their order, without dropout and losses.
+        tensors: weights with torch's names and shapes: ``conv1.weight`` (out, in / groups, rows, columns),
+            ``conv1.bias`` (out,) and so on.
+        mean: mean image, (3, 1, 1) or (3, H, W), RGB, 0 … 255.
+        size: input size, and how photos are resized to it.
+        classes: names of the last layer's outputs; None where the file has none.
     """
 
     layers: tuple[Layer, ...]
@@ -99,14 +105,14 @@ def read_matfile(
     """Read a simple network (no DagNN) in the layout of 2014 or the later one.
 
     Args:
-        path: a MATLAB 5 to 7 file with the variables ``layers`` and ``meta``, or ``layers`` and ``normalization``, or
+        path: MATLAB 5 to 7 file with the variables ``layers`` and ``meta``, or ``layers`` and ``normalization``, or
             with a structure ``net`` of them.
-        layers: those that the file has to hold, and be named by, as far as it goes; none: any will do.
-        size: stands in for what the file does not say about its input size.
-        expected: what the messages say should have been given.
+        layers: expected layers, which also name the file's; the file may end early. Empty: any chain is accepted.
+        size: input size where the file does not define its own.
+        expected: words for the expected file, in messages.
 
     Raises:
-        InvrepError: there is no such file, it is damaged, something is missing in it, or it holds other layers.
+        InvrepError: there is no such file, it is damaged or incomplete, or it holds other layers.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -129,10 +135,14 @@ _VARIABLES = ("layers", "meta", "normalization", "classes", *_DAG)
 
 
 def _contents(file: Path) -> dict[str, Any]:
-    """Return the variables of a .mat file, the fields of the later layout's ``meta`` among them."""
+    """Return the variables of a .mat file, with the fields of the later layout's ``meta``.
+
+    Raises:
+        Unfit: the file has another format, is damaged, or holds no chain of layers.
+    """
     try:
         version = matfile_version(str(file))[0]
-    except Exception as error:  # on a foreign file scipy raises whatever its parser runs into
+    except Exception as error:  # scipy's parser raises any exception on a foreign file
         raise Unfit("it is no MATLAB file") from error
     if version == 2:
         raise Unfit("it is a MATLAB 7.3 (HDF5) file, which is not read; load it in MATLAB and save it with -v7")
@@ -143,7 +153,7 @@ def _contents(file: Path) -> dict[str, Any]:
         contents = loadmat(str(file), variable_names=[*_VARIABLES, "net"])
     except Exception as error:
         raise Unfit("it is damaged or cut short") from error
-    if "layers" not in contents and "net" in contents:  # saved without -struct
+    if "layers" not in contents and "net" in contents:  # a file that was saved without -struct
         contents = {name: get(contents["net"], name) for name in _VARIABLES}
     if any(get(contents, name) is not None for name in _DAG):
         raise Unfit("it holds a DagNN, where only chains of layers (SimpleNN) are read")
@@ -157,9 +167,12 @@ def _contents(file: Path) -> dict[str, Any]:
 
 
 def _check_sums(file: Path) -> None:
-    """Refuse a file that is cut short, or in which a compressed variable is not what its checksum says.
+    """Refuse a file that is cut short, or that has a compressed variable with a wrong checksum.
 
-    scipy's reader takes types and lengths on trust, and some wrong ones end the process (its pull request 25349).
+    scipy's reader trusts types and lengths, and some wrong ones end the process (its pull request 25349).
+
+    Raises:
+        Unfit: the file is damaged.
     """
     with file.open("rb") as opened:
         order: Literal["big", "little"] = "big" if opened.read(128)[126:] == b"MI" else "little"
@@ -178,7 +191,11 @@ def _check_sums(file: Path) -> None:
 
 
 def _chain(cells: Any, size: tuple[int, int], expected: Sequence[Layer]) -> tuple[tuple[Layer, ...], dict[str, Tensor]]:
-    """Return the layers of a chain, the first of which sees colour images of this size, and their weights."""
+    """Return a chain's layers and weights; the first layer sees colour images of this size.
+
+    Raises:
+        Unfit: the layers are not the expected ones, or do not fit each other.
+    """
     layers: list[Layer] = []
     tensors: dict[str, Tensor] = {}
     channels = 3
@@ -187,7 +204,7 @@ def _chain(cells: Any, size: tuple[int, int], expected: Sequence[Layer]) -> tupl
         if kind in ("dropout", "softmaxloss", "loss"):
             continue
         if not name or hasattr(torch.nn.Module, name) or any(name == layer.name for layer in layers):
-            name = f"layer{number}"  # as vl_simplenn_tidy has it; the others are no names for a submodule
+            name = f"layer{number}"  # as in vl_simplenn_tidy; no submodule can have the other names
         wanted = expected[len(layers)] if len(layers) < len(expected) else None
         name = wanted.name if wanted else name
         layer, weights = _layer(cell, kind, name, channels)
@@ -206,7 +223,17 @@ def _chain(cells: Any, size: tuple[int, int], expected: Sequence[Layer]) -> tupl
 
 
 def _layer(cell: Any, kind: str, name: str, channels: int) -> tuple[Layer, dict[str, Tensor]]:
-    """Return a layer whose input has this many channels, and its weights; defaults are vl_simplenn_tidy's."""
+    """Return a layer and its weights; defaults are vl_simplenn_tidy's.
+
+    Args:
+        cell: MATLAB structure of the layer.
+        kind: type of the layer in the file.
+        name: name of the layer.
+        channels: number of its input's channels.
+
+    Raises:
+        Unfit: the layer is of an unknown type, lacks a field, or does not fit its input.
+    """
     if kind == "softmax":
         return Layer("softmax", name), {}
     if kind == "relu":
@@ -244,7 +271,11 @@ def _layer(cell: Any, kind: str, name: str, channels: int) -> tuple[Layer, dict[
 
 
 def _weights(cell: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return filters (rows, columns, in / groups, out) and biases (out,)."""
+    """Return filters (rows, columns, in / groups, out) and biases (out,).
+
+    Raises:
+        Unfit: the layer has no filters, or filters of more than 4 dimensions.
+    """
     both = get(cell, "weights")
     if both is None:
         filters, biases = get(cell, "filters"), get(cell, "biases")
@@ -255,7 +286,7 @@ def _weights(cell: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     filters = array(filters, f"the filters of its layer {name}")
     biases = np.zeros(0, np.float32) if biases is None else array(biases, f"the biases of its layer {name}").reshape(-1)
     if filters.ndim == 2 and 1 < biases.size == filters.shape[1]:
-        filters = filters[None, None]  # filters of 1×1, squeezed; MATLAB's own would have one output
+        filters = filters[None, None]  # squeezed 1×1 filters; those of MATLAB itself would have one output
     if filters.ndim > 4:
         raise Unfit(f"the filters of its layer {name} have {filters.ndim} dimensions, not 4")
     filters = filters.reshape(*filters.shape, *(1,) * (4 - filters.ndim))  # MATLAB drops trailing ones
@@ -263,7 +294,11 @@ def _weights(cell: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mean(normalization: Any, size: tuple[int, int]) -> Tensor:
-    """Return averageImage, (3, 1, 1) or (3, H, W)."""
+    """Return averageImage, (3, 1, 1) or (3, H, W).
+
+    Raises:
+        Unfit: the file has none, or one of another size.
+    """
     mean = get(normalization, "averageImage")
     if mean is None:
         raise Unfit("it has no averageImage to subtract from images")
@@ -277,7 +312,7 @@ def _mean(normalization: Any, size: tuple[int, int]) -> Tensor:
 
 
 def _input_size(normalization: Any, otherwise: InputSize | None) -> InputSize:
-    """Return imageSize as the crop of an image that was brought to imageSize + border, or to imageSize / cropSize."""
+    """Return imageSize as the crop, and the size before it: imageSize + border, or imageSize / cropSize."""
     owner = "normalization"
     sides = whole(normalization, "imageSize", owner, counts=(2, 3, 4), default=otherwise.crop if otherwise else None)
     crop = sides[0], sides[1]

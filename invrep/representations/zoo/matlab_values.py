@@ -1,4 +1,4 @@
-"""Values of a MATLAB file, checked."""
+"""Read and check the values of a MATLAB file."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 
 
 class Unfit(Exception):
-    """What is wrong with a file, as a clause."""
+    """Report a fault of a file, as a clause."""
 
 
 def bare(value: Any) -> Any:
-    """Return what is in a cell or a structure of one element, and in a cell in it; other values as they are."""
+    """Return the value in a cell or structure of one element, through nested ones; other values unchanged."""
     while isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in "OV":
         value = value.reshape(-1)[0]
     return value
 
 
 def get(struct: Any, name: str) -> Any:
-    """Return a field of a structure or variable of a file; None where it is missing or empty."""
+    """Return a field of a structure, or a variable of a file; None where it is missing or empty."""
     struct = bare(struct)
     if isinstance(struct, dict):
         value = struct.get(name)
@@ -30,13 +30,17 @@ def get(struct: Any, name: str) -> Any:
 
 
 def string(value: Any) -> str:
-    """Return a text; nothing where the value is none."""
+    """Return a text; an empty one where the value is no text."""
     array = np.asarray(bare(value))
     return str(array.reshape(-1)[0]) if array.dtype.kind == "U" and array.size else ""
 
 
 def array(value: Any, what: str) -> np.ndarray:
-    """Return numbers as float32."""
+    """Return numbers as float32.
+
+    Raises:
+        Unfit: the value holds no numbers.
+    """
     try:
         return np.asarray(bare(value), dtype=np.float32)
     except (TypeError, ValueError) as error:
@@ -46,7 +50,11 @@ def array(value: Any, what: str) -> np.ndarray:
 def numbers(
     struct: Any, name: str, owner: str, *, counts: tuple[int, ...], default: Sequence[float] | None = None
 ) -> tuple[float, ...]:
-    """Return a field of as many numbers as one of ``counts``."""
+    """Return a field of numbers, whose count is one of ``counts``.
+
+    Raises:
+        Unfit: the field is missing without a default, has another count, or is not finite.
+    """
     value = get(struct, name)
     if value is None and default is not None:
         return tuple(default)
@@ -70,7 +78,11 @@ def whole(
     default: Sequence[float] | None = None,
     least: int = 1,
 ) -> tuple[int, ...]:
-    """Return a field's whole numbers of at least ``least``, as many as one of ``counts`` says."""
+    """Return a field of whole numbers from ``least`` to 1e5, whose count is one of ``counts``.
+
+    Raises:
+        Unfit: as for :func:`numbers`, or a number is not whole or out of range.
+    """
     values = numbers(struct, name, owner, counts=counts, default=default)
     if any(value != round(value) or not least <= value <= 1e5 for value in values):
         raise Unfit(f"{name} of its {owner} is {values}, not whole numbers of at least {least}")
@@ -78,6 +90,10 @@ def whole(
 
 
 def pair(struct: Any, name: str, owner: str, default: Sequence[float] | None = (1,)) -> tuple[int, int]:
-    """Return one number or two, of at least 1, as two."""
+    """Return a field of one number or two, at least 1, as two.
+
+    Raises:
+        Unfit: as for :func:`whole`.
+    """
     values = whole(struct, name, owner, counts=(1, 2), default=default)
     return values[0], values[-1]

@@ -1,4 +1,4 @@
-"""Whether a server can be reached, asked once: the libraries that download weights try again for minutes."""
+"""Check once whether a server can be reached: libraries that download weights retry for minutes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ SECONDS = 5.0
 
 
 def unreachable(url: str, seconds: float = SECONDS) -> str | None:
-    """Return why a server does not answer, by the system's proxies; None where it does, whatever it says."""
+    """Return why a server does not answer, by the system's proxies; None for any answer.
+
+    Args:
+        url: address of the server.
+        seconds: longest wait in seconds.
+    """
     found: list[str | None] = [f"{url} does not answer within {seconds:g} s"]
 
     def ask() -> None:
@@ -24,10 +29,10 @@ def unreachable(url: str, seconds: float = SECONDS) -> str | None:
             found.append(None)
         except (OSError, ValueError) as error:
             cause = getattr(error, "reason", error)
-            # whose certificates are good is for the library to say
+            # the downloading library judges certificates
             found.append(None if isinstance(cause, ssl.SSLError) else f"{url}: {cause}")
 
-    thread = Thread(target=ask, daemon=True)  # a name server that does not answer would hold us up longer
+    thread = Thread(target=ask, daemon=True)  # a thread, since a silent name server would block for longer
     thread.start()
     thread.join(seconds)
     return found[-1]
@@ -35,7 +40,7 @@ def unreachable(url: str, seconds: float = SECONDS) -> str | None:
 
 @contextmanager
 def cached_only() -> Iterator[None]:
-    """Let Hugging Face's hub look into its cache alone."""
+    """Restrict Hugging Face's hub to its cache."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE

@@ -1,4 +1,4 @@
-"""timm's models by name, cut at a layer: ConvNeXt, ViT, DINOv2, the image towers of CLIP and SigLIP, and the rest."""
+"""timm's models by name, cut at a layer: ConvNeXt, ViT, DINOv2, the image towers of CLIP and SigLIP, and others."""
 
 from __future__ import annotations
 
@@ -29,20 +29,19 @@ def timm_network(
 ) -> Network:
     """Return a timm model up to a layer, as a representation.
 
-    Mean, standard deviation, input size, crop and interpolation are those with which timm's weights of that name were
-    trained.
+    Mean, standard deviation, input size, crop and interpolation are those of the training of timm's weights.
 
     Args:
         model: timm's name, with or without the weights' tag (``vit_small_patch14_dinov2.lvd142m``).
-        layer: see :class:`invrep.representations.network.Network`; ``list`` or ``?`` for all, without weights.
+        layer: layer as in :class:`invrep.representations.network.Network`; ``list`` or ``?`` for all, without weights.
         weights: ``default`` (timm's; from the Hugging Face cache or the network), ``random``, or the path of a
-            .safetensors, .pth or .pt file, which may hold no more than the layers used, by timm's names or by those of
+            .safetensors, .pth or .pt file. The file may hold just the layers used. Its names are timm's, or those of
             the original publication where timm knows them.
-        seed: of random weights.
+        seed: seed of random weights.
 
     Raises:
         InvrepError: timm is not installed; there is no such model, layer or file; the weights do not fit or cannot be
-            had.
+            downloaded.
     """
     try:
         import timm
@@ -91,7 +90,11 @@ def timm_network(
 
 
 def _known(model: object) -> None:
-    """Refuse a name that timm does not know."""
+    """Refuse a name that timm does not know.
+
+    Raises:
+        InvrepError: timm has no such model, or no weights of this tag.
+    """
     import timm
 
     if isinstance(model, str) and timm.is_model(model.partition(".")[0]):
@@ -103,7 +106,11 @@ def _known(model: object) -> None:
 
 
 def _published(model: str) -> Mapping[str, Tensor]:
-    """Return timm's published weights, from the Hugging Face cache or the network."""
+    """Return timm's published weights, from the Hugging Face cache or the network.
+
+    Raises:
+        InvrepError: the cache lacks the weights, and the download fails.
+    """
     import timm
     from huggingface_hub import constants
 
@@ -122,13 +129,13 @@ def _published(model: str) -> Mapping[str, Tensor]:
 
 
 def _renamed(tensors: Mapping[str, Tensor], skeleton: nn.Module, needed: set[str]) -> Mapping[str, Tensor]:
-    """Return the tensors of a file by timm's names; those of original publications are renamed by timm's own filter."""
+    """Return a file's tensors by timm's names; timm's own filter renames those of original publications."""
     rename = getattr(sys.modules[type(skeleton).__module__], "checkpoint_filter_fn", None)
     if rename is None or needed <= tensors.keys():
         return tensors
     try:
         renamed = rename(dict(tensors), skeleton)
-    except Exception:  # made for whole files of known origin
+    except Exception:  # the filters expect whole files of known origin
         return tensors
     return renamed if len(needed & renamed.keys()) > len(needed & tensors.keys()) else tensors
 
@@ -141,7 +148,7 @@ def _classes(skeleton: nn.Module) -> Sequence[str] | None:
 
 
 def _input_size(published: Mapping[str, Any]) -> InputSize:
-    """Return the size in timm's data config; its crop is a part of the resized photo, or none (``squash``)."""
+    """Return the size in timm's data config; the crop is a part of the resized photo, or the whole (``squash``)."""
     _, height, width = published["input_size"]
     resize: Any = tuple(math.floor(side / published["crop_pct"]) for side in (height, width))
     if published["crop_mode"] != "squash":

@@ -33,24 +33,24 @@ def torchvision_network(
 ) -> Network:
     """Return a torchvision network for classification or segmentation up to a layer, as a representation.
 
-    Mean, standard deviation and input size are those of the model's published transform, also with other weights. What
-    lies past the layer has no weights: they are not kept, and random ones are not made.
+    Mean, standard deviation and input size are those of the model's published transform, also with other weights.
+    Modules past the layer have no weights: published ones are dropped, and random ones are not made.
 
     Args:
-        model: a name that ``torchvision.models.get_model`` knows.
-        layer: see :class:`invrep.representations.network.Network`; AlexNet and VGG have names in the paper's style
-            (:func:`numbered_layers`). With ``list`` or ``?`` the network has no weights and tells what layers it has.
+        model: name for ``torchvision.models.get_model``.
+        layer: layer as in :class:`invrep.representations.network.Network`; AlexNet and VGG have names in the paper's
+            style (:func:`numbered_layers`). With ``list`` or ``?`` the network has no weights and lists its layers.
         weights: ``default`` (torchvision's choice; from torch hub's cache or the network), the name of one of
             torchvision's entries (``IMAGENET1K_V1``), ``random``, or the path of a .safetensors, .pth or .pt file,
-            which may hold no more than the layers used.
-        seed: of random weights, which torchvision's own initialisation makes. Those of a layer do not depend on where
-            the network is cut, and torch's random state stays as it is.
+            which may hold just the layers used.
+        seed: seed of random weights, which torchvision's own initialisation makes. A layer's weights do not depend on
+            the cut; torch's random state stays unchanged.
 
     Raises:
-        InvrepError: there is no such model, layer or file; the weights do not fit or cannot be had.
+        InvrepError: there is no such model, layer or file; the weights do not fit or cannot be downloaded.
     """
     entry = published_weights(model, str(weights))
-    published: WeightsEnum = entry or published_weights(model)  # every model has default ones
+    published: WeightsEnum = entry or published_weights(model)  # every model has default weights
     build = _builder(model, published, trained=weights != "random")
     skeleton, order = skeleton_of(build)
     aliases = _aliases(skeleton)
@@ -62,7 +62,7 @@ def torchvision_network(
         )
     preset = published.transforms()
     module = copy.deepcopy(skeleton)
-    # Before the weights, so that a wrong name is known before anything is read or downloaded.
+    # Before the weights: a wrong layer is reported before any reading or download.
     network = Network(
         module,
         None if layer in LISTING else layer,
@@ -95,13 +95,13 @@ def torchvision_network(
 
 
 def numbered_layers(module: nn.Module, *, blocks: bool) -> dict[str, str]:
-    """Return short names in the paper's style → module paths, of a network that is one sequence.
+    """Return short names in the paper's style → module paths, for a network that is one sequence.
 
     Args:
-        module: its convolutions, ReLUs, poolings and linear layers are taken in the order of ``modules()``.
-        blocks: the number is the block's, which a pooling ends, and layers within are ``conv5_3``, ``relu5_3``,
-            ``pool5``, with ``conv5`` and ``relu5`` for the last of the block (VGG); otherwise it is the convolution's:
-            ``conv3``, ``relu3`` (AlexNet). Linear layers go on counting: ``fc6``, ``relu6``.
+        module: network; its convolutions, ReLUs, poolings and linear layers count in the order of ``modules()``.
+        blocks: whether numbers count blocks, as in VGG: a pooling ends a block. Its layers are ``conv5_3``,
+            ``relu5_3``, ``pool5``, and ``conv5`` and ``relu5`` are its last. Otherwise numbers count convolutions, as
+            in AlexNet: ``conv3``, ``relu3``. Linear layers continue the count: ``fc6``, ``relu6``.
     """
     names: dict[str, str] = {}
     number, within, open_block = 0, 0, False
@@ -135,7 +135,7 @@ def _aliases(module: nn.Module) -> dict[str, str]:
 
 
 def _builder(model: str, entry: WeightsEnum, *, trained: bool) -> Callable[[], nn.Module]:
-    """Return what builds the model as torchvision builds it for these weights, but without them."""
+    """Return a function that builds the model as torchvision does for these weights, but without them."""
     options: dict[str, Any] = {}
     if model in ("googlenet", "inception_v3"):
         options = {"transform_input": trained, "init_weights": not trained}
@@ -151,7 +151,7 @@ def _segments(model: str) -> bool:
 
 
 def _input_size(preset: Any) -> InputSize:
-    """Return the sizes in torchvision's preset; that for segmentation does not crop."""
+    """Return the sizes in torchvision's preset; a preset for segmentation does not crop."""
     resize = list(preset.resize_size)
     crop = list(getattr(preset, "crop_size", resize))
     return InputSize(

@@ -19,12 +19,12 @@ def as_representation(given: object, channels: int) -> Representation:
     """Return Φ as a representation.
 
     Args:
-        given: a representation; a module, whose output is the code; or a function of images. The modules that a
-            function is bound to or refers to are treated as a module is: in evaluation mode, and left as they were.
-        channels: of the images, for what does not declare how many it takes.
+        given: representation; module, whose output is the code; or function of images. The modules that a function is
+            bound to or refers to run in evaluation mode and stay unchanged.
+        channels: channels of the images, for a module or a function.
 
     Raises:
-        InvrepError: it is none of these.
+        InvrepError: the argument is none of these.
     """
     if isinstance(given, Representation):
         return given
@@ -40,10 +40,10 @@ def as_representation(given: object, channels: int) -> Representation:
 
 
 class Function(nn.Module):
-    """A function of images as a module, whose children are the modules that the function uses.
+    """Wrap a function of images as a module, whose children are the modules that the function uses.
 
     Args:
-        function: takes (B, C, H, W).
+        function: function of images, (B, C, H, W).
     """
 
     def __init__(self, function: Callable[[Tensor], Any]) -> None:
@@ -52,7 +52,7 @@ class Function(nn.Module):
         self.uses = nn.ModuleList(dict.fromkeys(_modules(function)))
 
     def forward(self, images: Tensor) -> Any:
-        """Return what the function returns."""
+        """Return the function's output."""
         return self.function(images)
 
 
@@ -69,7 +69,7 @@ def _modules(function: Any) -> Iterator[nn.Module]:
     held += getattr(owner if inspect.ismethod(function) else function, "__dict__", {}).values()
     plain = inspect.unwrap(getattr(function, "__func__", function))
     if inspect.isfunction(plain):
-        with suppress(ValueError):  # a name that has no value yet
+        with suppress(ValueError):  # a name has no value yet
             names = inspect.getclosurevars(plain)
             held += [*names.nonlocals.values(), *names.globals.values()]
     yield from (value for value in held if isinstance(value, nn.Module))

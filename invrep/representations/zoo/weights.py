@@ -1,4 +1,4 @@
-"""Weights: reading files, torchvision's own, and giving them to a module that has none yet."""
+"""Weights: read them from files or from torchvision, and load them into a module without weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CHOICES = "use rep.weights=random or a local file, rep.weights=path/to/file.saf
 
 
 def published_weights(model: str, weights: str = "default") -> WeightsEnum | None:
-    """Return torchvision's entry for a model: its default one, or the one named; None for any other word.
+    """Return torchvision's entry for a model: the default one, or the named one; None for any other word.
 
     Raises:
         InvrepError: torchvision has no model of this name for classification or segmentation.
@@ -60,7 +60,7 @@ def download_weights(entry: WeightsEnum) -> dict[str, Tensor]:
     """Return torchvision's published weights, from torch hub's cache or the network.
 
     Raises:
-        InvrepError: they are in neither, or the cached file is damaged.
+        InvrepError: the cache lacks the weights and the download fails, or the cached file is damaged.
     """
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
     was_there = cached.is_file()
@@ -83,13 +83,13 @@ def download_weights(entry: WeightsEnum) -> dict[str, Tensor]:
 
 
 def read_weights(path: str | os.PathLike[str], wanted: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """Return the tensors of a .safetensors, .pth or .pt file by name, on the CPU; no code in it is run.
+    """Return the tensors of a .safetensors, .pth or .pt file by name, on the CPU; no code in the file runs.
 
     Args:
-        path: the file.
-        wanted: what a module wants of it, which says under which keys and behind which prefix its tensors lie, see
-            :func:`invrep.representations.zoo.checkpoint_layouts.weights_for`; None for ``state_dict``, ``model``,
-            ``module.``.
+        path: path of the file.
+        wanted: name → tensor of a module, which locates the tensors' keys and prefix
+            (:func:`invrep.representations.zoo.checkpoint_layouts.weights_for`). None looks under ``state_dict``,
+            ``model`` and ``module.``.
 
     Raises:
         InvrepError: there is no such file, it is no weights file, it holds code, or different tensors fit.
@@ -101,8 +101,8 @@ def read_weights(path: str | os.PathLike[str], wanted: Mapping[str, Tensor] | No
                 found: Any = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118, no mapping
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # on the pickle protocol of files that turn out to be no weights
-                # Mapped, a checkpoint of which a layer needs a tenth is not read whole; old files cannot be.
+                warnings.simplefilter("ignore")  # warnings on the pickle protocol of files without weights
+                # Mapped, a checkpoint is read no further than the layer's share. Old files cannot be mapped.
                 found = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as error:
         if _kind(file) is None and (zipfile.is_zipfile(file) or _head(file)[:1] == b"\x80"):  # a pickle, old or new
@@ -126,26 +126,26 @@ def read_weights(path: str | os.PathLike[str], wanted: Mapping[str, Tensor] | No
 
 
 def assign_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
-    """Give a module without values (on the meta device) those it needs, as copies on the CPU, frozen.
+    """Load weights into a module without values (on the meta device), as frozen copies on the CPU.
 
     Args:
-        module: its parameters and buffers say which names, shapes and types are wanted.
-        tensors: may hold more than that.
-        source: what the messages call the tensors.
+        module: module whose parameters and buffers define the wanted names, shapes and types.
+        tensors: name → tensor; further names are allowed.
+        source: name of the tensors in messages.
 
     Raises:
         InvrepError: names are missing, or shapes differ.
     """
     wanted = module.state_dict()
     given: Any = OrderedDict()
-    # Files without torch's version marks are taken as the present version's where a whole network asks (MNASNet).
+    # Files without torch's version marks count as the present version, which MNASNet's loading asks for.
     given._metadata = {"": {"version": getattr(module, "_version", None)}}
     for name, tensor in tensors.items():
         if name in wanted and tensor.shape != wanted[name].shape:
             raise InvrepError(
                 f"{source} do not fit: {name} has the shape {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}."
             )
-        # Names that are not wanted stay, for some of torchvision's classes rename those of old files as they load.
+        # Unwanted names stay: some of torchvision's classes rename those of old files while loading.
         dtype = wanted[name].dtype if name in wanted else tensor.dtype
         given[name] = tensor.detach().to(dtype, copy=name in wanted, memory_format=torch.contiguous_format)
     try:
@@ -158,13 +158,13 @@ def assign_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: 
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
-    """Return where a weights file is.
+    """Return the path of a weights file, with ``~`` expanded.
 
     Raises:
-        InvrepError: nowhere.
+        InvrepError: there is no such file, or the path is a folder, a pipe or a device.
     """
     file = Path(path).expanduser()
-    if file.exists() and not file.is_file():  # a pipe or a device would never end
+    if file.exists() and not file.is_file():  # reading a pipe or a device would never end
         raise InvrepError(f"The weights file {str(path)!r} cannot be read: it is a folder, a pipe or a device.")
     if not file.exists():
         raise InvrepError(
@@ -181,7 +181,7 @@ def _no_weights(path: str | os.PathLike[str]) -> InvrepError:
 
 
 def _kind(file: Path) -> str | None:
-    """Return what a file is that people take for a weights file, and what to do about it; None for any other."""
+    """Return the kind of a file that looks like weights, and how to convert it; None for any other file."""
     head = _head(file)
     text = head.lstrip().lower()
     if text.startswith(b"version https://git-lfs"):
