@@ -1,4 +1,4 @@
-"""invrep: see what an image representation keeps, by inverting it under natural-image priors."""
+"""Invert image representations under natural-image priors, to see what they keep of a photo."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _HOMES |= {"InvrepError": "invrep.errors"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: torch takes seconds."""
+    """Import a public name on its first use, since importing torch takes seconds."""
     if name == "__version__":
         from importlib.metadata import version
 
         return version("invrep")
-    if name in ("objectives", "optim", "priors"):  # rooms whose classes are public
+    if name in ("objectives", "optim", "priors"):  # packages with public classes
         return import_module(f"invrep.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'invrep' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""``python -m invrep``."""
+"""Run the command ``invrep`` as ``python -m invrep``."""
 
 from invrep.cli.command import command
 

@@ -1,4 +1,4 @@
-"""The same from Python: a representation by name, and the inversion of tensors."""
+"""Offer the program in Python: a representation by its name, and the inversion of tensors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from invrep.representations.zoo.user_function import as_representation
 from invrep.tracking.progress import Bar
 from invrep.validation import check_kind, number
 
-# group → a preset of it, and what may be given in a preset's place
+# group → an example of a preset, and the values accepted in a preset's place
 PARTS = {
     "objective": ("match", "what makes an Objective from a code: a class, a partial of one, or a function"),
     "prior": ("natural", "a Prior"),
@@ -43,19 +43,21 @@ PARTS = {
 
 
 def representation(name: str, *, layer: Any = None, seed: int = 0, **options: Any) -> Representation:
-    """Return a representation by the name of its config, as a module on (B, C, H, W) images in [0, 1].
+    """Return a representation by the name of its config, as a module on images (B, C, H, W) in [0, 1].
 
     Args:
-        name: a file of ``conf/rep``: ``hog``, ``hogb``, ``dsift``, ``alexnet``, ``vgg16``, …
-        layer: of a network: an alias such as ``relu5`` or ``conv1_1``, or a module's path.
-        seed: of ``weights="random"``.
-        options: further keys of that config, for example ``weights`` or ``cell``.
+        name: name of a file in ``conf/rep``: ``hog``, ``hogb``, ``dsift``, ``alexnet``, ``vgg16``, …
+        layer: layer of a network, as an alias such as ``relu5`` or ``conv1_1`` or as a module's path; several layers
+            as a list, or as a dictionary with their weights. None: the network's output, or a representation without
+            layers.
+        seed: seed of ``weights="random"``.
+        options: values for further keys of that config, for example ``weights`` or ``cell``.
 
     Returns:
-        Φ, which maps images to a list of tensors (one for a single layer), on the CPU, in float32.
+        Φ on the CPU, in float32: images (B, C, H, W) → codes, a list with one tensor (B, …) for each layer.
 
     Raises:
-        InvrepError: there is no such name, layer, option or weights file; weights cannot be had.
+        InvrepError: the name, layer, option or weights file does not exist, or weights cannot be downloaded.
 
     Example:
         >>> phi = invrep.representation("vgg16", layer="relu5", weights="random")
@@ -71,19 +73,20 @@ def representation(name: str, *, layer: Any = None, seed: int = 0, **options: An
 
 @dataclass(frozen=True)
 class Inverted:
-    """What :func:`invert` returns, for n images with R restarts each.
+    """Hold the result of :func:`invert` for n images with R restarts each.
 
     Attributes:
-        reconstructions: (n, R, C, H, W) on the CPU, in the images' units, 0 to 1, unclipped.
-        codes: Φ of the reconstructions, a list of (n, R, …).
-        targets: Φ of the images, a list of (n, …); empty where only their shape was given.
-        metrics: name → (n, R): of a match ``error`` ‖Φ−Φ0‖²/‖Φ0‖², ``root_error``, ``distance`` and ``code_norm``,
-            otherwise ``activation``; ``psnr`` and ``ssim`` where there are images; ``energy`` and its terms.
-        curve: (pass, {name: (n, R)}) of the error or the activation, the energy and its terms.
-        remarks: why an image has no relative error, one text for each of the n; blank for one that has. Its ``error``
-            is NaN, and a mean should leave it out (``nanmean``).
-        converged: (n, R) bool; False where the descent diverged, and its last good state is given, or ended with no
-            lower energy than it began with.
+        reconstructions: pre-images (n, R, C, H, W) on the CPU; 0 to 1 is black to white, unclipped.
+        codes: codes Φ of the reconstructions, a list of (n, R, …).
+        targets: codes Φ0 of the images, a list of (n, …); empty where only a shape was given.
+        metrics: measures by name, (n, R) each. For a match: ``error`` ‖Φ−Φ0‖²/‖Φ0‖², its root ``root_error``,
+            ``distance`` ‖Φ−Φ0‖² and ``code_norm`` ‖Φ0‖²; otherwise ``activation``. With images: ``psnr`` in dB and
+            ``ssim``. Always: ``energy`` and its terms.
+        curve: list of (pass, {name: (n, R)}) with the error or activation, the energy and its terms.
+        converged: bool (n, R); False where the descent diverged, which returns the last good state, or where the
+            energy ended no lower than it began.
+        remarks: reason why an image has no relative error, n texts; empty where it has one. The ``error`` of such an
+            image is NaN; ``nanmean`` leaves it out of a mean.
     """
 
     reconstructions: Float[Tensor, "image restart channel row column"]
@@ -112,35 +115,37 @@ def invert(
     accelerator: str = "auto",
     progress: bool = False,
 ) -> Inverted:
-    """Find images whose code under ``phi`` is that of the given images, or does what another objective asks for.
+    """Find pre-images: images whose code under ``phi`` is that of the given images, or meets another objective.
 
-    Each pre-image is found as if it were alone: its start depends on the seed, its id and the restart, not on its
-    place.
+    Each pre-image is independent of the others: its start depends on the seed, its id and the restart, not on its
+    place in ``images``.
 
     Args:
-        images: (n, C, H, W) in [0, 1], or one image (C, H, W), as a tensor or a NumPy array of floating-point numbers;
-            a Pillow image; or a list of images of one size. float64 is computed in float64, all else in float32;
-            integers are refused, for only a file says what their white is. Where the objective needs no image, the
-            shape (C, H, W) of the one that is sought is enough.
-        phi: a :class:`Representation`; any module from (B, C, H, W) in [0, 1], with as many channels as the images
-            have; or a function, such as ``model.encode_image``. The code is every floating-point or complex tensor in
-            what it returns: a tensor, a list, a dictionary, a dataclass or several of these.
-        objective: a preset's name (``match``, ``caricature``), a config of one, or what makes an :class:`Objective`
-            from a code: ``partial(Maximise, channels=281)``, ``partial(MatchFile, path="a.safetensors")``, or any
-            function (code, phi=Φ, shape=(C, H, W)) such as one that returns ``Match`` of a code of yours.
-        restarts: pre-images of each image.
-        prior: a preset's name (``natural``, ``cvpr15``, ``none``), a config of one, or a :class:`Prior`.
-        optim: a preset's name (``adam``, ``cvpr15``), a config of one, or a :class:`Descent`.
-        steps: passes, where the preset's number is not wanted.
-        seed: of the start noise.
-        ids: a name for each image, of which its noise depends; by default a hash of its values.
-        log_every: passes between two points of the curve.
-        batch_size: pre-images that are computed together; fewer take less memory.
-        accelerator: Lightning's, such as ``cpu`` or ``gpu``.
-        progress: whether to draw a bar.
+        images: floating-point tensor or NumPy array (n, C, H, W) or (C, H, W) in [0, 1]; a Pillow image; or a list of
+            images of one size. float64 is computed in float64, everything else in float32. Integer arrays are refused,
+            since their value of white is unknown. For an objective without images: the shape (C, H, W) of a pre-image.
+        phi: :class:`Representation`, module or function, such as ``model.encode_image``, on images (B, C, H, W) in
+            [0, 1] with as many channels as ``images``. It returns a tensor, list, dictionary, dataclass or a nesting
+            of these. The code is every floating-point or complex tensor in it.
+        objective: name of a preset (``match``, ``caricature``), config of one, or function from a code to an
+            :class:`Objective`. Examples are ``partial(Maximise, channels=281)`` and
+            ``partial(MatchFile, path="a.safetensors")``. The arguments are (code, phi=Φ, shape=(C, H, W)).
+        restarts: number of pre-images of each image.
+        prior: name of a preset (``natural``, ``cvpr15``, ``none``), config of one, or :class:`Prior`.
+        optim: name of a preset (``adam``, ``cvpr15``), config of one, or :class:`Descent`.
+        steps: number of passes; None: the preset's.
+        seed: seed of the start noise.
+        ids: names of the images, which their noise depends on; None: hashes of their values.
+        log_every: number of passes between two points of the curve.
+        batch_size: number of pre-images that are computed together; fewer take less memory.
+        accelerator: Lightning's accelerator, such as ``cpu`` or ``gpu``.
+        progress: bool; True draws a progress bar.
+
+    Returns:
+        Pre-images, codes, measures and curves, see :class:`Inverted`.
 
     Raises:
-        InvrepError: the images or an argument do not fit, or Φ cannot be inverted: it is random, its code is not
+        InvrepError: the images or an argument are invalid, or Φ cannot be inverted: it is random, its code is not
             finite, or no gradient reaches the images.
 
     Example:
@@ -191,7 +196,11 @@ def invert(
 
 
 def _imagined(shape: Any, objective: Any) -> Tensor:
-    """Return an image of a shape, for an objective that needs none."""
+    """Return a mid-grey image (1, C, H, W) in place of photos, for an objective without images.
+
+    Raises:
+        InvrepError: the objective needs images, or the shape is not three whole numbers.
+    """
     if getattr(getattr(objective, "func", objective), "needs_photo", False):
         raise InvrepError(f"images is the shape {tuple(shape)}, but this objective needs images.")
     if len(shape) != 3:
@@ -200,7 +209,7 @@ def _imagined(shape: Any, objective: Any) -> Tensor:
 
 
 def _whose(error: UnfitError, rows: Sequence[tuple[int, str, int]]) -> UnfitError:
-    """Return the error with the images that it is about."""
+    """Return the error with the names of its images in front."""
     whose = ", ".join(f"images[{k}]" for k in sorted({rows[place][0] for place in error.rows}))
     return UnfitError(f"{whose}: {error}" if whose else str(error))
 
@@ -212,14 +221,14 @@ def _inverted(
     remarks: list[str],
     shape: tuple[int, int],
 ) -> Inverted:
-    """Put batches together.
+    """Concatenate the results of all batches.
 
     Args:
-        outcomes: of every batch.
-        codes: of every batch the codes of its pre-images.
-        targets: of every batch of images their codes.
-        remarks: one for each image.
-        shape: numbers of images and of restarts.
+        outcomes: results of every batch of pre-images.
+        codes: codes of every batch of pre-images, a list of (b, …) each.
+        targets: codes of every batch of images, a list of (b, …) each.
+        remarks: remarks, one for each of the n images.
+        shape: numbers of images n and of restarts R.
     """
 
     def grouped(values: Sequence[Tensor]) -> Tensor:
@@ -241,25 +250,30 @@ def _inverted(
 
 
 def _remarks(said: Sequence[str], restarts: int) -> list[str]:
-    """Return why each image has no relative error, blank for one that has, and warn of those."""
+    """Return why each image has no relative error, an empty text where it has one, and warn once for each reason."""
     remarks = [next(filter(None, some), "") for some in zip(*[iter(said)] * restarts, strict=True)]
     for remark in filter(None, dict.fromkeys(remarks)):
         some = ", ".join(f"images[{k}]" for k, other in enumerate(remarks) if other == remark)
-        warnings.warn(f"No relative error has {some}: {remark}.", stacklevel=4)  # past invert and its decorator
+        warnings.warn(f"No relative error has {some}: {remark}.", stacklevel=4)  # the caller of invert()
     return remarks
 
 
 def _together(curves: Sequence[Curve]) -> Iterator[tuple[int, list[dict[str, Tensor]]]]:
-    """Yield each recorded pass with every batch's values; a batch that has ended before keeps those of its end."""
+    """Yield each recorded pass with the values of every batch; a batch that ended earlier keeps its final values."""
     for at in sorted({at for curve in curves for at, _ in curve}):
         yield at, [[terms for passes, terms in curve if passes <= at][-1] for curve in curves]
 
 
 def _part(group: str, given: Any, options: Mapping[str, Any]) -> Any:
-    """Return a prior, a descent or an objective from a preset's name, a config or itself.
+    """Return a prior, descent or objective from a preset's name, a config or the part itself.
+
+    Args:
+        group: ``objective``, ``prior`` or ``optim``.
+        given: name of a preset, config of one, or the part.
+        options: values for keys of the preset's config.
 
     Raises:
-        InvrepError: it is a part of another kind, or no part.
+        InvrepError: ``given`` is none of these, an option does not exist, or options come with a finished part.
     """
     example, own = PARTS[group]
     wanted = f"a preset's name such as {example!r}, a config of one, or {own}"
@@ -283,7 +297,7 @@ def _part(group: str, given: Any, options: Mapping[str, Any]) -> Any:
 
 
 def _override(config: DictConfig, owner: str, options: Mapping[str, Any]) -> None:
-    keys = list(map(str, config))  # "in" is False for what has to be given
+    keys = list(map(str, config))  # OmegaConf's "in" is False for a mandatory key without a value
     for key, value in options.items():
         if key not in keys:
             raise InvrepError(f"{owner} has no option {key!r}; {nearest(key, [k for k in keys if k[0] != '_'])}.")

@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake, and the nearest valid names to a wrong one."""
+"""Define the exceptions for a user's mistake, and find the valid names nearest to a wrong one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
-NO_MEMORY = (  # what torch, CUDA, cuBLAS, cuDNN, oneDNN, C++ and the system say
+NO_MEMORY = (  # texts of torch, CUDA, cuBLAS, cuDNN, oneDNN, C++ and the system
     r"out of memory|(can't|cannot|could not|failed to|unable to) allocate|not enough memory|insufficient memory|"
     r"ALLOC_FAILED|bad[ _]alloc|fail at alloc_cpu|could not (create|execute) a (primitive|memory)|"
     r"can't start new thread"
@@ -14,13 +14,14 @@ NO_MEMORY = (  # what torch, CUDA, cuBLAS, cuDNN, oneDNN, C++ and the system say
 
 
 class InvrepError(ValueError):
-    """A mistake that the user can mend: the message names the thing, what was expected and what to do.
+    """Report a mistake that the user can mend.
 
-    ``train.py`` prints it as one sentence, without a traceback, and exits with status 1.
+    The message says what is wrong, what was expected and what to type. The command ``invrep`` prints it without a
+    traceback and exits with status 1.
 
     Args:
-        message: the sentence.
-        details: lines that stand below it, such as one for each job of a sweep that failed.
+        message: message, one sentence.
+        details: lines below the message, such as one for each failed job of a sweep.
     """
 
     def __init__(self, message: str, details: Sequence[str] = ()) -> None:
@@ -29,11 +30,11 @@ class InvrepError(ValueError):
 
 
 class UnfitError(InvrepError):
-    """Images that the representation cannot take, for example too small ones; others of the job may well fit.
+    """Report images that the representation rejects, for example too small ones; other images of the job may fit.
 
     Args:
-        message: the sentence.
-        rows: places in the batch of the images concerned; empty for all.
+        message: message, one sentence.
+        rows: places of these images in the batch; empty: all.
     """
 
     def __init__(self, message: str, rows: Sequence[int] = ()) -> None:
@@ -42,7 +43,7 @@ class UnfitError(InvrepError):
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory has run out, whichever library raised it."""
+    """Return whether an error, of any library, means that memory has run out."""
     from pytorch_lightning.utilities.memory import is_oom_error  # imports torch
 
     words = " ".join(map(str, error.args))
@@ -50,17 +51,23 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 class LayerError(InvrepError):
-    """A layer that a network lacks; the network may well have those of other jobs of the sweep."""
+    """Report a layer that a network lacks; the network may have the layers of the sweep's other jobs."""
 
 
 class ToldError(InvrepError):
-    """A mistake of which rank 0 tells the user: another rank only exits with status 1."""
+    """Report a mistake that rank 0 tells the user; other ranks only exit with status 1."""
 
 
 def nearest(name: str, options: Iterable[str], count: int = 3) -> str:
-    """Return the ``count`` valid names closest to ``name``, for the end of an error message.
+    """Return the valid names closest to ``name``, as the end of an error message.
 
-    Returns ``"the nearest are a, b, c"``, or, where none is similar, ``"there are a, b, c, …"``.
+    Args:
+        name: wrong name.
+        options: valid names.
+        count: greatest number of names.
+
+    Returns:
+        ``the nearest are a, b, c``; if none is similar, the first twenty: ``there are a, b, c, …``.
     """
     options = list(dict.fromkeys(options))
     close = difflib.get_close_matches(name, options, n=count, cutoff=0.5)
@@ -70,6 +77,6 @@ def nearest(name: str, options: Iterable[str], count: int = 3) -> str:
 
 
 def words(error: BaseException) -> str:
-    """Return an exception's own words on one line, with its kind before them: ``KeyError: 'model'``."""
+    """Return the first line of an exception's message after the exception's class: ``KeyError: 'model'``."""
     first = next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

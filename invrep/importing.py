@@ -1,4 +1,4 @@
-"""Where modules are found that a user names."""
+"""Make the user's own modules importable."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 
 def find_here() -> None:
-    """Let the working folder's modules be imported; an installed package of the same name comes first."""
+    """Add the working folder to the end of ``sys.path``, so that an installed package of the same name comes first."""
     if (here := os.getcwd()) not in sys.path:
         sys.path.append(here)
         importlib.invalidate_caches()

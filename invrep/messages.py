@@ -1,4 +1,4 @@
-"""How things are called in messages."""
+"""Format names and numbers for messages."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 
 def printable(text: str) -> str:
-    """Return text with control characters, which a photo's name may hold, as escapes: on one line, and harmless."""
+    """Return text with its control characters escaped, so that a photo's name cannot break a line or a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def layer_name(layer: Any) -> str | None:
-    """Return what a layer is called, or several, ``relu2 + relu3``; None for none."""
+    """Return the name of a layer, or of several layers joined as ``relu2 + relu3``; None without a layer."""
     if isinstance(layer, Mapping | Sequence) and not isinstance(layer, str):
         return " + ".join(map(str, layer))
     return None if layer is None else str(layer)

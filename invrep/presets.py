@@ -1,4 +1,4 @@
-"""Presets of the config groups by name, and what their nodes stand for."""
+"""Load presets of the config groups by name, and build the objects that config nodes describe."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from invrep.errors import InvrepError, nearest, words
 from invrep.importing import find_here
 
 PACKAGE = Path(__file__).parent
-# beside the package in a clone, inside it in an installed wheel
+# a clone has conf/ beside the package, an installed wheel inside it
 FOLDER = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 
 def preset(group: str, name: str) -> DictConfig:
     """Return a preset of a config group, such as ``preset("prior", "cvpr15")``, with its defaults merged in.
+
+    Args:
+        group: folder of ``conf``.
+        name: name of a file in that folder, without ``.yaml``.
 
     Raises:
         InvrepError: the group has no such preset; the message names the nearest.
@@ -32,18 +36,20 @@ def preset(group: str, name: str) -> DictConfig:
     parents = [
         preset(group, parent)
         for parent in own.pop("defaults", [])
-        if isinstance(parent, str) and parent != "_self_"  # what is overridden in another group is no part of it
+        if isinstance(parent, str) and parent != "_self_"  # a dictionary overrides another group
     ]
     return cast(DictConfig, OmegaConf.merge(OmegaConf.create({}), *parents, own))
 
 
 def build(config: DictConfig | Mapping[str, Any], **kwargs: Any) -> Any:
-    """Instantiate a config node by its ``_target_``; a user's mistake inside comes out as it is.
+    """Instantiate a config node by its ``_target_``, which may be a class in a file of the working folder.
 
-    A ``_target_`` may be a class in a file of the working folder.
+    Args:
+        config: node with ``_target_`` and its arguments.
+        kwargs: further arguments of the target.
 
     Raises:
-        InvrepError: an argument is wrong or unknown.
+        InvrepError: an argument is wrong or unknown; an InvrepError of the target keeps its message.
     """
     find_here()
     try:

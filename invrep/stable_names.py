@@ -1,4 +1,4 @@
-"""Names of the project's parts in results, which stay when a class or function is renamed or moved."""
+"""Name the project's parts in results, independently of where their classes and functions lie."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ Part = TypeVar("Part", bound=Callable[..., Any])
 
 
 def known_as(name: str) -> Callable[[Part], Part]:
-    """Give a class or function the name by which results know it; a subclass needs one of its own.
+    """Give a class or function its stable name in results.
 
-    Two parts of one config group never share a name, and a name in use never changes: it is hashed into the name of
-    a job's folder.
+    A subclass needs a name of its own. Two parts of one config group never share a name. A name in use never changes:
+    it is hashed into the name of a job's folder.
     """
 
     def mark(part: Part) -> Part:
-        part.known_as = name  # type: ignore[attr-defined]  # of any class or function
+        part.known_as = name  # type: ignore[attr-defined]  # any class or function takes attributes
         return part
 
     return mark
 
 
 def stable_name(part: object) -> str | None:
-    """Return the name that :func:`known_as` gave a class or function; None for others, such as a subclass."""
+    """Return the stable name of a class or function; None without one. A subclass does not inherit the name."""
     return getattr(part, "__dict__", {}).get("known_as")

@@ -1,4 +1,4 @@
-"""Checks of values that a user gives."""
+"""Check values that a user gives."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ def number(
     whole: bool = False,
     word: str | None = None,
 ) -> float:
-    """Return ``value`` if it is a finite number in range, as an int if it has to be whole, else as a float.
+    """Return ``value`` if it is a finite number in range, as an int with ``whole``, otherwise as a float.
 
     Args:
-        name: the config key or argument, for the message.
-        value: what the user gave.
-        minimum: the least allowed value; ``above`` excludes its bound itself; ``maximum`` is the greatest.
-        above: the value has to be greater than this.
-        maximum: the greatest allowed value.
-        whole: whether it has to be a whole number.
-        word: a word that is allowed as well, for the message only.
+        name: config key or argument, for the message.
+        value: value that the user gave.
+        minimum: least allowed value; None: no bound.
+        above: exclusive lower bound; None: no bound.
+        maximum: greatest allowed value; None: no bound.
+        whole: bool; True: the value must be a whole number, such as 2 or 2.0.
+        word: word that the caller accepts instead; the message names it.
 
     Raises:
-        InvrepError: it is not such a number.
+        InvrepError: ``value`` is not such a number.
     """
     if (
         not isinstance(value, int | float)
@@ -81,8 +81,13 @@ def number(
 def choice(name: str, value: object, options: Iterable[str]) -> str:
     """Return ``value`` if it is one of ``options``.
 
+    Args:
+        name: config key or argument, for the message.
+        value: value that the user gave.
+        options: allowed values.
+
     Raises:
-        InvrepError: it is not; the message names the nearest.
+        InvrepError: ``value`` is none of them; the message names the nearest.
     """
     options = list(options)
     if value not in options:
@@ -93,20 +98,32 @@ def choice(name: str, value: object, options: Iterable[str]) -> str:
 
 
 def check_whole(owner: str, name: str, value: Any, least: int) -> None:
-    """Raise InvrepError unless ``value`` is an integer of at least ``least``."""
+    """Check that ``value`` is an integer of at least ``least``.
+
+    Raises:
+        InvrepError: ``value`` is not; the message names ``owner`` and ``name``.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise InvrepError(f"{owner}'s {name} must be a whole number of at least {least}, not {value!r}.")
 
 
 def check_choice(owner: str, name: str, value: Any, options: tuple[str, ...]) -> None:
-    """Raise InvrepError unless ``value`` is one of ``options``."""
+    """Check that ``value`` is one of ``options``.
+
+    Raises:
+        InvrepError: ``value`` is not; the message names ``owner``, ``name`` and the nearest option.
+    """
     if not isinstance(value, str) or value not in options:
         wanted = " or ".join(repr(option) for option in options)
         raise InvrepError(f"{owner}'s {name} must be {wanted}, not {value!r}; {nearest(str(value), options)}.")
 
 
 def check_kind(name: str, value: object, good: bool, wanted: str) -> None:
-    """Raise InvrepError unless ``value`` is ``good``; the message says what kind of thing it is and what is wanted."""
+    """Check the kind of ``value``, for which ``good`` is the caller's verdict.
+
+    Raises:
+        InvrepError: ``good`` is False; the message names the type of ``value`` and the kind that is ``wanted``.
+    """
     if not good:
         kind = type(value).__name__
         is_ = f"the class {value.__name__}" if isinstance(value, type) else f"a value of type {kind}"
