@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.paths import ROOT
 from PIL import Image
 
 from invrep.data.photo_reading import bundled, read
@@ -13,7 +14,6 @@ from invrep.jobs.memory import Line, Need
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 WAITING = ("test_slurm", "test_resume", "test_ranks", "test_launch")
-SHARED = Path(__file__).parents[2] / "shared"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,6 +43,16 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def seven(tmp_path: Path) -> Path:
+    """A folder with seven photos of noise, each of another strength."""
+    folder = tmp_path / "seven"
+    folder.mkdir()
+    for k in range(7):
+        Image.effect_noise((24, 16), 10 + 9 * k).save(folder / f"{k}.png")
+    return folder
+
+
 class Outcome:
     """What a command left: its result or exit status, and what it printed."""
 
@@ -67,7 +77,7 @@ def job(
 
     No passes are rehearsed for the plan of memory, but in a test marked ``rehearsed``.
     """
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+    sys.path.insert(0, str(ROOT))
     import invrep.jobs.plan
     import invrep.jobs.run
     import train

@@ -7,11 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from helpers.paths import ROOT
 from importlinter.cli import lint_imports
 
 from invrep.data.photo_reading import bundled
-
-ROOT = Path(__file__).parents[1]
 
 LIGHT = """
 import contextlib, sys

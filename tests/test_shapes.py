@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
+
+from helpers.paths import ROOT
 
 from invrep.data.photo_reading import bundled
 
@@ -63,7 +64,7 @@ for wrong in (
 
 def test_shapes_hold_and_a_wrong_one_is_found(tmp_path):
     """In a process of its own, since the import hook has to come before the package."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(
         [sys.executable, "-c", CHECKED, str(bundled("chelsea"))],
         cwd=tmp_path,
