@@ -1,1 +1,1 @@
-"""The command ``invrep``: overrides in, a job or one sentence out. Nothing here imports torch before a job starts."""
+"""Provide the command ``invrep``. No module of this package imports torch before a job starts."""

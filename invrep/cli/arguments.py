@@ -1,4 +1,4 @@
-"""The command line as people and W&B's agents type it, in Hydra's terms."""
+"""Translate the command line, as people and W&B's agents type it, into Hydra's syntax."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from invrep.errors import InvrepError
 
 HYDRA = ("help", "hydra-help", "version", "resolve", "run", "multirun", "shell-completion", "info")
 VALUED = ("cfg", "package", "config-path", "config-name", "config-dir", "experimental-rerun")  # a value follows
-SHORT = ("-c", "-p", "-cp", "-cn", "-cd")  # of these
-TEXT = ("data.path", "data.root", "output", "name", "rep.weights")  # keys that take a file's or folder's name
+SHORT = ("-c", "-p", "-cp", "-cn", "-cd")  # short forms of VALUED
+TEXT = ("data.path", "data.root", "output", "name", "rep.weights")  # keys of file and folder names
 
 
 @contextmanager
 def as_typed() -> Iterator[None]:
-    """Let Hydra find in ``sys.argv`` what :func:`arguments` makes of it, and say at the end what lost its dashes.
+    """Replace ``sys.argv`` by the result of :func:`arguments`; afterwards print which arguments lost their dashes.
 
     Raises:
-        InvrepError: an argument means nothing.
+        InvrepError: an argument is invalid, see :func:`arguments`.
     """
     typed = sys.argv[1:]
     sys.argv[1:] = given = arguments(typed)
@@ -33,11 +33,14 @@ def as_typed() -> Iterator[None]:
 
 
 def arguments(typed: Sequence[str]) -> list[str]:
-    """Return a command's arguments as Hydra has to be given them.
+    """Return a command's arguments in Hydra's syntax, overrides before flags.
 
-    ``--prior.tv.weight=5``, as W&B's agents type it, becomes ``prior.tv.weight=5``, and their None null. Hydra's own
-    flags stay, and come last, since its parser takes no overrides on both sides of a flag. A name that Hydra would
-    read as a number, as in ``data.path=2024_01_05``, is quoted.
+    W&B's agents type ``--prior.tv.weight=5`` and None; these become ``prior.tv.weight=5`` and null. Hydra's own flags
+    stay and move to the end: its parser rejects overrides on both sides of a flag. A file name that Hydra would read
+    as a number, as in ``data.path=2024_01_05``, is quoted.
+
+    Args:
+        typed: arguments after the command's name.
 
     Raises:
         InvrepError: an argument has dashes, but is neither a flag of Hydra nor ``--key=value``.
@@ -56,8 +59,8 @@ def arguments(typed: Sequence[str]) -> list[str]:
 
 
 def _takes(flag: str, following: str) -> bool:
-    """Return whether a flag's value is the argument that follows it."""
-    if flag in ("-i", "--info"):  # whose value may be left out
+    """Return whether the argument after a flag is the flag's value."""
+    if flag in ("-i", "--info"):  # the value of --info is optional
         return "=" not in following and not following.startswith("-")
     name = flag.removeprefix("--")
     return flag in SHORT or (name != flag and any(valued.startswith(name) for valued in VALUED))
@@ -65,7 +68,7 @@ def _takes(flag: str, following: str) -> bool:
 
 def _without_dashes(argument: str) -> str:
     name, equals, value = argument.removeprefix("--").partition("=")
-    # argparse takes the beginning of a flag's name, too; no key of the config is one
+    # argparse accepts abbreviated flags; no key of the config is the beginning of a flag
     if not argument.startswith("--") or not name or any(flag.startswith(name) for flag in HYDRA + VALUED):
         return argument
     if not equals:
@@ -74,7 +77,7 @@ def _without_dashes(argument: str) -> str:
 
 
 def _from_python(value: str) -> str:
-    """Return a value as Hydra writes it, of one that W&B's agents write as Python does: None, {'key': 5}."""
+    """Return a value in Hydra's syntax from the Python syntax of W&B's agents, such as None and ``{'key': 5}``."""
     if value[:1] not in ("{", "["):
         return "null" if value == "None" else value
     return re.sub(r"\bNone\b", "null", re.sub(r"""(['"])([\w.]+)\1\s*:""", r"\2:", value))

@@ -1,4 +1,4 @@
-"""What ``invrep …`` and ``python train.py …`` do."""
+"""Run the command line of ``invrep …`` and ``python train.py …``."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from invrep.cli.report import report
 from invrep.cli.sentences import one_sentence
 from invrep.presets import FOLDER
 
-PREAMBLE = "Error executing job with overrides"  # Hydra's, before the sentence that says what was wrong
+PREAMBLE = "Error executing job with overrides"  # Hydra prints this before the error's sentence
 
 
 @hydra.main(version_base="1.3", config_path=str(FOLDER.resolve()), config_name="config")
 def run_job(config: DictConfig) -> float | None:
-    """Run one job of the command line or of a sweep."""
+    """Run one job, of the command line or of a sweep, and return the mean of its ``metric``; see ``jobs.run``."""
     from invrep.jobs.config import check
     from invrep.jobs.sweep_note import in_multirun
 
-    if not in_multirun():  # whose jobs leave word of what is wrong
-        check(config)  # before the imports that take seconds
+    if not in_multirun():  # a sweep's job records its error, so jobs.run checks its config
+        check(config)  # a wrong value is reported before imports that take seconds
     from invrep.jobs.run import run
 
     return run(config)
 
 
 def command() -> None:
-    """Do what the command line says, or say in one sentence why not."""
+    """Run the command line; print a user's mistake as one sentence."""
     words = sys.argv[1:]
     if words[:1] == ["report"]:
         report(words[1:])
@@ -56,7 +56,7 @@ def command() -> None:
 
 
 class _Stderr:
-    """stderr without Hydra's preamble."""
+    """Pass text on to stderr, except Hydra's preamble."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

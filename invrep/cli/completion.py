@@ -1,4 +1,4 @@
-"""Tab completion: Hydra's own, with the experiments, which lie in folders of their group."""
+"""Complete groups and keys by Tab: Hydra's completion, extended by choices in a group's folders (experiments)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ _of_one_folder = ConfigLoaderImpl.get_group_options
 
 @contextmanager
 def completing(words: Sequence[str]) -> Iterator[None]:
-    """Answer a shell's question with the choices in a group's folders too, and without errors in the line being typed.
+    """Extend Hydra's completion inside this context, if ``words`` ask for completion.
 
-    Hydra's completion lists the files of a group's own folder only: ``experiment=`` would find nothing.
+    Hydra lists only the files directly in a group's folder, so that ``experiment=`` would find nothing. Errors are
+    silenced, since they would appear in the line being typed.
+
+    Args:
+        words: arguments of the command line.
     """
     if not any(word in FLAGS for word in words):
         yield
@@ -35,13 +39,13 @@ def completing(words: Sequence[str]) -> Iterator[None]:
 def _options(
     self: ConfigLoaderImpl, group_name: str, results_filter: ObjectType = ObjectType.CONFIG, **given: Any
 ) -> list[str]:
-    """Return the names of a group's choices or of its groups, as Hydra's method of that name and arguments does."""
+    """Return the names of a group's choices or of its subgroups; replaces ``ConfigLoaderImpl.get_group_options``."""
     found = _of_one_folder(self, group_name, results_filter, **given)
     if not group_name or group_name.startswith("hydra"):
         return found
     if results_filter is ObjectType.GROUP:  # a folder of choices is no group of its own
         return []
     for folder in _of_one_folder(self, group_name, ObjectType.GROUP, **given):
-        if folder != "base":  # what experiments share
+        if folder != "base":  # holds parts that experiments share, no experiment
             found += [f"{folder}/{name}" for name in _options(self, f"{group_name}/{folder}", **given)]
     return found

@@ -1,4 +1,4 @@
-"""``invrep --help``, on one screen."""
+"""Compose the text of ``invrep --help``, on one screen."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ The documentation is docs/ in the repository.
 
 
 def help_text() -> str:
-    """Return what the command does, examples, and the config groups with their choices."""
+    """Return the help text: purpose, usage, examples, and the config groups with their choices."""
     groups = {group: ", ".join(sorted(path.stem for path in (FOLDER / group).glob("*.yaml"))) for group in GROUPS}
     groups["experiment"] = "docs/papers.md lists " + ", ".join(
         f"{folder.name}/… ({len([*folder.glob('*.yaml')])})"

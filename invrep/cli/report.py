@@ -1,4 +1,4 @@
-"""The page of finished results, from the command line."""
+"""Make the page of finished results from the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from invrep.cli.sentences import one_sentence
 
 
 def report(arguments: Sequence[str] | None = None) -> None:
-    """Write the page that ``invrep report …`` asks for."""
+    """Run ``invrep report …``: write the page of finished jobs, and print its path and size.
+
+    Args:
+        arguments: arguments after ``report``; None: those of the process.
+
+    Raises:
+        SystemExit: an argument is wrong (status 2), or there are no results (status 1).
+    """
     parser = argparse.ArgumentParser(
         prog="invrep report",
         description="Make one HTML page of finished jobs: pictures, errors, curves.",

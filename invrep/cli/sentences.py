@@ -1,4 +1,4 @@
-"""A user's mistake, ours or Hydra's, as one sentence."""
+"""Print a user's mistake, found by this program or by Hydra, as one sentence."""
 
 from __future__ import annotations
 
@@ -21,16 +21,19 @@ LAUNCHERS = ("submitit", "ray", "joblib")
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Turn a user's mistake, ours or Hydra's, into one sentence on stderr and exit status 1.
+    """Turn a user's mistake into one sentence on stderr and exit status 1.
 
-    A signal that ends the command is a sentence too, with the status that shells give it: 130 for Ctrl-C.
-    With ``HYDRA_FULL_ERROR=1`` in the environment everything comes with its traceback instead.
+    A signal that ends the command also becomes a sentence, with the shells' status, 130 for Ctrl-C. With
+    ``HYDRA_FULL_ERROR=1`` in the environment, exceptions keep their tracebacks.
+
+    Raises:
+        SystemExit: after the sentence is printed. Other exceptions, faults of the program, pass through.
     """
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         with stopped_by(*STOPS):
             yield
         return
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback and exits before we see the exception
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints the error itself and exits
     details: Sequence[str] = ()
     status = 1
     try:
@@ -63,7 +66,7 @@ def one_sentence() -> Iterator[None]:
 
 
 def _launcher_of(error: Exception) -> str | None:
-    """Return which launcher's own code raised an error, such as submitit's of a partition that SLURM does not have."""
+    """Return the launcher whose code raised an error, such as submitit's about an unknown partition; None if none."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -72,7 +75,7 @@ def _launcher_of(error: Exception) -> str | None:
 
 
 def _hydra_sentence(error: Exception) -> str:
-    """Say what Hydra or OmegaConf did not like, with the nearest valid names."""
+    """Return the sentence for an exception of Hydra or OmegaConf, with the nearest valid names."""
     text = " ".join(str(error).split())
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
@@ -83,7 +86,7 @@ def _hydra_sentence(error: Exception) -> str:
             return f"There is no {group}={name}; {nearest(name, error.options)}."
     key = re.search(r"Could not (?:override|append to config|find) '([^']+)'|Key '([^']+)' is not in struct", text)
     if key:
-        full = getattr(error.__cause__, "full_key", None)  # of a key within the one that Hydra names
+        full = getattr(error.__cause__, "full_key", None)  # a key below the one that Hydra names
         named = key.group(1) or key.group(2)
         name = (named if full is None or named.startswith(full) else full).partition("@")[0]
         return _no_key(name)
@@ -99,7 +102,7 @@ def _hydra_sentence(error: Exception) -> str:
 
 
 def _no_key(name: str) -> str:
-    """Say that there is no such key, and which choice of its group has it, or which keys are near."""
+    """Return the sentence for an unknown key, with the choices of its group that have it or the nearest keys."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import DictConfig
