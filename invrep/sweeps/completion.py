@@ -1,4 +1,4 @@
-"""The end of a multirun, whether or not jobs of it failed: tables and figures, its page, the list of failures."""
+"""Complete a multirun, also after failed jobs: tables and figures, the page, the list of failures."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LOST = "its process died; run the same command again."
 
 @contextmanager
 def ending() -> Iterator[None]:
-    """End the multirun that was run inside, if one was.
+    """Complete the multirun that ran inside this context, if there was one.
 
-    Hydra calls no callback at the end of a multirun in which a job has failed, and raises the first one's exception
-    only. Of several ranks the first lays out.
+    After a failed job, Hydra calls no callback at the multirun's end and raises only the first exception. Among
+    several ranks, rank 0 lays out the results.
 
     Raises:
-        InvrepError: some jobs failed by a user's mistake, or their processes died: a line for each.
+        InvrepError: jobs failed by a user's mistake, or their processes died; ``details`` has a line for each.
     """
     try:
         yield
@@ -38,7 +38,7 @@ def ending() -> Iterator[None]:
             raise failures from None
         for line in (str(failures), *failures.details):
             print(printable(line), file=sys.stderr)
-        raise  # a fault of the program's own, with its traceback
+        raise  # a fault of the program keeps its traceback
     except BaseException:
         _lay_out()
         raise
@@ -49,10 +49,10 @@ def ending() -> Iterator[None]:
 
 
 def _lay_out() -> None:
-    """Make what is made of all jobs' results: an experiment's tables and figures, and the page."""
+    """Lay out the results of all jobs: the experiment's tables and figures, and the page."""
     config, rank = Multirun.config, launched()
     if config is not None and (rank is None or rank.index == 0):
-        # these imports take seconds, and every command comes here
+        # every command reaches this function, and these imports take seconds
         from invrep.reporting.page.page import page_of
         from invrep.sweeps.experiments import lay_out
 
@@ -62,7 +62,7 @@ def _lay_out() -> None:
 
 
 def _failures(config: DictConfig) -> InvrepError | None:
-    """Return which jobs have failed and why, a line for each; None where none has."""
+    """Return an error with a line for each failed job; None if all jobs are done."""
     folder = Path(config.hydra.sweep.dir)
     jobs = swept(folder)
     bad = [job for job in jobs if job.status != "done"]

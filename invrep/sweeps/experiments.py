@@ -1,7 +1,7 @@
-"""Experiments: a sweep and how its results are laid out, both said by a file of ``conf/experiment``.
+"""Prepare and lay out experiments: a file of ``conf/experiment`` defines a sweep and the layout of its results.
 
-The sweep is Hydra's own (``hydra.sweeper.params``). What stands under ``layout`` names files and the functions of
-:mod:`invrep.reporting.layouts` that make them of the jobs' finished results.
+The sweep is Hydra's own (``hydra.sweeper.params``). Under ``layout``, each key is a file name without suffix. Its value
+names the function of :mod:`invrep.reporting.layouts` that makes the files from the jobs' finished results.
 """
 
 from __future__ import annotations
@@ -31,14 +31,18 @@ log = logging.getLogger(__name__)
 
 
 class Experiment(Callback):
-    """Hydra's callback that prepares an experiment's sweep; :func:`lay_out` is for its end."""
+    """Prepare an experiment's sweep, as a callback of Hydra; :func:`lay_out` completes it."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Make the sweep a miniature if ``quick=true``, and end here if no job of it can begin.
+        """Reduce the sweep to its miniature if ``quick=true``, and exit if no job can start.
+
+        Args:
+            config: config of the whole sweep, with its ``hydra`` node; changed in place.
+            kwargs: further arguments of Hydra, unused.
 
         Raises:
-            SystemExit: a photo or a file of weights is missing, or a setting is wrong; Hydra only warns of other
-                exceptions.
+            SystemExit: a photo or a weights file is missing, or a setting is wrong. Hydra would turn any other
+                exception into a warning.
         """
         try:
             if not isinstance(config.quick, bool):
@@ -46,14 +50,14 @@ class Experiment(Callback):
             if config.quick:
                 small = {key: value for key, value in config.miniature.items() if value is not None}
                 with read_write(config.hydra.sweeper):
-                    # what is given on the command line comes after it
+                    # overrides on the command line take precedence
                     config.hydra.sweeper.params = {**(config.hydra.sweeper.params or {}), **small}
             else:
-                with suppress(LayerError):  # the other jobs' layers may well be there
+                with suppress(LayerError):  # the sweep's other layers may exist
                     build(config.rep)
             _images(config, {})
         except InvrepError as error:
-            Multirun.config = None  # nothing has run: what an earlier sweep has left is not laid out anew
+            Multirun.config = None  # no job has run: an earlier sweep's results are not laid out again
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from None
         rank = launched()
@@ -62,10 +66,10 @@ class Experiment(Callback):
 
 
 def lay_out(config: DictConfig) -> None:
-    """Make an experiment's tables and figures of what is on disk, and say where they are.
+    """Make an experiment's tables and figures from the results on disk, and print their paths.
 
     Args:
-        config: composed for the whole sweep, with its ``hydra`` node.
+        config: config of the whole sweep, with its ``hydra`` node.
 
     Raises:
         InvrepError: a layout is wrong, or a file cannot be written.
@@ -84,10 +88,10 @@ def lay_out(config: DictConfig) -> None:
 
 
 def _cell(config: DictConfig, job: SweptJob) -> Cell:
-    """Return a job as layouts see it: every key by which they may arrange has a value."""
+    """Return a job as a cell for layouts, with a value for every key that a layout may arrange by."""
     values = job.values
     flat = {key: OmegaConf.select(config, key) for key in _keys(config)}
-    # a group is what was chosen of it
+    # the value of a group is the name of its choice
     known = {**flat, **config.hydra.runtime.choices, **values}
     restarts = known["restarts"]
     status = job.reason if job.status == "failed" else job.status
@@ -97,7 +101,7 @@ def _cell(config: DictConfig, job: SweptJob) -> Cell:
 
 
 def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Return the dotted keys of all values outside ``hydra`` and ``layout``; no ``_target_`` is one."""
+    """Yield the dotted keys of all settings, without ``hydra``, ``layout`` and keys such as ``_target_``."""
     for name in map(str, node):
         if name[0] != "_" and (prefix or name not in ("hydra", "layout", "miniature", "name", "place")):
             child = node._get_node(name)
@@ -108,7 +112,15 @@ def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
 
 
 def _images(config: DictConfig, values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the ids of a job's photos."""
+    """Return the ids of a job's photos.
+
+    Args:
+        config: config of the whole sweep.
+        values: values that the job's overrides set, by dotted key.
+
+    Raises:
+        InvrepError: a photo is missing, or ``data.limit`` is no whole number.
+    """
     if "path" not in config.data:
         return (NO_PHOTO.id,)
     path, limit, root, split = (values.get(f"data.{k}", config.data.get(k)) for k in ("path", "limit", "root", "split"))

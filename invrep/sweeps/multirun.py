@@ -1,4 +1,4 @@
-"""What the jobs of a multirun leave word of: ``<sweep folder>/jobs/<number>.yaml``, one file for each job."""
+"""Remember the multirun that this process runs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from omegaconf import DictConfig
 
 
 class Multirun(Callback):
-    """Hydra's callback that remembers the multirun which this process runs, for :mod:`invrep.sweeps.completion`.
+    """Remember the multirun of this process for :mod:`invrep.sweeps.completion`, as a callback of Hydra.
 
     Attributes:
-        config: composed for the whole multirun, with its ``hydra`` node; None where there is none.
+        config: config of the whole multirun, with its ``hydra`` node; None outside a multirun.
     """
 
     config: DictConfig | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Remember it; nothing else in this process is told."""
+        """Store the config; Hydra hands it to callbacks only."""
         Multirun.config = config
