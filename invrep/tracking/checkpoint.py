@@ -1,4 +1,4 @@
-"""A long inversion's state on disk, to resume from after its process has ended."""
+"""Save the state of an inversion on disk, so that an interrupted job resumes."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoint(pl.Callback):
-    """Writes a Lightning checkpoint of an inversion after every so many passes, at the end of the segment.
+    """Write a Lightning checkpoint of an inversion regularly, at the end of a segment.
 
-    Where a signal ends the process it writes the state of the last segment's end.
+    When a signal ends the process, it writes the state at the last segment's end.
 
-    There is one file for each stage of the recipe, whole or not at all. Its name is made from the rows, so that other
-    photos or restarts never go on from it; the folder is that of one job's results, which is named by the rest of what
-    a result depends on.
+    Each stage of the recipe has one file, written whole or not at all. Its name is a hash of rows, photos and segment,
+    so that other photos or restarts never resume from it. Everything else that a result depends on is in the name of
+    the job's folder.
 
     Args:
-        folder: where the files lie.
-        every: passes between two of them.
-        rows: of each row of the image tensor the photo's index, its id and the restart.
-        photos: (n, C, H, W), whose values count.
-        segment: passes between two points of the curve.
+        folder: folder of the files.
+        every: number of passes between two checkpoints.
+        rows: triple for each row of the image tensor: index of the photo, id, number of the restart.
+        photos: tensor (n, C, H, W) in [0, 1].
+        segment: number of passes between two points of the curve.
     """
 
     def __init__(
@@ -47,15 +47,15 @@ class Checkpoint(pl.Callback):
         self.folder, self.every = folder, every
         self.stage = 0
         self._last = 0
-        self._state: tuple[dict[str, Any], ...] | None = None  # the latest that is not in a file
+        self._state: tuple[dict[str, Any], ...] | None = None  # latest state that no file holds
 
     @property
     def path(self) -> Path:
-        """The file of the present stage."""
+        """Return the file of the current stage."""
         return self.folder / f"{self.name}.{self.stage}.ckpt"
 
     def reached(self) -> int:
-        """Return the latest stage of which there is a file; 0 where there is none. What is damaged is removed."""
+        """Return the number of the latest stage with a readable file; 0 without one. Damaged files are removed."""
         stages = {int(path.suffixes[-2][1:]): path for path in self.folder.glob(f"{self.name}.*.ckpt")}
         for stage in sorted(stages, reverse=True):
             try:
@@ -69,19 +69,19 @@ class Checkpoint(pl.Callback):
         return 0
 
     def remove(self) -> None:
-        """Remove the files, once what they were kept for is finished."""
+        """Remove the files of a finished inversion, and their folder if it is empty."""
         for path in self.folder.glob(f"{self.name}.*.ckpt"):
             path.unlink()
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Count from where the stage begins or resumes."""
+        """Count passes from the start of the stage, or from its checkpoint."""
         self._last = pl_module.passes
         self._state = _state(trainer, pl_module) if self.stage and not self.path.exists() else None
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        """Write the state where it is time to, else remember it."""
+        """Write a checkpoint if ``every`` passes have gone by; otherwise keep the state in memory."""
         if pl_module.passes >= pl_module.steps:
             return
         if pl_module.passes - self._last >= self.every:
@@ -91,7 +91,7 @@ class Checkpoint(pl.Callback):
             self._state = _state(trainer, pl_module)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Write the last segment's state where a signal ends the process, in the middle of a pass."""
+        """Write the state of the last segment's end when a signal interrupts a pass."""
         if self._state is None or not isinstance(exception, KeyboardInterrupt | SystemExit):
             return
         module, optimiser, kept = self._state
@@ -102,13 +102,13 @@ class Checkpoint(pl.Callback):
 
 
 def _state(trainer: pl.Trainer, inversion: Any) -> tuple[dict[str, Any], ...]:
-    """Return a copy of what a checkpoint holds of the module and its optimiser."""
+    """Return copies of the module's state, the optimiser's state and the inversion's own entries of a checkpoint."""
     checkpoint: dict[str, Any] = {"loops": None}
     inversion.on_save_checkpoint(checkpoint)
     return (
         copy.deepcopy(inversion.state_dict()),
         copy.deepcopy(trainer.optimizers[0].state_dict()),
-        {  # a curve grows, but its points do not change
+        {  # a shallow copy suffices for a curve: it grows, but its points do not change
             name: list(value) if isinstance(value, list) else copy.deepcopy(value)
             for name, value in checkpoint["inversion"].items()
         },

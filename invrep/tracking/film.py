@@ -1,4 +1,4 @@
-"""Films: how a pre-image comes out of its noise, as MP4 or GIF."""
+"""Film a descent from noise to pre-image, as MP4 or GIF."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from invrep.inversion.module import Inversion
 from invrep.results.store import Results
 from invrep.validation import choice
 
-RATE = 8  # frames a second
-HOLD = 12  # frames for which the last one stays
+RATE = 8  # frames per second
+HOLD = 12  # repetitions of the last frame
 
 
 def film_format(video: bool | str) -> str | None:
-    """Return what a config's ``video`` means: ``mp4``, ``gif``, or None for no films.
+    """Return the format for a config's ``video``: ``mp4``, ``gif``, or None for no films.
 
-    ``true`` is MP4 where PyAV is installed, else GIF.
+    Args:
+        video: ``mp4``, ``gif``, False, or True for MP4 with PyAV installed and GIF without.
 
     Raises:
-        InvrepError: it is none of these, or MP4 without PyAV.
+        InvrepError: ``video`` is none of these, or ``mp4`` without PyAV.
     """
     if video is False:
         return None
@@ -41,12 +42,12 @@ def film_format(video: bool | str) -> str | None:
 
 
 class Film(pl.Callback):
-    """Keeps the pre-images of a batch at their start and after each segment (``log_every`` passes).
+    """Keep the pre-images of a batch at the start and after each segment of ``log_every`` passes.
 
-    They are held as half-precision floats on the CPU: of a 224×224 colour image .3 MB a frame.
+    Frames are float16 on the CPU: .3 MB for each 224×224 colour frame.
 
     Attributes:
-        frames: (B, C, H, W) in [0, 1], unclipped, in the order of the passes.
+        frames: list of (B, C, H, W) in the order of the passes; 0 to 1 is black to white, unclipped.
     """
 
     def __init__(self) -> None:
@@ -54,12 +55,12 @@ class Film(pl.Callback):
         self.frames: list[Tensor] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Keep the start; that of a later stage is the end of the one before."""
+        """Keep the start of the first stage; a later stage starts at a frame that is already kept."""
         if not self.frames:
             self._keep(pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        """Keep what a segment has come to."""
+        """Keep the pre-images at the end of a segment."""
         self._keep(pl_module)
 
     def _keep(self, inversion: Inversion) -> None:
@@ -68,16 +69,19 @@ class Film(pl.Callback):
     def save(self, row: int, results: Results, image: str, restart: int, *, display: str, suffix: str) -> None:
         """Write the film of one pre-image of the batch, whole or not at all.
 
-        The whole film is shown in the range of its last frame, so that this is the picture of the reconstruction and
-        brightness does not flicker.
+        All frames are displayed in the value range of the last one. So brightness does not flicker, and the last frame
+        equals the picture of the reconstruction.
 
         Args:
-            row: of the batch.
-            results: the job's folder.
-            image: the photo's id.
-            restart: its number.
-            display: see :func:`invrep.data.display.shown`.
+            row: row of the batch, from 0.
+            results: folder of the job.
+            image: id of the photo.
+            restart: number of the restart.
+            display: ``rescale`` or ``clip``, see :func:`invrep.data.display.shown`.
             suffix: ``mp4`` or ``gif``.
+
+        Raises:
+            InvrepError: the file cannot be written.
         """
         frames = torch.stack([frame[row] for frame in self.frames]).float()
         low, high = (frames[-1].min(), frames[-1].max()) if display == "rescale" else (0.0, 1.0)
@@ -87,7 +91,7 @@ class Film(pl.Callback):
 
 
 def _write_gif(frames: Tensor, path: Path) -> None:
-    """Write frames (T, C, H, W) in [0, 1] as a GIF that repeats for ever."""
+    """Write frames (T, C, H, W) in [0, 1] as a GIF that loops forever."""
     pictures = [to_pil(frame).convert("RGB").quantize(dither=Image.Dither.FLOYDSTEINBERG) for frame in frames]
     still = 1000 // RATE
     durations = [still] * (len(pictures) - 1) + [still * HOLD]
@@ -99,7 +103,7 @@ def _write_mp4(frames: Tensor, path: Path) -> None:
     from imageio.plugins.pyav import PyAVPlugin
     from imageio.v3 import imopen
 
-    # its colour is halved in both directions, so sides are even
+    # H.264 halves the resolution of colour in both directions, which needs even sides
     frames = F.pad(frames, [0, 0, frames.shape[3] % 2, frames.shape[2] % 2], padding_mode="edge")
     pictures = (frames * 255).round().to(torch.uint8).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
     with imopen(path, "w", plugin=PyAVPlugin, container="mp4", options={"movflags": "faststart"}) as film:

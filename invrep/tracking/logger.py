@@ -1,4 +1,4 @@
-"""What is seen of a job in a logger: curves, pictures and the final table."""
+"""Write a job's curves, pictures and final table to a logger."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from invrep.results.store import Results
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
-CURVES = ("error", "activation", "energy", "data")  # every other curve is a prior's
-MEANS = ("error", "root_error", "pairwise_error", "activation", "psnr", "ssim", "energy")  # of the table, for W&B
-GRID_IMAGES = 8  # photos in a live grid; the final one has its own limit
+CURVES = ("error", "activation", "energy", "data")  # every other curve is the term of a prior
+MEANS = ("error", "root_error", "pairwise_error", "activation", "psnr", "ssim", "energy")  # columns for W&B's summary
+GRID_IMAGES = 8  # photos in a live grid; the final grid has its own limit
 
 
 def _logged_in() -> bool:
-    """Return whether W&B has a key for its server, without asking for one."""
+    """Return whether a key for W&B's server is in the environment or in the netrc file; never prompt for one."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0]
@@ -44,20 +44,24 @@ def _logged_in() -> bool:
 
 
 class Record(pl.Callback):
-    """Writes curves, pictures and the final table to a Lightning logger; its failure never fails the job.
+    """Write curves, pictures and the final table to a Lightning logger; a failing logger never fails the job.
 
-    The axis is ``pass``, the passes that the job has done: for a second batch it goes on where the first one ended.
+    The axis is ``pass``, the number of passes of the job: a second batch continues the count of the first.
 
     Args:
-        config: the logger's config (``_target_`` and its arguments), or an empty one for no logger.
-        folder: the job's output folder; everything that the logger writes lies below it.
-        name: the run's name.
-        group: the sweep to which the run belongs, or None.
-        every: passes between two pictures.
-        display: how pictures are shown, see :func:`invrep.data.display.shown`.
+        config: config of the logger (``_target_`` and its arguments); None or empty: no logger.
+        folder: output folder of the job; the logger writes only below it.
+        name: name of the run.
+        group: name of the run's sweep; None outside a sweep.
+        every: number of passes between two pictures.
+        display: ``rescale`` or ``clip``, see :func:`invrep.data.display.shown`.
+
+    Attributes:
+        photos: photos (n, C, H, W) of the current batch, in [0, 1]; None without photos.
+        restarts: number of restarts of each photo in the current batch; None where the photos differ: no picture.
     """
 
-    place: str | None = None  # where the last job of this process let W&B write
+    place: str | None = None  # W&B's folder for the previous job of this process
 
     def __init__(
         self, config: DictConfig | None, *, folder: Path, name: str, group: str | None, every: int, display: str
@@ -83,22 +87,22 @@ class Record(pl.Callback):
         import wandb
 
         place = str(self.folder.resolve() / "wandb")
-        for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):  # else W&B writes below the home folder
-            if os.environ.get(variable) in (None, Record.place):  # not the user's own
+        for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):  # W&B's default is below the home folder
+            if os.environ.get(variable) in (None, Record.place):  # keep a folder that the user has set
                 os.environ[variable] = place
         Record.place = place
-        os.environ.setdefault("WANDB_SILENT", "true")  # the summary says how to see the run
+        os.environ.setdefault("WANDB_SILENT", "true")  # the job's summary names the run
         offline = {} if os.environ.get("WANDB_MODE") else {"offline": not _logged_in()}
         logger = instantiate(
             config,
-            save_dir=str(self.folder.resolve()),  # W&B's process keeps the working folder it began in
+            save_dir=str(self.folder.resolve()),  # W&B's process keeps its first working folder
             name=name,
             group=group,
             settings=wandb.Settings(silent=True, console="off"),
             **offline,
         )
         asked = getattr(logger, "_wandb_init", {})
-        if asked.get("anonymous", "") is None:  # Lightning passes it unasked, and W&B warns of it
+        if asked.get("anonymous", "") is None:  # Lightning always passes it, and W&B warns
             del asked["anonymous"]
         run = logger.experiment
         run.define_metric("pass")
@@ -107,7 +111,7 @@ class Record(pl.Callback):
         self.logger = logger
 
     def _guard(self, act: Callable[[], R]) -> R | None:
-        """Do it; where that fails say so once and go on without the logger."""
+        """Call ``act``; if it fails, warn and continue without the logger."""
         try:
             return act()
         except Exception as error:
@@ -121,27 +125,27 @@ class Record(pl.Callback):
             return None
 
     def _abandon(self) -> None:
-        """Drop the logger; an open W&B run would swallow the next job of a sweep."""
+        """Drop the logger, and close W&B's run: an open run would receive the next job of a sweep."""
         self.logger = None
         if "wandb" in sys.modules:
             with contextlib.suppress(Exception):
                 sys.modules["wandb"].finish(exit_code=1)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """Hand the resolved config to the logger."""
+        """Write the resolved config to the logger."""
         if self.logger is not None:
             self._guard(partial(self.logger.log_hyperparams, dict(config)))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Begin a batch, or a further stage of one."""
+        """Start a batch, or a further stage of a batch."""
         self.recorded, self.pictured = len(pl_module.curve), -1
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        """Write what a segment has added."""
+        """Write the points of the curve that a segment has added."""
         self._write(pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Write the batch's last point and picture."""
+        """Write the last point and picture of the batch."""
         self.pictured = -1
         self._write(pl_module)
         self.offset += pl_module.passes if pl_module.last else 0
@@ -192,7 +196,11 @@ class Record(pl.Callback):
             self.logger.experiment.add_image(key, image, at)
 
     def replay(self, curve: Sequence[tuple[int, dict[str, float]]]) -> None:
-        """Write the mean curve of what other processes have done, as it lies on disk: (pass, {name: mean})."""
+        """Write a mean curve from disk, of pre-images that other processes have made.
+
+        Args:
+            curve: list of (pass, {name: mean}).
+        """
         usual = ("error", "activation", "energy", "data")
         for at, values in curve if self.logger is not None else ():
             named = {name if name in usual else f"prior/{name}": value for name, value in values.items()}
@@ -205,13 +213,16 @@ class Record(pl.Callback):
         failed: bool,
         means: Mapping[str, float],
     ) -> str | None:
-        """Write the final table and grid, end the logger's run, and return how to see it.
+        """Write the final table and grid, end the logger's run, and return how to view it.
 
         Args:
-            rows: of ``metrics.csv``, as many as the logger shall show.
-            grid: the final picture.
-            failed: whether the job failed, which W&B then shows.
-            means: of the numbers of all rows, and of those of ``spread.csv``.
+            rows: rows of ``metrics.csv`` for the logger's table.
+            grid: path of the final picture.
+            failed: bool; True: the job failed, and W&B marks the run so.
+            means: means of the columns of ``metrics.csv`` and ``spread.csv``, by name.
+
+        Returns:
+            A URL or a command; None without a logger.
         """
         if self.logger is None:
             return None
@@ -245,7 +256,7 @@ class Record(pl.Callback):
                 run.log({"grid": wandb.Image(str(grid))})
             if rows:
                 results = Results(self.folder)
-                named = re.sub(r"[^\w.-]", "_", self.folder.name, flags=re.ASCII)  # all that W&B takes
+                named = re.sub(r"[^\w.-]", "_", self.folder.name, flags=re.ASCII)  # W&B accepts no other character
                 artifact = wandb.Artifact(named, type="results", metadata={"folder": str(self.folder)})
                 for path in (results.grid, results.metrics, results.curves, results.spread, results.config):
                     if path.is_file():
@@ -254,6 +265,6 @@ class Record(pl.Callback):
             place, url = Path(run.dir).parent, None if run.offline else run.url
         finally:
             wandb.finish(exit_code=int(failed))
-        if run.disabled:  # WANDB_MODE=disabled: nothing is kept
+        if run.disabled:  # WANDB_MODE=disabled keeps no files
             return None
         return url or f"wandb sync {os.path.relpath(place)}"

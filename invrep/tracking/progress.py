@@ -1,4 +1,4 @@
-"""How far a job has come: a bar, or a line now and then, with an honest time left."""
+"""Show a job's progress: a bar, or a line every half minute, with the time left."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from invrep.inversion.module import Inversion
 from invrep.messages import count
 
-QUIET_SECONDS = 30  # between two lines of progress where there is no terminal
+QUIET_SECONDS = 30  # seconds between two lines of progress without a terminal
 
 
 def worded(shows: str, value: float) -> str:
-    """Return a value as people read it: an error in percent, an activation as it is."""
+    """Return a value as text: an error in percent, an activation with four digits."""
     return f"{100 * value:.2f} %" if shows == "error" else f"{value:.4g}"
 
 
 class Report(NamedTuple):
-    """How far a process has come. Work is counted in pixels that passes have seen.
+    """Report the progress of a process. The unit of work is one pixel in one pass.
 
     Attributes:
-        done: work that is done.
-        resumed: of that, work that an earlier process has done and a checkpoint has kept.
-        value: mean of what the objective shows; NaN where nothing is known.
-        shows: its name.
-        compiling: whether torch.compile works at present.
-        compiled: seconds that it has worked.
-        place: the pass of the present batch, in words.
+        done: work done, in pixels times passes.
+        resumed: part of ``done`` that an earlier process did and a checkpoint kept.
+        value: mean error or activation of the current batch; NaN before its first pass.
+        shows: name of ``value``, ``error`` or ``activation``.
+        compiling: bool; True while torch.compile runs.
+        compiled: time that torch.compile has taken, in seconds.
+        place: pass of the current batch, as text.
     """
 
     done: float
@@ -46,26 +46,26 @@ class Report(NamedTuple):
 
 
 class Ticks(pl.Callback):
-    """Reports a few times a second how far a process has come.
+    """Report the progress of a process a few times a second.
 
     Args:
-        report: takes a :class:`Report`.
+        report: function of a :class:`Report`.
     """
 
     def __init__(self, report: Callable[[Report], None]) -> None:
         super().__init__()
         self.report = report
-        self.label = ""  # of the present batch
+        self.label = ""  # names the current batch
         self.done = self.resumed = self.compiled = 0.0
-        self.within = 0.0  # work of the present batch
-        self._since: float | None = None  # when torch.compile began
+        self.within = 0.0  # work done in the current batch
+        self._since: float | None = None  # start of torch.compile, in seconds of the monotonic clock
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Ask the inversion to call back while a segment runs."""
+        """Register the report as the inversion's ``on_tick``."""
         pl_module.on_tick = self._tell
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Take what a checkpoint has brought for done, but not for work of this process."""
+        """Count the work in a resumed checkpoint as done, but not as work of this process."""
         work = self._work(pl_module)
         self.resumed += max(work - self.within, 0.0)
         self.within = work
@@ -98,14 +98,14 @@ class Ticks(pl.Callback):
 
 
 class Bar(Ticks):
-    """A bar over all passes of all images of a job, with error and time left.
+    """Draw a bar over all passes of all images of a job, with the error and the time left.
 
-    Where the output is no terminal (a file, SLURM) it prints a line every half minute instead. The time left follows
-    from the work that the job's processes have done so far, in the time in which they did not compile.
+    Without a terminal (a file, SLURM), it prints a line every half minute instead. The time left is extrapolated from
+    the work that the job's processes have done, without the time of torch.compile.
 
     Args:
-        total: work of the whole job, see :class:`Report`.
-        console: where it is drawn.
+        total: work of the whole job, in pixels times passes.
+        console: console on which the bar is drawn.
     """
 
     def __init__(self, total: float, console: Console) -> None:
@@ -134,7 +134,12 @@ class Bar(Ticks):
         self.progress.stop()
 
     def tick(self, rank: int | None, report: Report) -> None:
-        """Show how far a rank has come; None: this process."""
+        """Show the progress of a rank.
+
+        Args:
+            rank: number of the rank; None: this process.
+            report: progress of that rank.
+        """
         news = report.compiling and not (rank in self.ranks and self.ranks[rank].compiling)
         self.ranks[rank] = report
         if rank is not None:
@@ -146,7 +151,7 @@ class Bar(Ticks):
         self._draw("compiling" if compiling else state, now=news and compiling)
 
     def left(self) -> float:
-        """Return the seconds that are left; NaN where nothing has been done yet."""
+        """Return the time left in seconds; NaN before this launch has done any work."""
         reports = self.ranks.values()
         done, resumed = sum(report.done for report in reports), sum(report.resumed for report in reports)
         spent = time.monotonic() - self.began - sum(report.compiled for report in reports) / max(len(reports), 1)
