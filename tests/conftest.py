@@ -1,7 +1,9 @@
 """Photos, jobs in this process, and where the shared data lie."""
 
+import math
 import os
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -13,12 +15,20 @@ from invrep.data.photo_reading import bundled, read
 from invrep.jobs.memory import Line, Need
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
-WAITING = ("test_slurm", "test_resume", "test_ranks", "test_launch")
+WAITING = (("test_slurm",), ("test_resume", "test_launch"), ("test_ranks",))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that wait for other processes, so that none of them is the last."""
-    items.sort(key=lambda item: item.path.stem not in WAITING)
+    """Let each third of the tests begin with some that wait for other processes.
+
+    pytest-xdist gives three processes a third each. So none of these tests is the last, and those of SLURM, whose node
+    is one, follow each other.
+    """
+    groups = [[item for item in items if item.path.stem in stems] for stems in WAITING]
+    others = iter([item for item in items if not any(item.path.stem in stems for stems in WAITING)])
+    third = math.ceil(len(items) / len(WAITING))
+    items[:] = [item for group in groups for item in (*group, *islice(others, max(third - len(group), 0)))]
+    items += others
 
 
 @pytest.fixture(autouse=True)
