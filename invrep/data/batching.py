@@ -46,13 +46,13 @@ class Batch:
 def batches(sized: Iterable[tuple[int, Size]], batch_size: Callable[[Size], int], restarts: int = 1) -> Iterator[Batch]:
     """Yield batches of at most ``batch_size(size)`` photos of one size: each once it is full, the rest at the end.
 
-    The batches depend on the whole list only, not on what is finished. A resumed job therefore gives a photo the same
-    neighbours as an unbroken one.
+    The batches depend on the whole list alone; finished photos do not change them. A resumed job therefore gives a
+    photo the same neighbours as an unbroken one.
 
     Args:
         sized: places of photos and their sizes, (height, width) in pixels.
         batch_size: function of a size, called once for each.
-        restarts: pre-images of each photo, which stand beside each other.
+        restarts: number of pre-images of each photo; they stand beside each other.
     """
     open_: dict[Size, list[int]] = {}
     most: dict[Size, int] = {}

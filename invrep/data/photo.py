@@ -1,4 +1,4 @@
-"""Photos of a job: their ids, and access to their files."""
+"""Identify the photos of a job, and open their files."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Photo:
     """Identify a photo of the job, and open its file.
 
     Attributes:
-        id: path relative to ``data.path``, with forward slashes. A single file has its name; a member of a tar has the
-            tar's relative path and its own; an item of a dataset has its number.
+        id: path relative to ``data.path``, with forward slashes. A single file has its name. A member of a tar has the
+            tar's relative path and its own. An item of a dataset has its number.
         name: name of the photo in messages.
         open: function that opens the image file; None where a job needs no photo.
     """

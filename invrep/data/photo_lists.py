@@ -1,4 +1,4 @@
-"""Photos from a list: a text file, or a table."""
+"""Find the photos of a list: a text file, or a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photos in tar files, as in WebDataset."""
+"""Find photos in tar files, as in WebDataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photos of torchvision's datasets."""
+"""Find the photos of torchvision's datasets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statistics of a column of numbers."""
+"""Compute the statistics of a column of numbers."""
 
 from __future__ import annotations
 

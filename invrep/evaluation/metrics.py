@@ -13,7 +13,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 SSIM_WINDOW = 11  # pixels; torchmetrics' Gaussian window
 STRIP = 2**16  # pixels per SSIM computation, in which torchmetrics holds the image 80 times
-DOUBLE = 8  # factor of a pixel's memory in float64, for which torch has no lean convolution
+DOUBLE = 8  # factor of a pixel's memory in float64: torch has no lean convolution there
 
 
 class PairwiseDistance(Metric):

@@ -1,4 +1,4 @@
-"""Objectives: match a target code, or raise activations."""
+"""Define objectives: match a target code, or raise activations."""
 
 from invrep.objectives.activation import Caricature, InnerProduct, Maximise
 from invrep.objectives.base import Objective

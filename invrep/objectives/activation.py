@@ -1,4 +1,4 @@
-"""Raise activations: those of chosen units, or those that a photo excites."""
+"""Raise activations: of chosen units, or of the units that a photo excites."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from invrep.representations.geometry import InputSize
 from invrep.stable_names import known_as
 from invrep.validation import number
 
-PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left")  # of scikit-image; they say what is large
+PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left")  # scikit-image's, to find a large value
 WHOLE = 355  # pixels; receptive field of the paper's fc8
 
 
@@ -108,7 +108,7 @@ def _large(phi: Representation, shape: tuple[int, int, int], like: Tensor) -> fl
 class Caricature(InnerProduct):
     """Raise the photo's own code, starting at the photo: w = max(Φ0, 0)/‖max(Φ0, 0)‖² (paper.md §1, exp_enhance.m).
 
-    The value is 1 for an image whose code has the same positive entries as the photo's.
+    The value is ⟨Φ, w⟩: 1 at the photo's own code, or 0 where this code has no positive entry.
 
     Args:
         code: Φ0, a list of (B, …), as in :class:`Objective`.

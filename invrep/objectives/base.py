@@ -1,4 +1,4 @@
-"""Declare what an objective is: a map from codes to one number for each image."""
+"""Define what an objective does: map codes to one number for each image."""
 
 from __future__ import annotations
 

@@ -30,10 +30,11 @@ class Match(Objective):
         code: Φ0, a list of (B, …), as in :class:`Objective`.
         phi: representation.
         shape: (C, H, W) of the images.
-        region: ``5x5`` for the central rows and columns (paper.md §2), ``5x5@3x4`` for a region that starts at row 3
-            and column 4, counted from 0; None for all.
-        channels: ``0:48`` for the channels from 0 to 47, one channel's number, the name of a class where the code is
-            class scores, ``group1`` or ``group2`` for the first or the last half, or a list of these; None for all.
+        region: positions to match. ``5x5`` is the central rows and columns (paper.md §2). ``5x5@3x4`` starts at row 3
+            and column 4, counted from 0. None: all.
+        channels: channels to match. ``0:48`` is the channels from 0 to 47; a number is one channel. The name of a class
+            is its channel, where the code is class scores. ``group1`` and ``group2`` are the first and the last half. A
+            list joins several of these. None: all.
         weight: C of the IJCV recipe, a factor of the whole term, above 0; ``auto`` for the layer's C
             (:func:`data_weight`), which needs phi.
 
@@ -181,7 +182,7 @@ class MatchFile(Match):
 
 
 def _average(paths: Any, code: Sequence[Tensor]) -> list[Tensor]:
-    """Return the mean of the codes in files, a list of (…), whose parts must have the shapes of ``code``, (B, …)."""
+    """Return the mean of the codes in files, a list of (…); their shapes must be those of ``code``, (B, …)."""
     paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths or [])
     if not paths:
         raise InvrepError("objective.path is empty; give the file of a code, or a list of them.")

@@ -1,4 +1,4 @@
-"""Descent of an image: recipes, optimizers, bases of the image tensor."""
+"""Descend an energy: recipes, optimizers, bases of the image tensor."""
 
 from invrep.optim.descent import Descent
 

@@ -1,4 +1,4 @@
-"""Bases of the image tensor: pixels, or coefficients of a cosine transform scaled by frequency."""
+"""Represent images by pixels, or by coefficients of a cosine transform scaled by frequency."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class FourierBasis:
 
     Args:
         shape: (C, H, W) of an image.
-        decorrelate: whether the channels of z are those of the natural colour covariance; RGB only.
+        decorrelate: whether z holds RGB decorrelated by the natural colour covariance; other images ignore it.
     """
 
     def __init__(self, shape: tuple[int, int, int], *, decorrelate: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Recipes of descent: an optimiser of torch or of the authors, a schedule and a start."""
+"""Describe a descent: an optimiser of torch or of the authors, a schedule and a start."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ class Descent:
         lr: learning rate of the optimised variable, above 0, see :attr:`scale`; for ``ForgettingAdaGrad`` in units of
             the paper's H·W·.05·80²/6. A schedule of stages ignores it.
         steps: passes (forward-backward evaluations), at least 1; None takes the sum of a schedule's stages.
-        schedule: ``constant``, ``linear`` (to 0), ``cosine`` (to 0), a list of stages ``[[lr, passes], …]``, which
-            stretches to ``steps``, or ``auto``: the paper's stages for this representation.
+        schedule: schedule of the learning rate. ``constant`` keeps it; ``linear`` and ``cosine`` fall to 0. A list of
+            stages ``[[lr, passes], …]`` stretches to ``steps``. ``auto`` takes the paper's stages for this
+            representation.
         start: amplitude of the start noise, at least 0, see ``noise``.
-        noise: ``gaussian`` has the L2 norm ``start``·σ (CVPR: 1). ``uniform`` lies between ±``start``·80/√3 grey levels
-            over its own 95 % quantile (IJCV: 1). ``natural`` is Gaussian of L2 norm ``start``·σ with the spectrum 1/f
-            of photos.
+        noise: kind of the start noise. ``gaussian`` has the L2 norm ``start``·σ (CVPR: 1). ``uniform`` lies between
+            ±``start``·80/√3 grey levels over its own 95 % quantile (IJCV: 1). ``natural`` is Gaussian of L2 norm
+            ``start``·σ with the spectrum 1/f of photos.
         basis: ``pixel`` or ``fourier``, the basis of the optimised tensor (:mod:`invrep.optim.bases`).
-        decorrelate: whether the channels of the basis ``fourier`` are those of the natural colour covariance.
+        decorrelate: whether the basis ``fourier`` decorrelates RGB by the natural colour covariance.
         warm_up: passes over which the rate rises to the schedule's.
         jitter: whether each pass sees the image shifted by up to a quarter of the layer's stride (IJCV). The optimised
             image is larger by this margin.
@@ -225,7 +226,7 @@ class Descent:
         if self.name != "HeavyBall" or self.noise != "gaussian":
             return None
         count = math.prod(shape)
-        loudest = self.start * math.sqrt(2 * math.log(max(count, 2)) / count)  # of the paper's x
+        loudest = self.start * math.sqrt(2 * math.log(max(count, 2)) / count)  # in the paper's x
         curvature = sum(
             prior.factors[name] * term.power * (term.power - 1) * loudest ** (term.power - 2)
             for name, term in prior.terms.items()

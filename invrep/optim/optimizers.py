@@ -1,4 +1,4 @@
-"""Optimizers of the image tensor: torch's, and the two of the papers' authors."""
+"""Optimise the image tensor: by torch's optimizers, or by the two of the papers' authors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class HeavyBall(torch.optim.SGD):
     At a constant rate this class is torch's SGD with momentum; it adds the reset only.
     """
 
-    def step(self, closure: Any = None) -> Any:  # as torch has it, in overloads that ask for a float
+    def step(self, closure: Any = None) -> Any:  # untyped, since torch overloads this method
         """Do one pass; a change of the rate since the last pass first empties the momentum."""
         for group in self.param_groups:
             if group.setdefault("last_lr", group["lr"]) != group["lr"]:
@@ -47,7 +47,7 @@ class ForgettingAdaGrad(torch.optim.RMSprop):
             raise ValueError(f"decay is {decay}; expected a number below 1")
         super().__init__(params, lr=lr, alpha=decay, momentum=momentum)
 
-    def step(self, closure: Any = None) -> Any:  # as torch has it, in overloads that ask for a float
+    def step(self, closure: Any = None) -> Any:  # untyped, since torch overloads this method
         """Do one pass."""
         (group,) = self.param_groups
         rate, root = group["lr"], math.sqrt(1 - group["alpha"])

@@ -1,4 +1,4 @@
-"""Random generators that depend on the image, not on its place in a batch."""
+"""Make random generators that depend on the image, not on its place in a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Natural-image priors: one value for each image."""
+"""Define natural-image priors: one number for each image."""
 
 from invrep.priors.prior import FixedPrior, Prior
 from invrep.priors.terms import AlphaNorm, ChromaVariation, PixelNorm, TotalVariation

@@ -1,4 +1,4 @@
-"""Natural-image priors: one number for each image.
+"""Combine natural-image priors into one number for each image.
 
 With X = 255·rgb − mean, the energy of a term is ``weight/σ² · R(X)``, which is ``weight · σ^(power−2) · R(X/σ)``. The
 weight is then the paper's λ_V for β=2, follows its σ^(β−2) rule for other β, and is λ_α = 4e-10·σ⁴ for α=6 (CVPR;
@@ -37,7 +37,7 @@ class Term(Protocol):
 
 
 class AutomaticTerm(Term, Protocol):
-    """Declare a term whose weight may be ``auto``."""
+    """Declare a term that can compute its own weight (``auto``)."""
 
     def automatic(self, phi: Representation, *, per_pixel: bool) -> float:
         """Return the value of the weight ``auto`` for a representation."""
@@ -52,8 +52,8 @@ class Prior:
         ball: largest norm of a pixel's X in grey levels; every pass projects the image to it. None for no bound.
         per_pixel: whether weights are divided by H·W instead of σ².
         terms: name → :class:`TotalVariation`, :class:`AlphaNorm` or any module (B, C, H, W) → (B,) with the attributes
-            ``weight`` and ``power``. A term whose weight may be ``auto`` also has a method ``automatic``. None removes
-            a preset's term.
+            ``weight`` and ``power``. A term with the weight ``auto`` also has a method ``automatic``. None removes a
+            preset's term.
 
     Raises:
         InvrepError: σ or the ball is not positive, per_pixel is no bool, or a term declares no weight or power.

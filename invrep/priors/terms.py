@@ -1,4 +1,4 @@
-"""Terms of priors: total variation, α-norms, chroma."""
+"""Compute the terms of priors: total variation, α-norms, chroma."""
 
 from __future__ import annotations
 

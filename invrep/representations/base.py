@@ -1,4 +1,4 @@
-"""Φ: the base class of representations."""
+"""Define Φ: the base class of representations."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class Representation(nn.Module):
                 f"{type(self).__name__} takes floating-point images in [0, 1], not {images.dtype}; divide by 255."
             )
         phi = self if self._private else self.private()
-        with phi._turn:  # Twins share more than weights, such as a list that a hook fills: one pass uses it at a time.
+        with phi._turn:  # Twins share more than weights, for example a list of a hook: passes take turns.
             try:
                 return phi.encode(images, surrogate)
             except Exception as error:
@@ -165,7 +165,7 @@ class Representation(nn.Module):
 
     @property
     def _shared(self) -> nn.Module:
-        """Return the module whose passes take turns, across representations and threads."""
+        """Return the module that identifies the lock of this representation's passes."""
         return self
 
     def _refusal(self, images: Tensor, error: Exception) -> str:

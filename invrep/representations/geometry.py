@@ -1,4 +1,4 @@
-"""Input sizes, and the position of a code's entries in the image."""
+"""Describe input sizes, and the position of a code's entries in the image."""
 
 from __future__ import annotations
 

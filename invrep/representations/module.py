@@ -1,4 +1,4 @@
-"""Any nn.Module from a Python function or class, cut at a layer."""
+"""Make Φ from any nn.Module of a Python function or class, cut at a layer."""
 
 from __future__ import annotations
 

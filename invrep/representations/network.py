@@ -1,4 +1,4 @@
-"""Any layer of any network: a module that runs no further than the requested layer."""
+"""Make Φ from any layer of any network: the module runs no further than this layer."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ class Network(Representation):
         """Return the layers' outputs, a list of (B, …), in the order of the layers' names.
 
         Raises:
-            InvrepError: the images are too small for the layer or do not fit the mean image, or the layer returns no
-                floating-point tensor with one row for each image.
+            InvrepError: the images are too small for the layer or do not fit the mean image; or the layer returns no
+                floating-point tensor of shape (B, …).
         """
         if self.mean.shape[1:] not in ((1, 1), images.shape[2:]):
             raise InvrepError(
@@ -304,7 +304,7 @@ class Network(Representation):
     def _misfit(self, height: int, width: int, channels: int, calls: Mapping[str, int]) -> InvrepError:
         """Return the error about images of a wrong size, with the smallest square that works.
 
-        The search needs a module whose published size is known to work.
+        The search requires that the module runs at its published size.
         """
         too_small, enough = 0, max(self.published_size)
         while enough - too_small > 1:

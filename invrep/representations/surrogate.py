@@ -1,4 +1,4 @@
-"""Surrogate gradients: a backward pass may smooth Φ's derivative, while the forward pass stays exact.
+"""Smooth the gradient of a pass through Φ; the forward pass stays exact.
 
 A ReLU that is off passes no gradient. Far from the photo the wrong units are on, so most of the gradient is lost on its
 way to the image. A surrogate multiplies the gradient by a sigmoid of the ReLU's input instead of by 0 or 1. During a
@@ -58,7 +58,7 @@ def softness_of(surrogate: Surrogate, images: Tensor) -> Tensor:
 
 
 def backward(loss: Tensor, surrogate: Surrogate | None) -> None:
-    """Run the backward pass of a loss whose forward passes used this surrogate.
+    """Run the backward pass from a loss; its forward passes used this surrogate.
 
     A module that checkpoints its activations runs again within the backward pass, with the same ReLUs as before.
 

@@ -1,4 +1,4 @@
-"""Twins of modules: a twin computes the same in evaluation mode, and changes to it do not reach the module.
+"""Make twins of modules: a twin computes the same in evaluation mode, and changes to it do not reach the module.
 
 A job casts, moves and watches Φ, and runs it in evaluation mode. Checkpointed modules run again in the backward pass.
 All of this happens to a twin. The twin shares the memory of the weights and costs next to nothing.
@@ -46,7 +46,7 @@ def twin(module: nn.Module) -> nn.Module:
 
 
 class _Unwrapped(nn.Module):
-    """Replace a wrapper, so that the names of its modules stay."""
+    """Replace a wrapper, and keep the names of its modules."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return next(self.children())(*args, **kwargs)

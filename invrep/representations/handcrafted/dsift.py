@@ -1,4 +1,4 @@
-"""Dense SIFT, differentiable: VLFeat's, and the network form of the CVPR paper."""
+"""Compute dense SIFT, differentiably: VLFeat's, and the network form of the CVPR paper."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ class DSIFT(Representation):
         super().__init__()
         self.step, self.bin, self.variant = step, bin, variant
         self.stride = step if variant == "vlfeat" else step * bin
-        # Four overlapping triangles and the derivative's two pixels.
+        # The descriptor's bins are four overlapping triangles; the derivative adds two pixels.
         self.receptive_field = 5 * bin + (1 if variant == "vlfeat" else 2)
         self.start = -bin if variant == "vlfeat" else 0
 
     def encode(
         self, images: Float[Tensor, "batch channel row column"], surrogate: Surrogate | None
     ) -> list[Float[Tensor, "batch ..."]]:
-        """Return [descriptors] of images (B, C, H, W) in [0, 1]; see the class for shapes and errors."""
+        """Return [descriptors] of images (B, C, H, W) in [0, 1]; the class gives shapes and errors."""
         vlfeat = self.variant == "vlfeat"
         self._check_size(images)
         images = as_gray(images)

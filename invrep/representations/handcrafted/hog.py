@@ -1,4 +1,4 @@
-"""Histograms of oriented gradients (UoCTTI HOG), differentiable: VLFeat's, and the network form of the CVPR paper."""
+"""Compute UoCTTI HOG (histograms of oriented gradients), differentiably: VLFeat's, and the CVPR paper's network."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class HOG(Representation):
     def encode(
         self, images: Float[Tensor, "batch channel row column"], surrogate: Surrogate | None
     ) -> list[Float[Tensor, "batch ..."]]:
-        """Return [code] of images (B, C, H, W) in [0, 1]; see the class for shapes and errors."""
+        """Return [code] of images (B, C, H, W) in [0, 1]; the class gives shapes and errors."""
         vlfeat = self.variant == "vlfeat"
         self._check_size(images)
         if vlfeat:
@@ -179,6 +179,6 @@ def _normalise(histograms: Tensor, factors: Tensor, texture: bool) -> Tensor:
     code = 0.5 * (blocks[0] + blocks[1] + blocks[2] + blocks[3])
     if not texture:
         return code
-    # √18 whatever the number of orientations, as in vl/hog.c.
+    # √18 for every number of orientations, as in vl/hog.c.
     energies = [block[:, 2 * orientations :].sum(1, keepdim=True) / 18**0.5 for block in blocks]
     return torch.cat([code, *energies], 1)

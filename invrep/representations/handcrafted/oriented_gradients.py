@@ -1,4 +1,4 @@
-"""Oriented gradients for HOG and dense SIFT: votes for orientation bins, and separable spatial pooling."""
+"""Compute oriented gradients for HOG and dense SIFT: votes for orientation bins, and separable spatial pooling."""
 
 from __future__ import annotations
 
@@ -210,8 +210,8 @@ def linear_votes(gx: Tensor, gy: Tensor, orientations: int, hard: bool, soften: 
     """Return votes for the ``2·orientations`` directed bins centred at angles kπ/orientations.
 
     The split between the two nearest bins is linear in the angle: 1 − (K/π)·acos⟨g, o_k⟩/‖g‖. The scores ⟨g, o_k⟩,
-    their rounding and their ties are those of VLFeat 0.9.21 (``vl_hog_put_image``). VLFeat compares scores in the order
-    of the undirected orientation k mod K, and the first of equal scores wins.
+    their rounding and their ties follow VLFeat 0.9.21 (``vl_hog_put_image``). VLFeat compares scores in the order of
+    the undirected orientation k mod K, and the first of equal scores wins.
 
     Args:
         gx, gy: image gradient, (B, H, W).

@@ -1,6 +1,6 @@
-"""Dry runs of a module: its values' shapes, receptive fields, costs and weights.
+"""Run a module dry, to learn its values' shapes, receptive fields, costs and weights.
 
-On the meta device a forward pass costs no arithmetic and no memory, so no weights are needed.
+On the meta device a forward pass costs no arithmetic and no memory, so a dry run needs no weights.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Trace:
     Attributes:
         layers: name → trace of every value that was computed; ``""`` is the module's output.
         first_use: name of a parameter or buffer → place of its first use in the order of events.
-        costs: FLOPs of each convolution, matrix product and attention: those of its gradients toward the images, and of
-            the product itself where it is no part of the module's own pass.
+        costs: FLOPs of each convolution, matrix product and attention in the backward pass to the images. A product
+            outside the module's own pass adds its forward FLOPs.
         error: exception that ended the pass early; None for a whole pass.
     """
 

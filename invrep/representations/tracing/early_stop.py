@@ -1,4 +1,4 @@
-"""Forward passes that end at the last layer needed."""
+"""End a forward pass at the last layer needed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run_to(
         module: network.
         images: images, (B, C, H, W), as the module takes them.
         calls: path → number of calls of the layer in a pass.
-        prefix: number of a transformer's tokens before those of the patches.
+        prefix: number of tokens before the patch tokens of a transformer.
 
     Returns:
         path → tensors of the layer's last call, and path → words about an output that holds no tensors.

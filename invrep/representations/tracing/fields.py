@@ -1,4 +1,4 @@
-"""Receptive fields: the image area that an operation's output sees, from the areas of its inputs."""
+"""Compute receptive fields: the image area that an operation's output sees, from the areas of its inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of a network's layers: aliases, numbers, module paths, and values in between."""
+"""Find a network's layers by name: aliases, numbers, module paths, and values in between."""
 
 from __future__ import annotations
 

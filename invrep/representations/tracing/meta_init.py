@@ -1,4 +1,4 @@
-"""Models without weights: built on the meta device, then given only the weights that a layer needs."""
+"""Build models on the meta device, and give them only the weights that a layer needs."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ def initial_weights(
 
 
 class _SeededDraws(TorchDispatchMode):
-    """Seed every random operation by its parameter's name, so that no weight depends on the others."""
+    """Seed every random operation by its parameter's name: no weight depends on the others."""
 
     def __init__(self, seed: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.seed = seed
-        self.names: dict[int, str | None] = {}  # by address
+        self.names: dict[int, str | None] = {}  # address of a parameter's memory → its name
         self._last: str | None = None
         self._draws: Counter[str | None] = Counter()
 

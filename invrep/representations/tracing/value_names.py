@@ -1,14 +1,14 @@
-"""Names of a module's values: the outputs of its submodules, and the values in between.
+"""Name a module's values: the outputs of its submodules, and the values in between.
 
 A name is looked up in this order:
 
 - ``layer1.0``: the output of the submodule, in its last call if there are several;
 - ``layer1.0.relu_0``: its output in the first call, ``_1`` in the second, if there are several;
 - ``blocks.5.attn.q``, ``.k``, ``.v``: queries, keys and values of an attention, before the split into heads;
-- ``layer1.0.add``, ``encoder.cat``: the output of a torch function that the submodule itself calls, by the function's
-  name (operators by theirs, in place or not), ``add_1`` for its second call within one call of the submodule;
+- ``layer1.0.add``, ``encoder.cat``: the output of a torch function that the submodule itself calls. The name is the
+  function's or the operator's, in place or not. ``add_1`` is its second call within one call of the submodule;
 - any of these with ``.cls`` or ``.patches``, in a transformer with a class token, for a tensor (batch, tokens,
-  channels): its class token alone, or its tokens without the class and register tokens.
+  channels). ``.cls`` is its class token, ``.patches`` its tokens without the class and register tokens.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def tensors_of(output: Any) -> list[Tensor]:
 
 
 def prefix_tokens(module: nn.Module) -> int:
-    """Return the number of a transformer's tokens before those of the patches: class and register tokens."""
-    known = getattr(module, "num_prefix_tokens", None)  # timm's
+    """Return the number of tokens before the patch tokens of a transformer: class and register tokens."""
+    known = getattr(module, "num_prefix_tokens", None)  # timm's attribute
     if isinstance(known, int):
         return known
     names = {name for child in module.modules() for name in child._parameters.keys()}  # noqa: SIM118 (TorchScript's)
@@ -66,10 +66,10 @@ def watching(module: nn.Module, emit: Emit, names: Set[str] | None = None, *, pr
     """Call ``emit(name, output)`` for each named value as it is computed; remove every hook at the end.
 
     Args:
-        module: module whose passes within the context are watched.
+        module: module to watch within the context.
         emit: function that is called before any in-place change of the output; its exception ends the pass.
         names: names of the values; None for all.
-        prefix: number of tokens before those of the patches, see :func:`prefix_tokens`.
+        prefix: number of tokens before the patch tokens, see :func:`prefix_tokens`.
     """
     watcher = Watcher(module, emit, names, prefix)
     try:
@@ -121,7 +121,7 @@ class Watcher(TorchFunctionMode):
                 self.handles.append(child.register_forward_hook(self._leave(path, path in outputs, counted)))
 
     def _needed(self, names: Set[str]) -> tuple[set[str], set[str], set[str]]:
-        """Return the modules whose outputs, inputs and own function calls have these names."""
+        """Return the modules that the names need: for their outputs, their inputs, and their own function calls."""
         outputs, inputs, owners = set(), set(), set()
         for name in names:
             base = name

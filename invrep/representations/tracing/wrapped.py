@@ -1,4 +1,4 @@
-"""Wrappers of a module, and the kinds of its output."""
+"""Handle the wrappers of a module, and the kinds of its output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 class Scripted(nn.Module):
-    """Wrap a TorchScript module, whose output a hook cannot see.
+    """Wrap a TorchScript module: a hook on TorchScript itself cannot see the output.
 
     Args:
         module: module from torch.jit.script or torch.jit.trace.

@@ -1,4 +1,4 @@
-"""The paper's networks with MatConvNet's layers: from files of its pretrained models, or with random weights."""
+"""Build the paper's networks with MatConvNet's layers, from files of its pretrained models or with random weights."""
 
 from __future__ import annotations
 

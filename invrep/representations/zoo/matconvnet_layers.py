@@ -1,4 +1,4 @@
-"""MatConvNet's layers as modules."""
+"""Build MatConvNet's layers as modules."""
 
 from __future__ import annotations
 

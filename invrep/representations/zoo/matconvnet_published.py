@@ -1,4 +1,4 @@
-"""Layers of the published networks."""
+"""List the layers of the published networks."""
 
 from __future__ import annotations
 

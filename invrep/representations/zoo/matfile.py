@@ -286,7 +286,7 @@ def _weights(cell: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     filters = array(filters, f"the filters of its layer {name}")
     biases = np.zeros(0, np.float32) if biases is None else array(biases, f"the biases of its layer {name}").reshape(-1)
     if filters.ndim == 2 and 1 < biases.size == filters.shape[1]:
-        filters = filters[None, None]  # squeezed 1×1 filters; those of MATLAB itself would have one output
+        filters = filters[None, None]  # squeezed 1×1 filters; MATLAB's own would have one output
     if filters.ndim > 4:
         raise Unfit(f"the filters of its layer {name} have {filters.ndim} dimensions, not 4")
     filters = filters.reshape(*filters.shape, *(1,) * (4 - filters.ndim))  # MATLAB drops trailing ones

@@ -50,7 +50,7 @@ def array(value: Any, what: str) -> np.ndarray:
 def numbers(
     struct: Any, name: str, owner: str, *, counts: tuple[int, ...], default: Sequence[float] | None = None
 ) -> tuple[float, ...]:
-    """Return a field of numbers, whose count is one of ``counts``.
+    """Return a field of numbers; ``counts`` lists the allowed counts.
 
     Raises:
         Unfit: the field is missing without a default, has another count, or is not finite.
@@ -78,7 +78,7 @@ def whole(
     default: Sequence[float] | None = None,
     least: int = 1,
 ) -> tuple[int, ...]:
-    """Return a field of whole numbers from ``least`` to 1e5, whose count is one of ``counts``.
+    """Return a field of whole numbers from ``least`` to 1e5; ``counts`` lists the allowed counts.
 
     Raises:
         Unfit: as for :func:`numbers`, or a number is not whole or out of range.

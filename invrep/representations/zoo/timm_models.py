@@ -1,4 +1,4 @@
-"""timm's models by name, cut at a layer: ConvNeXt, ViT, DINOv2, the image towers of CLIP and SigLIP, and others."""
+"""Build timm's models by name, cut at a layer: ConvNeXt, ViT, DINOv2, the image towers of CLIP and SigLIP, …"""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def timm_network(
 ) -> Network:
     """Return a timm model up to a layer, as a representation.
 
-    Mean, standard deviation, input size, crop and interpolation are those of the training of timm's weights.
+    Mean, standard deviation, input size, crop and interpolation come from the training of timm's weights.
 
     Args:
         model: timm's name, with or without the weights' tag (``vit_small_patch14_dinov2.lvd142m``).
         layer: layer as in :class:`invrep.representations.network.Network`; ``list`` or ``?`` for all, without weights.
         weights: ``default`` (timm's; from the Hugging Face cache or the network), ``random``, or the path of a
-            .safetensors, .pth or .pt file. The file may hold just the layers used. Its names are timm's, or those of
-            the original publication where timm knows them.
+            .safetensors, .pth or .pt file. The file may hold just the layers used. Its names are timm's or, where timm
+            can rename them, the original publication's.
         seed: seed of random weights.
 
     Raises:
@@ -129,7 +129,7 @@ def _published(model: str) -> Mapping[str, Tensor]:
 
 
 def _renamed(tensors: Mapping[str, Tensor], skeleton: nn.Module, needed: set[str]) -> Mapping[str, Tensor]:
-    """Return a file's tensors by timm's names; timm's own filter renames those of original publications."""
+    """Return a file's tensors by timm's names; timm's own filter renames an original publication's tensors."""
     rename = getattr(sys.modules[type(skeleton).__module__], "checkpoint_filter_fn", None)
     if rename is None or needed <= tensors.keys():
         return tensors

@@ -1,4 +1,4 @@
-"""torchvision's networks by name, cut at a layer."""
+"""Build torchvision's networks by name, cut at a layer."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def torchvision_network(
 ) -> Network:
     """Return a torchvision network for classification or segmentation up to a layer, as a representation.
 
-    Mean, standard deviation and input size are those of the model's published transform, also with other weights.
-    Modules past the layer have no weights: published ones are dropped, and random ones are not made.
+    Mean, standard deviation and input size come from the model's published transform, also with other weights. Modules
+    past the layer have no weights: published ones are dropped, and random ones are not made.
 
     Args:
         model: name for ``torchvision.models.get_model``.
         layer: layer as in :class:`invrep.representations.network.Network`; AlexNet and VGG have names in the paper's
             style (:func:`numbered_layers`). With ``list`` or ``?`` the network has no weights and lists its layers.
         weights: ``default`` (torchvision's choice; from torch hub's cache or the network), the name of one of
-            torchvision's entries (``IMAGENET1K_V1``), ``random``, or the path of a .safetensors, .pth or .pt file,
-            which may hold just the layers used.
+            torchvision's entries (``IMAGENET1K_V1``), ``random``, or the path of a .safetensors, .pth or .pt file. The
+            file may hold just the layers used.
         seed: seed of random weights, which torchvision's own initialisation makes. A layer's weights do not depend on
             the cut; torch's random state stays unchanged.
 

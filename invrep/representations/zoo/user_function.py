@@ -1,4 +1,4 @@
-"""Any function or module as Φ."""
+"""Make Φ from any function or module."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def as_representation(given: object, channels: int) -> Representation:
     """Return Φ as a representation.
 
     Args:
-        given: representation; module, whose output is the code; or function of images. The modules that a function is
-            bound to or refers to run in evaluation mode and stay unchanged.
+        given: representation, module or function of images; the code is the module's or the function's output. The
+            modules that a function is bound to or refers to run in evaluation mode and stay unchanged.
         channels: channels of the images, for a module or a function.
 
     Raises:
@@ -40,7 +40,7 @@ def as_representation(given: object, channels: int) -> Representation:
 
 
 class Function(nn.Module):
-    """Wrap a function of images as a module, whose children are the modules that the function uses.
+    """Wrap a function of images as a module; its children are the modules that the function uses.
 
     Args:
         function: function of images, (B, C, H, W).

@@ -1,4 +1,4 @@
-"""Weights: read them from files or from torchvision, and load them into a module without weights."""
+"""Read weights from files or from torchvision, and load them into a module without weights."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def assign_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: 
     """Load weights into a module without values (on the meta device), as frozen copies on the CPU.
 
     Args:
-        module: module whose parameters and buffers define the wanted names, shapes and types.
+        module: module to fill; its parameters and buffers define the wanted names, shapes and types.
         tensors: name → tensor; further names are allowed.
         source: name of the tensors in messages.
 
@@ -145,7 +145,7 @@ def assign_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: 
             raise InvrepError(
                 f"{source} do not fit: {name} has the shape {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}."
             )
-        # Unwanted names stay: some of torchvision's classes rename those of old files while loading.
+        # Unwanted names stay: some of torchvision's classes rename an old file's weights while loading.
         dtype = wanted[name].dtype if name in wanted else tensor.dtype
         given[name] = tensor.detach().to(dtype, copy=name in wanted, memory_format=torch.contiguous_format)
     try:
