@@ -13,8 +13,8 @@ def shown(image: Tensor, display: str) -> Tensor:
 
     Args:
         image: image, (C, H, W).
-        display: ``rescale`` maps the image's own minimum and maximum to 0 and 1, as the paper's figures do; ``clip``
-            cuts at 0 and 1.
+        display: mapping of the values. ``rescale`` maps the image's own minimum and maximum to 0 and 1, as the paper's
+            figures do. ``clip`` cuts at 0 and 1.
     """
     image = image.detach().float().cpu()
     if display == "rescale":

@@ -37,7 +37,7 @@ def as_images(given: object, color: str | None = None) -> Float[Tensor, "image c
 
     Args:
         given: tensor or array, (n, C, H, W) or (C, H, W) in [0, 1], a Pillow image, or a list of images.
-        color: ``rgb`` or ``gray``, to which Pillow images are converted; None: 1 channel for grey ones, 3 for others.
+        color: colour of converted Pillow images, ``rgb`` or ``gray``; None: 1 channel for grey ones, 3 for others.
 
     Returns:
         The images, (n, C, H, W), n ≥ 1.

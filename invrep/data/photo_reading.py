@@ -160,9 +160,9 @@ def read(
 
     Args:
         file: image file that Pillow can read.
-        color: ``rgb``, or ``gray`` by the weights .2989/.5870/.1140.
-        resize: ``model`` (the model's published resize and centre crop), ``squash`` (to the model's input without a
-            crop, as in the paper) or ``none``.
+        color: colour of the result, ``rgb``, or ``gray`` by the weights .2989/.5870/.1140.
+        resize: kind of resize, ``model`` (the model's published resize and centre crop), ``squash`` (to the model's
+            input without a crop, as in the paper) or ``none``.
         input_size: published input size of the model; None keeps the photo's size.
         values: black and white of a photo of more than 8 bits, in its own units; values beyond are clipped. None takes
             them from the photo's type.
@@ -193,7 +193,7 @@ def from_pillow(image: Image.Image, color: str) -> Float[Tensor, "channel row co
 
     Args:
         image: Pillow image.
-        color: ``rgb`` or ``gray``.
+        color: colour of the result, ``rgb`` or ``gray``.
 
     Raises:
         InvrepError: the image's type does not say which values are black and white.

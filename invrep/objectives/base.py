@@ -1,4 +1,4 @@
-"""Define what an objective does: map codes to one number for each image."""
+"""Define objectives: maps from codes to one number for each image."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def mask_of(
         key: setting that chooses the channels, for messages.
 
     Returns:
-        The mask, or None where it would be all ones.
+        The mask; None where region and channels are None.
 
     Raises:
         InvrepError: the region or the channels do not fit the code, or cannot be read.

@@ -35,7 +35,7 @@ class Match(Objective):
         channels: channels to match. ``0:48`` is the channels from 0 to 47; a number is one channel. The name of a class
             is its channel, where the code is class scores. ``group1`` and ``group2`` are the first and the last half. A
             list joins several of these. None: all.
-        weight: C of the IJCV recipe, a factor of the whole term, above 0; ``auto`` for the layer's C
+        weight: factor C of the IJCV recipe, above 0, for the whole term; ``auto`` for the layer's C
             (:func:`data_weight`), which needs phi.
 
     Raises:
@@ -182,7 +182,7 @@ class MatchFile(Match):
 
 
 def _average(paths: Any, code: Sequence[Tensor]) -> list[Tensor]:
-    """Return the mean of the codes in files, a list of (…); their shapes must be those of ``code``, (B, …)."""
+    """Return the mean of the codes in files, a list of (…); their shapes must match ``code``, a list of (B, …)."""
     paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths or [])
     if not paths:
         raise InvrepError("objective.path is empty; give the file of a code, or a list of them.")

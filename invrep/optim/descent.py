@@ -40,7 +40,7 @@ class Descent:
         noise: kind of the start noise. ``gaussian`` has the L2 norm ``start``·σ (CVPR: 1). ``uniform`` lies between
             ±``start``·80/√3 grey levels over its own 95 % quantile (IJCV: 1). ``natural`` is Gaussian of L2 norm
             ``start``·σ with the spectrum 1/f of photos.
-        basis: ``pixel`` or ``fourier``, the basis of the optimised tensor (:mod:`invrep.optim.bases`).
+        basis: basis of the optimised tensor, ``pixel`` or ``fourier`` (:mod:`invrep.optim.bases`).
         decorrelate: whether the basis ``fourier`` decorrelates RGB by the natural colour covariance.
         warm_up: passes over which the rate rises to the schedule's.
         jitter: whether each pass sees the image shifted by up to a quarter of the layer's stride (IJCV). The optimised
@@ -48,8 +48,8 @@ class Descent:
         polish: passes of a second stage, at most half of all, at a tenth of the rate and without jitter.
         tolerance: relative decrease of the energy, at least 0. An image has converged, and stops, when its remaining
             passes can lower its energy by no more (:mod:`invrep.inversion.convergence`). No image converges before
-            :meth:`settled`. The batch then shrinks and rounds differently, so an image's last bits depend on its
-            neighbours. None: every image takes every pass.
+            :meth:`settled`. When an image stops, the batch shrinks and rounds differently, so other images' last bits
+            depend on it. None: every image takes every pass.
         continuation: factor of the priors' weights in the first pass of a descent from noise, at least 1. It falls to 1
             over the first half of the passes. Reported energies use the weights without it.
         options: further keyword arguments of the optimiser's class.

@@ -48,7 +48,7 @@ class Prior:
     """Hold a preset of priors and its units.
 
     Args:
-        sigma: σ in grey levels, the L2 norm of a typical photo less its mean; ``auto`` is 68.92·√(C·H·W).
+        sigma: norm σ in grey levels: the L2 norm of a typical photo less its mean; ``auto`` is 68.92·√(C·H·W).
         ball: largest norm of a pixel's X in grey levels; every pass projects the image to it. None for no bound.
         per_pixel: whether weights are divided by H·W instead of σ².
         terms: name → :class:`TotalVariation`, :class:`AlphaNorm` or any module (B, C, H, W) → (B,) with the attributes
@@ -111,7 +111,7 @@ class FixedPrior:
     """Compute each term's energy, with every constant known.
 
     Attributes:
-        sigma: σ in grey levels.
+        sigma: norm σ in grey levels.
         scale: grey levels per unit of the optimised variable.
         ball: largest norm of a pixel in grey levels, or None.
         terms: name → module.

@@ -34,7 +34,7 @@ class Representation(nn.Module):
 
     Attributes:
         channels: numbers of channels that an image may have, ``(3,)``, ``(1,)`` or ``(1, 3)``.
-        color: ``rgb`` or ``gray``, the default colour for reading photos.
+        color: default colour for reading photos, ``rgb`` or ``gray``.
         input_size: published input size of a model; None where every size is equally good.
         receptive_field: side in pixels of the image area that one position of the code sees; None for the whole image.
         stride: distance in pixels between neighbouring positions of the code; None for a code without positions.

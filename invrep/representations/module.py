@@ -42,8 +42,8 @@ def module_network(
     """Return a user's module up to a layer, as a representation.
 
     Args:
-        target: ``package.module.factory``, a function or class that returns an nn.Module, or a :class:`Representation`,
-            which is returned as it is. The working folder is searched too.
+        target: import path, ``package.module.factory``, of a function or class that returns an nn.Module. A
+            :class:`Representation` is returned as it is. The working folder is searched too.
         layer: layer as in :class:`invrep.representations.network.Network`; None for the module's output.
         args: keyword arguments of the factory.
         weights: path of a .safetensors, .pth or .pt file with the module's state dict; None keeps the factory's

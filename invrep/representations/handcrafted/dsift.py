@@ -46,7 +46,7 @@ class DSIFT(Representation):
     Args:
         step: distance between descriptors, at least 1; in pixels for vlfeat, in spatial bins for cvpr15.
         bin: side of a spatial bin in pixels, at least 1.
-        variant: ``"vlfeat"`` or ``"cvpr15"``.
+        variant: implementation to match, ``"vlfeat"`` or ``"cvpr15"``.
 
     Shape:
         - images: (B, 1, H, W) or (B, 3, H, W) in [0, 1]; RGB images have the code of their grey versions.

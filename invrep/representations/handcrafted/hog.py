@@ -36,12 +36,12 @@ class HOG(Representation):
     cells fewer blocks.
 
     Args:
-        binning: ``"hard"`` gives a pixel's whole gradient to the nearest of the 2K directed orientations; its
-            derivative passes through the gradient's magnitude only. ``"bilinear"`` shares the gradient between the
-            nearest two.
+        binning: orientation binning. ``"hard"`` gives a pixel's whole gradient to the nearest of the 2K directed
+            orientations; its derivative passes through the gradient's magnitude only. ``"bilinear"`` shares the
+            gradient between the nearest two.
         cell: side of a cell in pixels, at least 1; even for ``cvpr15``.
-        orientations: K, number of undirected orientations, at least 2.
-        variant: ``"vlfeat"`` or ``"cvpr15"``.
+        orientations: number K of undirected orientations, at least 2.
+        variant: implementation to match, ``"vlfeat"`` or ``"cvpr15"``.
         straight_through: whether hard binning takes the derivative of bilinear binning; the value stays hard-binned. A
             pass with a surrogate takes this derivative in any case.
 

@@ -215,7 +215,7 @@ def linear_votes(gx: Tensor, gy: Tensor, orientations: int, hard: bool, soften: 
 
     Args:
         gx, gy: image gradient, (B, H, W).
-        orientations: K, number of undirected orientations.
+        orientations: number K of undirected orientations.
         hard: whether to leave out the second bin, the weight and the slopes (empty tensors).
         soften: squared angle over which the slope's jump at a bin's centre is rounded off, at least the type's epsilon.
     """

@@ -40,11 +40,11 @@ def matconvnet_network(
     vl_nnnormalize.
 
     Args:
-        model: ``caffenet`` (the paper's CNN-A), ``caffe_alexnet``, ``vgg_m`` or ``vgg_vd_16``; None for any chain of
-            convolutions, poolings, normalisations and ReLUs in the file.
+        model: name of the network, ``caffenet`` (the paper's CNN-A), ``caffe_alexnet``, ``vgg_m`` or ``vgg_vd_16``.
+            None: any chain of convolutions, poolings, normalisations and ReLUs in the file.
         layer: name or number, or several.
-        weights: path of a MatConvNet file in either layout, which may end after the layers used; ``random``; or, for a
-            model with a name, the path of a .safetensors, .pth or .pt file with ``conv1.weight`` and so on.
+        weights: path of a MatConvNet file in either layout, which may end after the layers used; or ``random``. A model
+            with a name also takes the path of a .safetensors, .pth or .pt file with ``conv1.weight`` and so on.
         seed: seed of random weights (He et al. 2015, biases 0). A layer's weights depend on the seed and the layer's
             name alone; torch's random state stays unchanged.
 

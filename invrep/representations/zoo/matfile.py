@@ -34,7 +34,8 @@ class Layer:
         dilate: vertical and horizontal dilation.
         channels: channels of a convolution's input and output, all groups together; a normalisation's channels, twice.
         groups: number of groups of a convolution.
-        param: N, κ, α, β of a normalisation (α multiplies the sum of squares, not their mean); the leak of a ReLU.
+        param: parameters N, κ, α, β of a normalisation (α multiplies the sum of squares, not their mean), or the leak
+            of a ReLU.
     """
 
     kind: str

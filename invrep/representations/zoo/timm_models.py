@@ -34,9 +34,9 @@ def timm_network(
     Args:
         model: timm's name, with or without the weights' tag (``vit_small_patch14_dinov2.lvd142m``).
         layer: layer as in :class:`invrep.representations.network.Network`; ``list`` or ``?`` for all, without weights.
-        weights: ``default`` (timm's; from the Hugging Face cache or the network), ``random``, or the path of a
-            .safetensors, .pth or .pt file. The file may hold just the layers used. Its names are timm's or, where timm
-            can rename them, the original publication's.
+        weights: source of the weights: ``default`` (timm's, from the Hugging Face cache or the network), ``random``, or
+            the path of a .safetensors, .pth or .pt file. The file may hold just the layers used. Its names are timm's
+            or, where timm can rename them, the original publication's.
         seed: seed of random weights.
 
     Raises:

@@ -40,9 +40,9 @@ def torchvision_network(
         model: name for ``torchvision.models.get_model``.
         layer: layer as in :class:`invrep.representations.network.Network`; AlexNet and VGG have names in the paper's
             style (:func:`numbered_layers`). With ``list`` or ``?`` the network has no weights and lists its layers.
-        weights: ``default`` (torchvision's choice; from torch hub's cache or the network), the name of one of
-            torchvision's entries (``IMAGENET1K_V1``), ``random``, or the path of a .safetensors, .pth or .pt file. The
-            file may hold just the layers used.
+        weights: source of the weights: ``default`` (torchvision's choice), the name of one of torchvision's entries
+            (``IMAGENET1K_V1``), ``random``, or the path of a .safetensors, .pth or .pt file. Entries come from torch
+            hub's cache or the network. A file may hold just the layers used.
         seed: seed of random weights, which torchvision's own initialisation makes. A layer's weights do not depend on
             the cut; torch's random state stays unchanged.
 
