@@ -1,4 +1,4 @@
-"""The end of a job: what needs all photos or restarts, the picture, and what the user is told."""
+"""Complete a job: measures that need all photos or restarts, the picture, the exports and the summary."""
 
 from __future__ import annotations
 
@@ -37,17 +37,23 @@ from invrep.results.rows import SPREADS, as_rows, decoded
 from invrep.results.table import KEY
 from invrep.tracking.logger import Record
 
-TABLE_ROWS = 1000  # of the table in a logger; all are in metrics.csv
-AHEAD = 8  # photos that are read while the last one's code is computed
+TABLE_ROWS = 1000  # rows of a logger's table; metrics.csv has all
+AHEAD = 8  # photos read ahead while a code is computed
 
 
 def complete(job: Job, plan: Plan, executor: Executor) -> Summary:
-    """Have a plan executed, then make what needs all photos.
+    """Execute a plan, and complete the job from the results on disk.
 
     Args:
-        job: its parts.
-        plan: the job's.
-        executor: does what is left of it.
+        job: parts of the job; its ``failures`` are extended.
+        plan: plan of the job.
+        executor: executor of the plan's remaining batches.
+
+    Returns:
+        Summary of the job.
+
+    Raises:
+        InvrepError: the folder is locked or cannot be written, or a mistake has ended a rank.
     """
     config, results = job.config, job.results
     with results.held():
@@ -70,7 +76,7 @@ def complete(job: Job, plan: Plan, executor: Executor) -> Summary:
             summary = finish(job, plan.places)
             summary.late = late
             whole = not job.failures
-            if whole:  # what batches that were made up otherwise have left, and a launch that failed
+            if whole:  # left by other batches of an earlier run, and by a launch that failed
                 for place in [results.checkpoints, *([results.ranks] if executor.index is None else [])]:
                     shutil.rmtree(place, ignore_errors=True)
         finally:
@@ -79,14 +85,14 @@ def complete(job: Job, plan: Plan, executor: Executor) -> Summary:
 
 
 def finish(job: Job, places: Sequence[int]) -> Summary:
-    """Bring the rows into few files, fill in what needs all photos or restarts, draw the grid, export the tables.
+    """Compact the rows, fill in measures that need all photos or restarts, draw the grid and export the tables.
 
     Args:
-        job: whose inversions are done.
-        places: of its photos, but those that cannot be read.
+        job: parts of a job whose inversions are done.
+        places: places of its readable photos.
 
     Returns:
-        What the job has come to.
+        Summary of the job; an empty one without finished pre-images.
     """
     results, keys = job.results, Keys({job.photos.ids[place] for place in places}, job.config.restarts)
     rows = results.frame(keys)
@@ -114,18 +120,18 @@ def finish(job: Job, places: Sequence[int]) -> Summary:
 
 
 def _read(job: Job, places: Sequence[int]) -> Iterator[tuple[Photo, Read]]:
-    """Yield those of some photos that can be read."""
+    """Yield the readable photos at some places, with their pixels."""
     for place, read in job.read_ahead(places, AHEAD):
         if read is not None:
             yield job.photos[place], read
 
 
 def _pairwise(job: Job, places: Sequence[int]) -> float:
-    """Return mean_ij ‖Φ0_i − Φ0_j‖² over photos, NaN for fewer than two or codes of several shapes.
+    """Return mean_ij ‖Φ0_i − Φ0_j‖² over photos.
 
-    NaN as well where Φ0 is not the photos' own.
+    The result is NaN for fewer than two photos, for codes of several shapes, and for a Φ0 that is no photo's code.
     """
-    distance = metrics.PairwiseDistance(sync_on_compute=False)  # this process has them all
+    distance = metrics.PairwiseDistance(sync_on_compute=False)  # this process reads the photos of all ranks
     shape = None
     if len(places) < 2 or not job.kind.needs_photo or not issubclass(job.kind, Match):
         return math.nan
@@ -140,16 +146,16 @@ def _pairwise(job: Job, places: Sequence[int]) -> float:
 
 @torch.no_grad()
 def _save_codes(job: Job, places: Sequence[int]) -> None:
-    """Write the whole code of every photo."""
+    """Write the whole code of every photo, whatever part of it the objective compares."""
     for photo, read in _read(job, places) if "path" in job.config.data else ():
         code = job.phi(read.pixels[None].to(job.phi.mean.device))
         job.results.save_code(photo.id, [part[0] for part in code], (read.pixels.shape[1], read.pixels.shape[2]))
 
 
 def _spreads(job: Job, places: Sequence[int], summary: Summary) -> dict[str, Summed]:
-    """Bring the rows of ``spread.csv`` up to date, and return what is told of those of the job's photos.
+    """Update the table of spreads, and return the statistics of its columns over the job's photos.
 
-    Of a photo with several finished restarts all that are of its present content count, those of earlier runs too.
+    A photo's spread is over all its finished restarts, also of earlier runs, if the photo's content is unchanged.
     """
     results = job.results
     rows = results.table.collect(lambda rows: rows.select(*KEY, "content"))
@@ -175,7 +181,14 @@ def _spreads(job: Job, places: Sequence[int], summary: Summary) -> dict[str, Sum
 
 @torch.no_grad()
 def _spread(job: Job, photo: Photo, keys: Sequence[Key], lpips: Any) -> dict[str, float]:
-    """Return how far the pre-images of one photo are from each other; see :mod:`invrep.evaluation.restart_spread`."""
+    """Return the spread of one photo's pre-images, see :mod:`invrep.evaluation.restart_spread`.
+
+    Args:
+        job: parts of the job.
+        photo: photo of the pre-images.
+        keys: keys of the pre-images, at least two.
+        lpips: LPIPS network; None where its weights are absent.
+    """
     pixels = torch.stack(list(job.results.pixels(keys).values()))
     pixels = pixels.to(job.phi.mean.device, getattr(torch, job.config.dtype))
     spread = {**pixel_spread(pixels, lpips), "spread_code": math.nan}
@@ -187,7 +200,7 @@ def _spread(job: Job, photo: Photo, keys: Sequence[Key], lpips: Any) -> dict[str
 
 
 def _draw(job: Job, places: Sequence[int]) -> None:
-    """Draw the picture, unless what it would show is what it shows."""
+    """Draw the grid of photos and pre-images, unless the file already shows these results."""
     ids, shows = job.photos.ids, job.kind.shows
     rows = job.results.rows(Keys([ids[place] for place in places], min(job.config.restarts, MOST_COLUMNS)))
     title = " ".join(filter(None, (job.config.name, layer_name(job.config.layer))))

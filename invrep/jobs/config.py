@@ -1,4 +1,4 @@
-"""Reading the config: what each value may be, presets by name, and what a result depends on."""
+"""Check the values of a job's config."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from invrep.errors import InvrepError
 from invrep.presets import FOLDER, build, preset
 from invrep.validation import choice, number
 
-# whole numbers, and the word that each may be instead
+# keys of whole numbers, and the word accepted instead of a number
 WHOLE: dict[str, str | None] = {"restarts": None, "log_every": None, "images_every": None, "seed": None}
 WHOLE |= {"data.batch_size": "auto", "data.limit": "null", "checkpoint.every": "null"}
 
 
 def check(config: DictConfig) -> None:
-    """Check the values that no part of the program checks for itself; a whole number becomes an int (2.0 is 2).
+    """Check the values that no part of the program checks itself; whole numbers become int in place (2.0 → 2).
+
+    Args:
+        config: composed config of a job.
 
     Raises:
-        InvrepError: the first that is wrong, with what was expected.
+        InvrepError: a value is missing or wrong; the message names the first one and what was expected.
     """
     missing = OmegaConf.missing_keys(config)
     if missing:
@@ -55,10 +58,10 @@ def check(config: DictConfig) -> None:
 
 
 def _check_rate(optim: DictConfig) -> None:
-    """Refuse a learning rate that was given although the schedule has its own.
+    """Check that no learning rate is given where the schedule has its own rates.
 
     Raises:
-        InvrepError: so it was.
+        InvrepError: ``optim.lr`` differs from its preset although the schedule ignores it.
     """
     staged = optim.schedule == "auto" or OmegaConf.is_list(optim.schedule)
     choice = HydraConfig.get().runtime.choices.get("optim") if HydraConfig.initialized() else None
@@ -73,10 +76,10 @@ def _check_rate(optim: DictConfig) -> None:
 
 
 def check_range(given: Any) -> None:
-    """Check ``data.range``.
+    """Check ``data.range``, the values of black and white.
 
     Raises:
-        InvrepError: it is neither null nor two numbers, the lower first.
+        InvrepError: ``given`` is neither None nor two numbers, the lower first.
     """
     good = given is None or ((OmegaConf.is_list(given) or isinstance(given, list | tuple)) and len(given) == 2)
     if good and given is not None:

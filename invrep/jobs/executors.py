@@ -1,4 +1,4 @@
-"""Who does a job's work: this process, several devices of this machine, or one rank of many."""
+"""Execute a job's plan: in this process, on several devices of this machine, or as one rank of many."""
 
 from __future__ import annotations
 
@@ -21,49 +21,49 @@ from invrep.tracking.progress import Bar, Ticks
 
 
 class Executor(Protocol):
-    """Does what is left of a plan."""
+    """Execute the remaining batches of a plan."""
 
     @property
     def ranks(self) -> int:
-        """How many processes share the photos."""
+        """Return the number of processes that share the photos."""
 
     @property
     def here(self) -> int:
-        """How many of these are on this machine."""
+        """Return the number of these processes on this machine."""
 
     @property
     def index(self) -> int | None:
-        """The rank that this process is; None where it does the whole job."""
+        """Return the rank of this process; None if it completes the job without a launcher."""
 
     def execute(self, job: Job, plan: Plan, record: Record | None) -> str | None:
-        """Do this process's part; what fails is noted in ``job.failures``.
+        """Execute this process's share, and note failing photos in ``job.failures``.
 
         Args:
-            job: its parts.
-            plan: the job's.
-            record: shows the curves in a logger; None in a process that does not complete the job.
+            job: parts of the job.
+            plan: plan of the job.
+            record: logger of the curves; None in a process that does not complete the job.
 
         Returns:
-            What went wrong although all is done, as a sentence; usually None.
+            A sentence about a fault that left no photo undone, such as an absent rank; None without one.
         """
 
 
 class ThisProcess:
-    """Does the whole job in this process."""
+    """Execute the whole job in this process."""
 
     ranks, here, index = 1, 1, None
 
     def execute(self, job: Job, plan: Plan, record: Record | None) -> None:
-        """Do it, with a bar and live curves."""
+        """Execute the remaining batches, with a bar and live curves."""
         with Bar(_pixels(job, plan.left), job.console) as bar:
             work(job, plan.left, bar, record)
 
 
 class Devices:
-    """Does the whole job in a process for each of this machine's devices.
+    """Execute the whole job with one process for each of several devices of this machine.
 
     Args:
-        devices: their indices.
+        devices: indices of the devices.
     """
 
     index = None
@@ -73,7 +73,7 @@ class Devices:
         self.ranks = self.here = len(devices)
 
     def execute(self, job: Job, plan: Plan, record: Record | None) -> None:
-        """Start the processes, gather what they have done, and note what one that died has left undone."""
+        """Start the processes, gather their failures, and note photos that a dead process left unfinished."""
         config = OmegaConf.to_container(job.config, resolve=True)
         parts = zip(self.devices, evenly(plan.left, self.ranks), strict=True)
         with Bar(_pixels(job, plan.left), job.console) as bar:
@@ -86,11 +86,11 @@ class Devices:
 
 
 class OneOfMany:
-    """Does its share of a job whose processes torchrun or SLURM has started; rank 0 completes the job.
+    """Execute one rank's share of a job that torchrun or SLURM has started; rank 0 completes the job.
 
     Args:
-        rank: which of them this is.
-        words: those that it leaves the others.
+        rank: rank of this process.
+        words: messages between the ranks.
     """
 
     def __init__(self, rank: Rank, words: Words) -> None:
@@ -98,8 +98,13 @@ class OneOfMany:
         self.rank = rank
 
     def execute(self, job: Job, plan: Plan, record: Record | None) -> str | None:
-        """Do this rank's share, then wait: rank 0 for all others, the others for rank 0."""
-        there = gpus(job.config.trainer.accelerator)  # SLURM may show each task its own GPU only
+        """Execute this rank's share, then wait: rank 0 for all other ranks, every other rank for rank 0.
+
+        Raises:
+            InvrepError: a mistake has ended a rank, or rank 0 died or is absent and its share is unfinished.
+            ToldError: rank 0 has stopped before the job was finished.
+        """
+        there = gpus(job.config.trainer.accelerator)  # SLURM may show each task only its own GPU
         job.config.trainer.devices = [self.rank.device % there] if there else 1
         left = plan.left_of(self.index)
         if self.index > 0:
@@ -113,13 +118,13 @@ class OneOfMany:
         return absent
 
     def _gather(self, job: Job, plan: Plan) -> str | None:
-        """Wait for the other ranks, do the shares of those that have not come, and note what is missing.
+        """Wait for the other ranks, execute the shares of absent ranks, and note what dead ranks left unfinished.
 
         Returns:
-            A sentence about the ranks that have not come; None where all have.
+            A sentence about the absent ranks; None without any.
 
         Raises:
-            InvrepError: a mistake has ended one of them.
+            InvrepError: a user's mistake has ended a rank.
         """
         gathered = self.words.gather()
         job.failures |= gathered.failures
@@ -140,14 +145,15 @@ class OneOfMany:
         )
 
     def _leave(self, job: Job, others: Sequence[Batch]) -> None:
-        """Say that this rank has done its share, and wait for rank 0 to complete the job.
+        """Report that this rank's share is done, and wait until rank 0 has completed the job.
 
         Args:
-            job: this rank's share of it is done.
-            others: rank 0's share.
+            job: parts of the job.
+            others: batches of rank 0's share.
 
         Raises:
-            InvrepError: rank 0 has ended before.
+            InvrepError: rank 0 died, or is absent while its share is unfinished.
+            ToldError: rank 0 has stopped before the job was finished.
         """
         end = self.words.leave(job.failures)
         if end == STOPPED:
@@ -165,11 +171,11 @@ class OneOfMany:
 
 
 def _pixels(job: Job, batches: Sequence[Batch]) -> int:
-    """Return how many pixels the passes of batches will see."""
+    """Return the work of batches, in pixels times passes."""
     return sum(len(batch.rows) * math.prod(batch.size) for batch in batches) * job.descent.plan(job.phi)[0]
 
 
 def _replay(job: Job, plan: Plan, record: Record | None) -> None:
-    """Show the mean curve of what other processes have done."""
+    """Write the mean curve of all pre-images to the logger, since other processes have made them."""
     if record is not None:
         record.replay(job.results.mean_curves(plan.keys(job)))

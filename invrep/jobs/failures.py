@@ -1,4 +1,4 @@
-"""Photos that a job has not inverted, and what the user is told of them."""
+"""Note and report the photos that a job has not inverted."""
 
 from __future__ import annotations
 
@@ -11,18 +11,29 @@ from invrep.jobs.plan import missing
 from invrep.messages import count
 from invrep.results.lists import write_list
 
-MOST_TOLD = 10  # photos in a sentence
+MOST_TOLD = 10  # photos named in a message; failed.txt has all
 
 
 def note_missing(job: Job, batches: Sequence[Batch], why: str) -> None:
-    """Note what of batches is not finished."""
+    """Note the photos of batches that have unfinished pre-images.
+
+    Args:
+        job: parts of the job; its ``failures`` are extended.
+        batches: batches to look up on disk.
+        why: reason, as the rest of a sentence after "since".
+    """
     for batch in missing(job, batches):
         for image in (job.photos.ids[place] for place in batch.places):
             job.failures.setdefault(image, f"{image} is missing, since {why}; run the same command again.")
 
 
 def note_gone(job: Job, batches: Sequence[Batch]) -> None:
-    """Note pre-images that neither failed nor are in the folder: somebody has removed them."""
+    """Note photos whose pre-images neither failed nor exist: their results were removed during the job.
+
+    Args:
+        job: parts of the job; its ``failures`` are extended.
+        batches: all batches of the job.
+    """
     done = job.results.done()
     for batch in batches:
         for place, restart in (divmod(row, batch.restarts) for row in batch.rows):
@@ -32,14 +43,14 @@ def note_gone(job: Job, batches: Sequence[Batch]) -> None:
 
 
 def raise_failures(job: Job, *, done: int) -> None:
-    """Report the photos that failed, if any; all are listed in ``failed.txt``.
+    """Report the photos that failed, if any, and list all of them in ``failed.txt``.
 
     Args:
-        job: its ``failures`` are reported.
-        done: how many photos were inverted.
+        job: parts of the job, with its ``failures``.
+        done: number of photos that were inverted.
 
     Raises:
-        InvrepError: some failed.
+        InvrepError: some photos failed.
     """
     failures, path = dict(sorted(job.failures.items())), job.results.folder / "failed.txt"
     told = list(failures.values())

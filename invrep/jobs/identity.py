@@ -1,4 +1,4 @@
-"""What a job is called, and the name of its folder: a hash of what its results depend on, not of where code lies."""
+"""Name a job and its folder: a hash of the settings that its results depend on, and of no module path."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from omegaconf import DictConfig, OmegaConf
 from invrep.messages import layer_name
 from invrep.stable_names import stable_name
 
-IDENTITY = 1  # of what is hashed; the next number when equal content would no longer mean equal results
-PARTS = ("rep", "objective", "prior", "optim")  # groups whose parts decide about a result
+IDENTITY = 1  # version of the hashed content; increase it when equal content no longer means equal results
+PARTS = ("rep", "objective", "prior", "optim")  # groups whose parts change a result
 NAMED_BY = {"torchvision": "model", "timm": "model", "module": "target", "matconvnet": "weights"}
 
 
 def name_of(config: DictConfig) -> str:
-    """Return what a job is called, in its folder's name and above its pictures.
+    """Return the name of a job, for its folder and above its pictures.
 
-    That is ``name``, by default the preset of ``rep``; of a preset that stands for many networks, the network.
+    The name is the config's ``name``, by default the preset of ``rep``. A preset for many networks, such as ``timm``,
+    is replaced by the network's own name.
     """
     key = NAMED_BY.get(config.name)
     network = key and config.rep.get(key)
@@ -35,9 +36,12 @@ def name_of(config: DictConfig) -> str:
 
 
 def named(node: Any) -> Any:
-    """Return a config as data in which the project's parts have their stable names, as ``part``, not a ``_target_``.
+    """Return a config with stable names: ``part: NAME`` replaces the ``_target_`` of each of the project's parts.
 
-    The user's own parts keep their ``_target_``, which is his name for them. Every ``_target_`` can be imported.
+    The user's own parts keep their ``_target_``.
+
+    Args:
+        node: config as plain data, in which every ``_target_`` can be imported.
     """
     if isinstance(node, list | tuple):
         return [named(inner) for inner in node]
@@ -53,17 +57,17 @@ def named(node: Any) -> Any:
 def result_name(config: DictConfig, weights: str | None, codes: Sequence[str] = ()) -> str:
     """Return the name of the job's folder, ``<rep>-<layer>-<hash>``.
 
-    The hash is over what changes a result, so that the same command finds its folder again and another one never
-    writes into it. Photos, restarts and everything that only changes how a job runs or is shown stay out.
+    The hash covers all settings that change a result. So the same command finds its folder again, and another command
+    never writes into it. The number of photos and restarts, and settings of running and display, are left out.
 
     Args:
-        config: the composed config, whose parts can be built.
-        weights: what identifies the weights; None for a representation without.
-        codes: what identifies the files in ``objective.path``.
+        config: composed config, whose parts can be built.
+        weights: identifier of the weights; None for a representation without weights.
+        codes: identifiers of the files in ``objective.path``.
     """
 
     def plain(value: Any) -> Any:
-        """Return a value with each whole number as an int, so that 2 and 2.0 are one job."""
+        """Return a value with each whole number as an int, so that 2 and 2.0 name the same job."""
         if isinstance(value, Mapping):
             return {key: plain(inner) for key, inner in value.items()}
         if isinstance(value, list | tuple):

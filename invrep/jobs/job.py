@@ -1,4 +1,4 @@
-"""A job's parts, as a config names them."""
+"""Assemble a job's parts from its config."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ GREY = 128 / 255
 
 
 class Read(NamedTuple):
-    """What is read of a photo.
+    """Hold a photo that was read.
 
     Attributes:
-        pixels: (C, H, W) in [0, 1].
-        content: see :func:`invrep.data.photo.content_of`.
+        pixels: pixels (C, H, W) in [0, 1].
+        content: hash of the file's content, see :func:`invrep.data.photo.content_of`; empty without a photo.
     """
 
     pixels: Tensor
@@ -49,21 +49,21 @@ class Read(NamedTuple):
 
 @dataclass
 class Job:
-    """The parts of a job.
+    """Hold the parts of a job.
 
     Attributes:
-        config: the composed config, with automatic values of ``data`` filled in.
-        photos: of the job, by their place.
-        phi: the representation, the job's own.
-        objective: the class of the objective with its settings; takes a code, ``phi`` and ``shape``.
-        prior: the preset of priors.
-        descent: the recipe of descent.
-        results: the job's folder.
-        console: where the user is told.
-        classifier: tells what the network takes a pre-image for.
-        compute: how passes compute Φ; of all batches, so that each shape is compiled once.
-        failures: photo's id → a sentence that says what is wrong with it.
-        trial: what has been found out about Φ.
+        config: composed config, with automatic values of ``data`` filled in.
+        photos: photos of the job, by their place.
+        phi: representation Φ, private to the job.
+        objective: class of the objective with its settings; its arguments are a code, ``phi`` and ``shape``.
+        prior: preset of priors.
+        descent: recipe of descent.
+        results: folder of the job.
+        console: console for messages to the user.
+        classifier: classifier that compares the top-1 classes of photo and pre-image.
+        compute: settings of the passes; all batches share them, so that each shape is compiled once.
+        failures: sentence about each photo that failed, by the photo's id.
+        trial: record of the checks of Φ.
     """
 
     config: DictConfig
@@ -81,20 +81,24 @@ class Job:
 
     @property
     def kind(self) -> type[Objective]:
-        """The class of the objective."""
+        """Return the class of the objective."""
         return cast("type[Objective]", self.objective.func)
 
     @property
     def channels(self) -> int:
-        """How many channels the images have."""
+        """Return the number of channels of the images: 3 for RGB, 1 for grey."""
         return 3 if self.config.data.color == "rgb" else 1
 
     def tell(self, text: str) -> None:
-        """Tell the user a sentence, in which brackets mean nothing."""
+        """Print a sentence for the user; square brackets are text, not markup."""
         self.console.print(text, soft_wrap=True, markup=False)
 
     def size(self, photo: Photo) -> Size | None:
-        """Return the height and width in pixels that :meth:`read` will give, or note why there are none."""
+        """Return the height and width, in pixels, of a photo after :meth:`read`.
+
+        Returns:
+            The size; None for an unreadable photo, whose reason is noted in ``failures``.
+        """
         data = self.config.data
         if photo.open is None:
             return tuple(data.size)
@@ -108,7 +112,11 @@ class Job:
             return None
 
     def read(self, photo: Photo) -> Read | None:
-        """Return a photo's pixels (mid-grey where there is no photo) and content, or note why there are none."""
+        """Return a photo's pixels and content hash; for ``data=none``, mid-grey pixels.
+
+        Returns:
+            The photo; None for an unreadable one, whose reason is noted in ``failures``.
+        """
         data, dtype = self.config.data, getattr(torch, self.config.dtype)
         if photo.open is None:
             return Read(torch.full((self.channels, *data.size), GREY, dtype=dtype), "")
@@ -133,12 +141,21 @@ class Job:
         return Read(pixels.to(dtype), content_of(file))
 
     def read_ahead(self, places: Iterable[int], most: int) -> Generator[tuple[int, Read | None], None, None]:
-        """Yield the places and what :meth:`read` says of their photos, at most so many ahead of the one in use."""
+        """Yield each place with the result of :meth:`read`, while threads read the next photos.
+
+        Args:
+            places: places of photos in the job.
+            most: greatest number of photos read ahead.
+        """
         return ahead(lambda place: (place, self.read(self.photos[place])), places, most)
 
     @torch.no_grad()
     def asked_of(self, pixels: Tensor) -> Objective:
-        """Return the objective of one photo, (C, H, W)."""
+        """Return the objective for one photo's code.
+
+        Args:
+            pixels: pixels (C, H, W) in [0, 1].
+        """
         code = self.phi(pixels[None].to(self.phi.mean.device))
         return self.objective(code, phi=self.phi, shape=tuple(pixels.shape))
 
@@ -147,12 +164,12 @@ def assemble(config: DictConfig, console: Console, photos: Photos | None = None)
     """Return the parts of a job.
 
     Args:
-        config: composed and checked; automatic values of ``data`` are filled in.
-        console: where the user is told.
-        photos: of the job; None to find them.
+        config: composed and checked config; automatic values of ``data`` are filled in, in place.
+        console: console for messages to the user.
+        photos: photos of the job; None: those that ``data`` names.
 
     Raises:
-        InvrepError: a part cannot be had, or parts do not go together.
+        InvrepError: a part cannot be built, or parts do not fit together.
     """
     data = config.data
     objective = build(config.objective)
@@ -197,7 +214,17 @@ def assemble(config: DictConfig, console: Console, photos: Photos | None = None)
 
 
 def _size(given: Sequence[int] | None, codes: Sequence[str], phi: Representation, name: str) -> list[int]:
-    """Return height and width of images where there is no photo: as given, as the codes' images, or as published."""
+    """Return the height and width, in pixels, of images for ``data=none``.
+
+    Args:
+        given: value of ``data.size``; None: the size of the codes' images, else the network's published size.
+        codes: paths of the code files.
+        phi: representation Φ.
+        name: name of the representation, for messages.
+
+    Raises:
+        InvrepError: the size is invalid, or none can be derived.
+    """
     sizes = {code_size(path) for path in codes}
     if given is None and len(sizes) > 1:
         named = ", ".join("unknown" if size is None else f"[{size[0]},{size[1]}]" for size in sorted(sizes, key=str))

@@ -1,4 +1,4 @@
-"""Sweeps whose jobs run beside each other: what each takes of the machine, or asks of the cluster."""
+"""Divide a machine, or request nodes of a cluster, for a sweep whose jobs run at the same time."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from omegaconf import OmegaConf
 from invrep.jobs.ranks import gpus
 from invrep.jobs.sweep_note import in_multirun
 
-BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # one job after the other
-AT_ONCE = 4  # jobs on a machine without GPUs
-THREADS = 8  # CPU cores for each device of a job of SLURM, or as many as a node has
-SINFO_SECONDS = 30
+BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # runs one job after the other
+AT_ONCE = 4  # concurrent jobs on a machine without GPUs
+THREADS = 8  # CPU cores for each device of a SLURM job, if a node has as many
+SINFO_SECONDS = 30  # time limit of sinfo
 
 
 def register() -> None:
-    """Make ``${machine:…}`` and ``${slurm:…}`` known, which the launchers' configs use.
+    """Register the resolvers ``${machine:…}`` and ``${slurm:…}`` of the launchers' configs.
 
-    Every process needs it that composes such a config or reads one: the command, and each job of a sweep.
+    Every process that composes or reads such a config needs them: the command, and each job of a sweep.
     """
     OmegaConf.register_new_resolver("machine", machine, replace=True)
     OmegaConf.register_new_resolver("slurm", slurm, replace=True)
 
 
 def machine(what: str) -> int:
-    """Return what a launcher's config asks of this machine, as ``${machine:gpus}`` there.
+    """Return a number that describes this machine, for ``${machine:…}`` in a launcher's config.
 
     Args:
-        what: ``gpus``, how many there are; ``gpu``, 1 if there are any, else 0; ``jobs``, how many jobs run at once:
-            one for each GPU, or 4 without any, but none without a CPU core of its own; ``cores``, how many CPU cores
-            each of these has.
+        what: one of four names. ``gpus``: number of GPUs. ``gpu``: 1 with a GPU, else 0. ``jobs``: number of
+            concurrent jobs, one for each GPU, or without GPUs one for each CPU core up to 4. ``cores``: number of CPU
+            cores for each of these jobs.
     """
-    import torch  # takes seconds, and every command knows this resolver
+    import torch  # takes seconds, and every command registers this resolver
 
     there = torch.cuda.device_count()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -47,11 +47,11 @@ def machine(what: str) -> int:
 
 
 class Node(NamedTuple):
-    """A kind of node of the cluster.
+    """Describe a kind of node of the cluster.
 
     Attributes:
-        cores: CPU cores.
-        gpus: GPUs.
+        cores: number of CPU cores.
+        gpus: number of GPUs.
     """
 
     cores: int
@@ -59,14 +59,17 @@ class Node(NamedTuple):
 
 
 def slurm(what: str, accelerator: str, devices: Any, partition: str | None = None) -> int | None:
-    """Return what a job's ``trainer`` needs of a SLURM node, as ``${slurm:gpus,…}`` in the launcher's config.
+    """Return the GPUs or CPU cores that a job requests of a SLURM node, for ``${slurm:…}`` in a launcher's config.
 
     Args:
-        what: ``gpus``, how many GPUs; None for a job on the CPU. ``cores``, how many CPU cores: 8 for each device, or
-            as many as a node has.
-        accelerator: Lightning's; ``auto`` means GPUs where a node of the cluster has any.
-        devices: Lightning's.
-        partition: of the cluster; None for all.
+        what: ``gpus`` or ``cores``.
+        accelerator: Lightning's accelerator; ``auto``: GPUs if a node of the partition has any.
+        devices: Lightning's devices.
+        partition: partition of the cluster; None: all.
+
+    Returns:
+        For ``gpus``, the number of GPUs, None for a job on the CPU. For ``cores``, 8 for each device, or as many as a
+        node has.
     """
     nodes = nodes_of(partition)
     with_gpus = [node for node in nodes if node.gpus]
@@ -84,7 +87,11 @@ def slurm(what: str, accelerator: str, devices: Any, partition: str | None = Non
 
 
 def nodes_of(partition: str | None) -> list[Node]:
-    """Return the kinds of nodes that SLURM's ``sinfo`` knows of; none where it does not answer."""
+    """Return the kinds of nodes that SLURM's ``sinfo`` lists; an empty list if it fails.
+
+    Args:
+        partition: partition of the cluster; None: all.
+    """
     if shutil.which("sinfo") is None:
         return []
     command = ["sinfo", "--noheader", "--format=%c %G", *([f"--partition={partition}"] if partition else [])]
@@ -95,24 +102,24 @@ def nodes_of(partition: str | None) -> list[Node]:
     nodes = []
     for line in answer.splitlines():
         cores, _, resources = line.partition(" ")
-        if cores.rstrip("+").isdecimal():  # of unlike nodes it gives the least, with a +
+        if cores.rstrip("+").isdecimal():  # for unlike nodes sinfo prints the least number and a +
             found = re.findall(r"gpu:(?:[^:,(]+:)?(\d+)", resources)
             nodes.append(Node(int(cores.rstrip("+")), sum(map(int, found))))
     return nodes
 
 
 def share_machine(devices: Any, accelerator: str) -> Any:
-    """Give a job that runs beside others of its sweep its own GPUs and its part of the CPU's threads.
+    """Return the devices of a job that runs beside others of its sweep, and limit its CPU threads.
 
-    With N GPUs the job of number k that asks for n of them gets those from k·n on, modulo N. The threads are the
-    launcher's ``cpus_per_task``, where it has that, or SLURM's (joblib sees to it by itself).
+    With N GPUs, job k with n devices gets the n GPUs from k·n on, modulo N. The number of threads is SLURM's
+    ``SLURM_CPUS_PER_TASK`` or the launcher's ``cpus_per_task``; joblib limits its threads itself.
 
     Args:
-        devices: how many the job asks for; whoever names indices, or takes all, has them as they are.
-        accelerator: Lightning's.
+        devices: number of devices for each job; a list of indices, or all devices, is returned unchanged.
+        accelerator: Lightning's accelerator.
 
     Returns:
-        The indices; ``devices`` itself where the jobs run one after the other.
+        Indices of the devices; ``devices`` itself if the jobs run one after the other.
     """
     if not in_multirun() or HydraConfig.get().launcher._target_ == BASIC:
         return devices

@@ -1,4 +1,4 @@
-"""Memory: what a batch takes, and how much is free."""
+"""Estimate the memory of a batch, and measure how much is free."""
 
 from __future__ import annotations
 
@@ -29,53 +29,53 @@ from invrep.optim.optimizers import COUPLED
 from invrep.tracking.film import film_format
 
 log = logging.getLogger(__name__)
-SMALL = 2**16  # pixels, of which a rehearsal has no more
-MAPPED = 2**25  # bytes from which on glibc asks the system for a block by itself, see invrep.jobs.process
-# Least and most that smaller blocks take over what they hold: glibc cannot give an aligned block
-# again for an equal one.
+SMALL = 2**16  # most pixels of a rehearsed image
+MAPPED = 2**25  # bytes; glibc maps a block of this size by itself, outside the heap, see invrep.jobs.process
+# Least and most memory of the heap, as a multiple of the bytes in its blocks: glibc cannot always reuse a freed aligned
+# block for an equal one.
 HEAP = (1.2, 2.6)
-GROWTH = 140  # passes in which the heap at most grows by what the blocks hold: by 1 for DSIFT, less for others
-GROWN = 400  # passes after which it has not been watched
-CLOSE = 1.3  # within this factor of the peak a plan is one number
-PROCESS = 90 * 2**20  # of the job's own: libraries that are loaded late, pictures that are written
-DECODING = 48  # bytes of a photo's pixel while it is decoded
+GROWTH = 140  # passes in which the heap grows by its blocks' bytes at most: DSIFT; other representations grow less
+GROWN = 400  # passes; the growth was measured no further
+CLOSE = 1.3  # bounds within this factor of their geometric mean are shown as one number
+PROCESS = 90 * 2**20  # bytes of the process besides its batches: libraries loaded late, pictures being written
+DECODING = 48  # bytes for each pixel of a photo while it is decoded
 CONVOLUTIONS = {torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default}
-ROOT = Path("/")  # of the files in which Linux says what a control group may take
+ROOT = Path("/")  # root of proc and sys, where Linux states the limits of control groups
 
 
 class Line(NamedTuple):
-    """Bytes of a batch.
+    """Model the bytes of a batch as a linear function of its pre-images.
 
     Attributes:
-        fixed: whatever the size of the batch.
-        each: for every pre-image of it.
+        fixed: bytes of a batch of any size.
+        each: bytes for every pre-image.
     """
 
     fixed: float
     each: float
 
     def __call__(self, rows: int) -> int:
-        """Return the bytes of a batch of so many pre-images."""
+        """Return the bytes of a batch of ``rows`` pre-images."""
         return int(self.fixed + rows * self.each)
 
 
 class Need(NamedTuple):
-    """How many bytes batches take at their peak.
+    """Bound the bytes that batches take at their peak.
 
     Attributes:
-        least: in a descent of a few passes.
-        most: in a long one, whose heap has grown; the same on a GPU.
+        least: bytes in a descent of a few passes.
+        most: bytes in a long descent, whose heap has grown; equal to ``least`` on a GPU.
     """
 
     least: Line
     most: Line
 
     def fit(self, room: float) -> int:
-        """Return how many pre-images fit into so many bytes for sure, at least one."""
+        """Return the number of pre-images, at least one, whose upper bound fits into ``room`` bytes."""
         return max(int((room - self.most.fixed) / self.most.each), 1)
 
     def words(self, rows: int) -> str:
-        """Return what a batch of so many pre-images takes: a number where that is known, else the range."""
+        """Return the memory of a batch of ``rows`` pre-images as text: one number for close bounds, else the range."""
         least, most = self.least(rows), self.most(rows)
         if most <= CLOSE**2 * least:
             return f"about {in_bytes(math.sqrt(least * most))}"
@@ -83,21 +83,21 @@ class Need(NamedTuple):
 
 
 def in_bytes(number: float) -> str:
-    """Return a number of bytes as people read it."""
+    """Return a number of bytes as text in MB or GB, of 2²⁰ or 2³⁰ bytes."""
     return f"{number / 2**30:.1f} GB" if number >= 2**30 else f"{number / 2**20:.0f} MB"
 
 
 class Peak(TorchDispatchMode):
-    """Follows the tensors that are made within this context, in the backward pass too.
+    """Track the memory of tensors made inside this context, in the backward pass too.
 
     Attributes:
-        kept: bytes on the device that they take now, in blocks that lie by themselves and in glibc's heap.
-        bounds: bytes that they took at once at most, if the heap wastes little, and if much.
+        kept: current bytes on the device, in blocks mapped by themselves and in glibc's heap.
+        bounds: least and most bytes at the peak; they differ in how much the heap wastes.
 
     Args:
-        device: on which.
-        larger: how many times as large the tensors of the job will be.
-        passes: of the job.
+        device: device of the tensors.
+        larger: size of the job's tensors, as a multiple of those inside this context.
+        passes: number of passes of the job.
     """
 
     def __init__(self, device: torch.device, larger: float = 1.0, passes: int = 1) -> None:
@@ -113,7 +113,7 @@ class Peak(TorchDispatchMode):
         new = self._storages(found)
         for key in new.keys() - old.keys() - self._seen.keys():
             self._add(key, new[key])
-        if func in CONVOLUTIONS:  # oneDNN and cuDNN lay out anew what they are given
+        if func in CONVOLUTIONS:  # oneDNN and cuDNN copy inputs and outputs into their own memory layout
             self._reach((old | new).values())
         return found
 
@@ -125,7 +125,7 @@ class Peak(TorchDispatchMode):
         return {storage._cdata: storage for storage in (x.untyped_storage() for x in tensors)}
 
     def _reach(self, more: Iterable[torch.UntypedStorage] = ()) -> None:
-        """Raise the bounds to what is kept and some copies."""
+        """Raise the bounds to the current bytes, plus a copy of each storage in ``more``."""
         mapped, heap = self.kept
         for storage in more:
             if self._in_heap(storage):
@@ -147,23 +147,26 @@ class Peak(TorchDispatchMode):
 
 
 class Untried(Trial):
-    """Tries nothing: a rehearsal's images are noise."""
+    """Skip the checks of Φ in a rehearsal, since its images are noise."""
 
     def __call__(self, *_: object) -> None:
         """Do nothing."""
 
 
 def need(job: Job, size: Size, rows: int = 1, batches: int = 1) -> Need | None:
-    """Return what batches of a size take beyond what the process has now; None where it cannot be known.
+    """Return the memory of batches of one size, beyond what the process takes now.
 
-    A pass is rehearsed with one pre-image and, for more, with two; of large photos with smaller ones of their
-    proportions.
+    A descent of one pass is rehearsed with one pre-image, and for larger batches also with two. Large images are
+    replaced by smaller ones with their proportions.
 
     Args:
-        job: its Φ is on any device.
-        size: height and width of its pre-images.
-        rows: about how many pre-images the batches have.
-        batches: how many there are; of several, some wait to be read or written.
+        job: parts of the job; Φ may be on any device.
+        size: height and width of the pre-images, in pixels.
+        rows: approximate number of pre-images in a batch.
+        batches: number of batches; with several, some wait to be read or written.
+
+    Returns:
+        Bounds in bytes; None if the rehearsal fails.
     """
     config, larger = job.config, 1.0
     if job.phi.input_size is None or config.data.get("resize") == "none":
@@ -174,7 +177,7 @@ def need(job: Job, size: Size, rows: int = 1, batches: int = 1) -> Need | None:
     if alone is None:
         return None
     two = None if rows == 1 or job.descent.name in COUPLED else _rehearse(job, sides, 2, scale * rows / 2)
-    return_memory()  # else what the rehearsals took would stand beside the batch
+    return_memory()  # otherwise the rehearsals' freed memory would stay in use beside the batch
     host, device = _beside(job, size, batches)
     process = PROCESS
     if gpus(config.trainer.accelerator):
@@ -187,7 +190,14 @@ def need(job: Job, size: Size, rows: int = 1, batches: int = 1) -> Need | None:
 
 
 def _rehearse(job: Job, sides: Sequence[int], rows: int, larger: float) -> list[float] | None:
-    """Return the bounds of what a batch takes in a pass, the tensors being a part of the job's; None if it fails."""
+    """Rehearse a pass on noise, and return the least and most bytes of the batch; None if the pass fails.
+
+    Args:
+        job: parts of the job.
+        sides: height and width of the noise, in pixels.
+        rows: number of pre-images.
+        larger: size of the job's tensors, as a multiple of the rehearsal's.
+    """
     config, phi = job.config, job.phi
     dtype = getattr(torch, config.dtype)
     named = [(row, f"rehearsal {row}", 0) for row in range(rows)]
@@ -195,7 +205,7 @@ def _rehearse(job: Job, sides: Sequence[int], rows: int, larger: float) -> list[
     trainer = make_trainer(config.trainer, [])
     try:
         device, passes = trainer.strategy.root_device, job.descent.plan(phi)[0]
-        phi.private(device, dtype)  # its weights are there once
+        phi.private(device, dtype)  # outside Peak, since all batches share Φ's weights
         with Peak(device, larger, passes) as peak, torch.random.fork_rng(devices=[]):
             photos = torch.rand(rows, job.channels, *sides, dtype=dtype)
             inversion = solve(
@@ -211,19 +221,19 @@ def _rehearse(job: Job, sides: Sequence[int], rows: int, larger: float) -> list[
             )
             state = [x for x in tree_leaves(inversion.trainer.optimizers[0].state) if isinstance(x, Tensor)]
         return [bound + sum(x.nbytes for x in state) for bound in peak.bounds]
-    except Exception as error:  # Φ may hold what does not bear to be watched; the batch itself says what is wrong
+    except Exception as error:  # the dispatch mode may break Φ; the batch itself will report a true fault
         log.debug("The plan of memory failed: %s", error)
         return None
 
 
 def _beside(job: Job, size: Size, batches: int) -> tuple[int, int]:
-    """Return the bytes for each pre-image that the rehearsal does not see: on the host, and where Φ is."""
+    """Return the bytes for each pre-image that a rehearsal misses: on the host, and on Φ's device."""
     config, descent = job.config, job.descent
     passes = descent.plan(job.phi)[0]
     values = job.channels * math.prod(size)
     image = values * getattr(torch, config.dtype).itemsize
     waiting = min(batches - 1, WRITES_AHEAD + 1)
-    host = image * (1 + waiting * 2)  # as read, and as written with its photo
+    host = image * (1 + waiting * 2)  # being read, and waiting to be written with its photo
     if batches > 1:
         host += image + READERS * DECODING * math.prod(size)
     if film_format(config.video):
@@ -233,13 +243,13 @@ def _beside(job: Job, size: Size, batches: int) -> tuple[int, int]:
 
 
 def room(accelerator: str, ranks: int = 1) -> int:
-    """Return how many bytes of memory are free for a rank's pre-images, of the GPU or of the machine.
+    """Return the free memory for a rank's pre-images, in bytes, of the GPU or of the machine.
 
-    Of the machine's memory a container's limit and the process's own (``ulimit -v``) are taken away.
+    The machine's memory is limited by its container and by the limits of the process (``ulimit -v``, ``-d``).
 
     Args:
-        accelerator: Lightning's.
-        ranks: processes of the job on this machine, which share its memory, or its GPUs.
+        accelerator: Lightning's accelerator.
+        ranks: number of the job's processes that share this machine's memory or GPUs.
     """
     if there := gpus(accelerator):
         return torch.cuda.mem_get_info()[0] // math.ceil(ranks / there)
@@ -248,7 +258,7 @@ def room(accelerator: str, ranks: int = 1) -> int:
 
 
 def _of_containers() -> Iterator[int]:
-    """Yield what is left of each limit of the process's control groups, version 2 or 1."""
+    """Yield the bytes left of each memory limit of the process's control groups, version 2 or 1."""
     try:
         groups = [line.split(":", 2) for line in (ROOT / "proc/self/cgroup").read_text().splitlines()]
     except OSError:
@@ -262,7 +272,7 @@ def _of_containers() -> Iterator[int]:
         else:
             continue
         below = PurePosixPath(path.lstrip("/"))
-        for group in (below, *below.parents):  # within a container its own group is the root
+        for group in (below, *below.parents):  # inside a container, its group is mounted as the root
             folder = ROOT / base / group
             with suppress(OSError, ValueError, KeyError):  # "max" is no number
                 limit = int((folder / most).read_text())
@@ -271,8 +281,8 @@ def _of_containers() -> Iterator[int]:
 
 
 def _of_process() -> Iterator[int]:
-    """Yield what is left of the limits that a shell's ``ulimit`` has set."""
-    if not psutil.LINUX:  # psutil knows the limits of Linux only
+    """Yield the bytes left of the limits that a shell's ``ulimit`` has set."""
+    if not psutil.LINUX:  # psutil reads these limits only on Linux
         return
     process = psutil.Process()
     memory = process.memory_info()

@@ -1,4 +1,4 @@
-"""A job's plan: its batches, what of them is left to do, and the memory that they take."""
+"""Plan a job: its batches, the unfinished ones, and their memory."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from invrep.errors import InvrepError
 from invrep.jobs.job import Job
 from invrep.jobs.memory import Need, need, room
 
-PEEKS = 64  # headers that are read ahead
-USUAL_AT_ONCE = 8  # photos in a tensor
-MOST_AT_ONCE = 64  # pre-images in a tensor by data.batch_size=auto, and restarts of a photo; more are no faster
+PEEKS = 64  # photo headers read ahead
+USUAL_AT_ONCE = 8  # photos in a batch by default
+MOST_AT_ONCE = 64  # most pre-images in a batch with data.batch_size=auto, and restarts of a photo; more are no faster
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job does.
+    """Hold the plan of a job.
 
     Attributes:
-        shares: each rank's batches, of the whole job.
-        left: batches with the rows that are not finished.
-        need: what the largest batch of these takes in memory; None where nothing is left or it cannot be known.
-        free: bytes of memory that a rank has for it.
+        shares: batches of each rank, finished ones included.
+        left: batches with their unfinished rows only.
+        need: memory of the largest unfinished batch; None if nothing is left or it cannot be estimated.
+        free: memory that is free for it, in bytes for each rank.
     """
 
     shares: tuple[tuple[Batch, ...], ...]
@@ -38,21 +38,21 @@ class Plan:
 
     @property
     def batches(self) -> list[Batch]:
-        """All batches of the job."""
+        """Return all batches of the job."""
         return [batch for share in self.shares for batch in share]
 
     @property
     def places(self) -> list[int]:
-        """The places of the job's photos that can be read, in order."""
+        """Return the places of the job's readable photos, in order."""
         return sorted({place for batch in self.batches for place in batch.places})
 
     @property
     def largest(self) -> Batch:
-        """The batch of those left that takes most memory."""
+        """Return the unfinished batch with the most pixels, which takes the most memory."""
         return max(self.left, key=lambda batch: len(batch.rows) * math.prod(batch.size))
 
     def left_of(self, rank: int) -> list[Batch]:
-        """Return what is left of a rank's share."""
+        """Return the unfinished batches of a rank's share."""
         rows = {row for batch in self.shares[rank] for row in batch.rows}
         return [batch for batch in self.left if batch.rows[0] in rows]
 
@@ -62,13 +62,13 @@ class Plan:
 
 
 def make_plan(job: Job, ranks: int, only: int | None = None, here: int = 1) -> Plan:
-    """Return a job's plan; photos that cannot be read are noted in ``job.failures``.
+    """Return a job's plan, and note unreadable photos in ``job.failures``.
 
     Args:
-        job: its parts.
-        ranks: how many processes share its photos.
-        only: the rank whose share alone matters here, so that only that is looked for on disk; None: all.
-        here: how many of the processes are on this machine.
+        job: parts of the job.
+        ranks: number of processes that share its photos.
+        only: rank whose share alone is looked up on disk, without an estimate of memory; None: all ranks.
+        here: number of these processes on this machine.
     """
     shares = tuple(map(tuple, _shares(job, ranks, here)))
     known = job.results.done()
@@ -81,10 +81,11 @@ def make_plan(job: Job, ranks: int, only: int | None = None, here: int = 1) -> P
 
 
 def _shares(job: Job, ranks: int, here: int) -> list[list[Batch]]:
-    """Return each rank's batches, from the photos' headers where their size is not fixed; the bad ones are noted.
+    """Return the batches of each rank, and note unreadable photos in ``job.failures``.
 
-    Batches of a size that the user gives are the same for any number of ranks. Else every rank has photos, if there
-    are as many, and which is the same whatever memory each of them finds.
+    Sizes come from the photos' headers, unless all images have a fixed size. With a batch size from the user, the
+    batches are the same for any number of ranks. Otherwise every rank gets photos, if there are enough. Which photos
+    it gets does not depend on the free memory of any rank.
     """
     places = range(len(job.photos))
     sizes = ahead(lambda place: (place, job.size(job.photos[place])), places, PEEKS)
@@ -105,13 +106,13 @@ def _shares(job: Job, ranks: int, here: int) -> list[list[Batch]]:
 
 
 def _fit(job: Job, here: int) -> Callable[[Size], int]:
-    """Return how many pre-images of a size surely fit into memory together, of those whose number makes them faster.
+    """Return a function from an image size to the number of pre-images that surely fit into memory together.
 
-    Sizes of about as many pixels are rehearsed once.
+    The number is 1 to ``MOST_AT_ONCE``. Sizes with about the same number of pixels share one rehearsal.
 
     Args:
-        job: its parts.
-        here: how many of its processes are on this machine.
+        job: parts of the job.
+        here: number of its processes on this machine.
     """
     known: dict[int, tuple[int, Need | None]] = {}
 
@@ -122,7 +123,7 @@ def _fit(job: Job, here: int) -> Callable[[Size], int]:
         wanted = need(job, size, MOST_AT_ONCE, 2)
         if wanted is None or (rows := wanted.fit(free())) >= MOST_AT_ONCE:
             return wanted
-        return need(job, size, rows, 2)  # the blocks of a smaller batch lie in the heap, of which less is known
+        return need(job, size, rows, 2)  # a smaller batch has its blocks in the heap, whose bounds are wider
 
     def fit(size: Size) -> int:
         pixels = math.prod(size)
@@ -136,12 +137,12 @@ def _fit(job: Job, here: int) -> Callable[[Size], int]:
 
 
 def missing(job: Job, planned: Sequence[Batch], done: Done | None = None) -> list[Batch]:
-    """Return what of batches is not finished: a photo that has been edited since is as good as new.
+    """Return batches with their unfinished rows only; a photo edited since its inversion counts as unfinished.
 
     Args:
-        job: its parts; photos that cannot be read are noted in its ``failures``.
-        planned: the batches.
-        done: the pre-images that are finished; None to look on disk.
+        job: parts of the job; unreadable photos are noted in its ``failures``.
+        planned: batches to check.
+        done: finished pre-images; None: those on disk.
     """
     done = job.results.done() if done is None else done
     if not done:

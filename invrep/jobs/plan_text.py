@@ -1,4 +1,4 @@
-"""A job's plan as the user reads it, before anything is done."""
+"""Print a job's plan before the job starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from invrep.messages import count, layer_name, printable
 
 
 def show_plan(job: Job, plan: Plan) -> None:
-    """Say what is going to be done."""
+    """Print the plan: images and restarts, finished pre-images, warnings about the descent, batches and memory."""
     config, console = job.config, job.console
     wanted, rows = (sum(len(batch.rows) for batch in some) for some in (plan.batches, plan.left))
     images = wanted // config.restarts
@@ -44,7 +44,7 @@ def show_plan(job: Job, plan: Plan) -> None:
 
 
 def _show_memory(job: Job, plan: Plan) -> None:
-    """Say how much memory the largest batch takes, and warn where there is less."""
+    """Print the number of batches and the memory of the largest one, with a warning if less is free."""
     config, console, batch, ranks = job.config, job.console, plan.largest, len(plan.shares)
     where = "GPU memory" if gpus(config.trainer.accelerator) else "memory"
     takes = f"an unknown amount of {where}"

@@ -1,4 +1,4 @@
-"""What else a result depends on: versions, commit, command, weights."""
+"""Record the provenance of a job's results: versions, commit, command, weights."""
 
 from __future__ import annotations
 
@@ -27,11 +27,15 @@ VERSIONS = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "torchmet
 
 
 def provenance(job: Job, photo: Photo) -> DictConfig:
-    """Return the resolved config with what else a result depends on: versions, commit, command, weights.
+    """Return the resolved config with the nodes ``used`` and ``provenance``, for the job's ``config.yaml``.
 
-    The project's parts have their stable names in it (:func:`invrep.jobs.identity.named`), so that it is read alike
-    however the code is arranged. ``used`` says which presets were chosen and what automatic values came to, for Φ and
-    one of the photos.
+    ``provenance`` has versions, commit, command and weights. ``used`` has the chosen presets and the numbers that
+    automatic values stand for. The project's parts have their stable names (:func:`invrep.jobs.identity.named`), so
+    that moving code changes nothing.
+
+    Args:
+        job: parts of the job.
+        photo: photo for which the automatic values are computed.
     """
     plain = cast("dict[str, Any]", OmegaConf.to_container(job.config, resolve=True))
     resolved = OmegaConf.create(plain | {key: named(plain[key]) for key in (*PARTS, "compute")})
@@ -47,11 +51,11 @@ def provenance(job: Job, photo: Photo) -> DictConfig:
 
 
 def _used(job: Job, photo: Photo) -> dict[str, Any]:
-    """Return, by short names, what tells jobs apart: presets by name, the layer, and each λ and C as a number."""
+    """Return the values that tell jobs apart, by short names: presets, the layer, and each λ and C as a number."""
     config, phi = job.config, job.phi
     choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     weight, seen = config.objective.get("weight"), Geometry((math.inf, math.inf), None)
-    with suppress(InvrepError):  # other photos may well fit
+    with suppress(InvrepError):  # Φ may reject this photo and accept others
         if weight == "auto":
             read = job.read(photo)
             weight = None if read is None else job.asked_of(read.pixels).weight
@@ -65,14 +69,14 @@ def _used(job: Job, photo: Photo) -> dict[str, Any]:
         "objective_weight": weight,
         **{f"{name}_weight": value for name, value in job.prior.weights(phi).items()},
         "passes": job.descent.plan(phi)[0],
-        "receptive_field": phi.receptive_field,  # of one position, in pixels; null: the whole image, or several layers
+        "receptive_field": phi.receptive_field,  # of one position, in pixels; null: whole image or several layers
         "stride": phi.stride,
-        "start": list(map(int, seen.start)) if local else None,  # top and left of what position (0, 0) sees
+        "start": list(map(int, seen.start)) if local else None,  # top and left of position (0, 0)'s field
     }
 
 
 def _commit() -> str | None:
-    """Return the project's git commit, with ``-dirty`` where files differ from it; None outside a clone."""
+    """Return the project's git commit, followed by ``-dirty`` if tracked files differ; None outside a clone."""
 
     def git(arguments: Iterable[str]) -> str:
         place = Path(__file__).parent

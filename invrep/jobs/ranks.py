@@ -1,9 +1,9 @@
-"""Ranks: processes that share the list of photos and nothing else.
+"""Run a job in several ranks: processes that share the list of photos and nothing else.
 
-A job with ``trainer.devices=N`` starts N processes on this machine, one for each device, and gathers from disk what
-they have done; one of them that dies leaves the others to finish. Under torchrun or SLURM, which start the processes,
-each finds its part of the list by itself, and rank 0 gathers (:mod:`invrep.jobs.words`). Neither makes a process group:
-no photo waits for another rank's.
+A job with ``trainer.devices=N`` starts N processes on this machine, one for each device, and gathers their results from
+disk. If one of them dies, the others finish. Under torchrun or SLURM, which start the processes, each rank determines
+its share of the list by itself, and rank 0 gathers (:mod:`invrep.jobs.words`). There is no process group: no photo
+waits for another rank.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from invrep.errors import InvrepError
 from invrep.jobs.signals import Stop, stopped_by
 from invrep.validation import number
 
-MOST_DEVICES = 1000  # of a machine; a number above is a slip of the hand
-OTHERS = (signal.SIGINT, signal.SIGUSR1)  # reach the whole group; the first process ends the others by SIGTERM
+MOST_DEVICES = 1000  # devices of a machine; a greater number is a typing error
+OTHERS = (signal.SIGINT, signal.SIGUSR1)  # reach all processes; workers ignore them and await the parent's SIGTERM
 
 
 @dataclass(frozen=True)
 class Rank:
-    """One of the processes of a job.
+    """Describe one of a job's processes that a launcher has started.
 
     Attributes:
-        index: from 0.
-        count: of all processes, on all machines.
-        device: which of its machine's devices is its own.
-        run: the launcher's name of the launch; a launch that is queued again may have the same.
-        nodes: machines.
-        named: the variables that say so, for the user.
+        index: number of the rank, from 0.
+        count: number of ranks on all machines.
+        device: index of its device on its machine.
+        run: identifier of the launch; a requeued launch may keep it.
+        nodes: number of machines.
+        named: names of the environment variables that set index and count, for messages.
     """
 
     index: int
@@ -49,24 +49,24 @@ class Rank:
 
     @property
     def here(self) -> int:
-        """How many of the processes are on this machine, if the machines have about as many."""
+        """Return the number of ranks on this machine, rounded up, if the ranks are spread evenly."""
         return math.ceil(self.count / self.nodes)
 
 
 def launched() -> Rank | None:
-    """Return which rank torchrun or SLURM's srun has made of this process; None where neither has started several.
+    """Return this process's rank under torchrun or srun; None unless one of them has started several processes.
 
-    SLURM counts a job's tasks for a batch script and for salloc's shell as well, which are one process; the number of a
-    step's tasks is srun's own word, and where it is lacking, so is a step.
+    SLURM sets ``SLURM_NTASKS`` also for a batch script and for salloc's shell, which are one process each. So only the
+    variables of a step count, which srun sets: ``SLURM_STEP_NUM_TASKS``, or ``SLURM_NTASKS`` beside ``SLURM_STEP_ID``.
 
     Raises:
-        InvrepError: a variable of theirs is no number, or the rank is not below the number of ranks.
+        InvrepError: a launcher's variable is no number, or the rank is not below the number of ranks.
     """
     tasks = "SLURM_STEP_NUM_TASKS"
     if not os.environ.get(tasks) and os.environ.get("SLURM_STEP_ID"):
         tasks = "SLURM_NTASKS"
     torchrun = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
-    slurm = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")  # a requeued job keeps its id and its step's
+    slurm = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")  # a requeued job keeps its first two
     for index, count, device, run, nodes in (
         ("RANK", "WORLD_SIZE", "LOCAL_RANK", torchrun, "GROUP_WORLD_SIZE"),
         ("SLURM_PROCID", tasks, "SLURM_LOCALID", slurm, "SLURM_NNODES"),
@@ -82,7 +82,11 @@ def launched() -> Rank | None:
 
 
 def _variable(name: str, default: int) -> int:
-    """Return a whole number from the environment; ``default`` where it is not there or empty."""
+    """Return a whole number from the environment; ``default`` if the variable is unset or empty.
+
+    Raises:
+        InvrepError: the variable is no whole number.
+    """
     text = os.environ.get(name, "").strip()
     if text and not text.isdecimal():
         raise InvrepError(
@@ -92,15 +96,15 @@ def _variable(name: str, default: int) -> int:
 
 
 def check_launch(devices: Any, nodes: Any, rank: Rank | None) -> None:
-    """Check Lightning's ``devices`` and ``num_nodes`` against what torchrun or srun has started.
+    """Check ``trainer.devices`` and ``trainer.num_nodes`` against the processes that torchrun or srun has started.
 
     Args:
-        devices: of each machine; 1 says nothing.
-        nodes: machines; 1 says nothing.
-        rank: which of the launcher's processes this is; None without a launcher.
+        devices: devices of each machine; 1, the default, is not checked.
+        nodes: number of machines; 1, the default, is not checked.
+        rank: rank of this process; None without a launcher.
 
     Raises:
-        InvrepError: they are not valid, or another number has been started.
+        InvrepError: a number is invalid, or differs from what the launcher has started.
     """
     nodes = number("trainer.num_nodes", nodes, minimum=1, whole=True)
     if rank is None:
@@ -124,21 +128,21 @@ def check_launch(devices: Any, nodes: Any, rank: Rank | None) -> None:
 
 
 def gpus(accelerator: str) -> int:
-    """Return how many GPUs there are for Lightning's ``accelerator``."""
-    import torch  # takes seconds, and every command asks for its rank
+    """Return the number of GPUs for Lightning's ``accelerator``; 0 for ``cpu``."""
+    import torch  # takes seconds, and every command imports this module
 
     return torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
 
 
 def local_devices(devices: Any, accelerator: str) -> list[int]:
-    """Return the indices of this machine's devices that a job asks for, one rank for each.
+    """Return the indices of a job's devices on this machine, one for each rank.
 
     Args:
-        devices: Lightning's: a number, ``auto`` or -1 for all GPUs (one process without any), or a list of indices.
-        accelerator: Lightning's.
+        devices: number of devices, list of indices, or ``auto`` or -1 for all GPUs (one process without GPUs).
+        accelerator: Lightning's accelerator.
 
     Raises:
-        InvrepError: there are not so many GPUs, or the value is none of these.
+        InvrepError: the machine has fewer GPUs, or ``devices`` is none of these.
     """
     there = gpus(accelerator)
     if devices in ("auto", -1, "-1"):
@@ -162,19 +166,19 @@ def local_devices(devices: Any, accelerator: str) -> list[int]:
 def spread(
     work: Callable[..., dict[str, str]], shares: Sequence[tuple[Any, ...]], tick: Callable[[int, Any], None]
 ) -> tuple[dict[str, str], list[int]]:
-    """Run ``work(*share, report)`` in a process for each share, and wait for all of them.
+    """Run ``work(*share, report)`` in one process for each share, and wait for all processes.
 
     Args:
-        work: importable; returns a dict, photo's id → what is wrong with it. What it hands to ``report`` comes to
-            ``tick`` here, with the number of the share.
-        shares: picklable arguments.
-        tick: is called a few times a second for each process.
+        work: importable function; returns a sentence for each photo that failed, by the photo's id. ``report(value)``
+            calls ``tick(number of the share, value)`` in this process.
+        shares: picklable arguments, one tuple for each process.
+        tick: function that receives the reports, a few times a second from each process.
 
     Returns:
-        The dicts together, and the numbers of the shares whose process died.
+        The failures of all shares, and the numbers of the shares whose process died.
 
     Raises:
-        InvrepError: what a process has raised, after all have ended.
+        InvrepError: a process has raised it; it is raised after all have ended.
     """
     context = multiprocessing.get_context("spawn")
     import torch
@@ -182,15 +186,15 @@ def spread(
     threads = max(1, torch.get_num_threads() // len(shares))
     processes, mistakes, failures = [], list[str](), dict[str, str]()
     waiting: dict[connection.Connection[Any, Any], int] = {}
-    resource_tracker.ensure_running()  # else the first start does so, and lets signals through again
+    resource_tracker.ensure_running()  # otherwise the first start does so, and unblocks the signals
     try:
         for number, part in enumerate(shares):
-            # a pipe each: a process that is killed while it writes to a queue would block all others
+            # a pipe for each process: a process killed while it writes to a shared queue would block the others
             here, there = context.Pipe(duplex=False)
             process = context.Process(
                 target=_main, args=(work, part, threads, there), name=f"rank {number}", daemon=True
             )
-            signals = signal.pthread_sigmask(signal.SIG_BLOCK, OTHERS)  # inherited, while the process imports
+            signals = signal.pthread_sigmask(signal.SIG_BLOCK, OTHERS)  # inherited by the child as it imports
             try:
                 process.start()
             finally:
@@ -224,7 +228,7 @@ def spread(
 
 def _main(work: Callable[..., dict[str, str]], part: tuple[Any, ...], threads: int, pipe: Any) -> None:
     with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # Linux: not to outlive a first process that is killed
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # Linux: end this process when its parent is killed
     for kind in OTHERS:
         signal.signal(kind, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, OTHERS)
@@ -236,5 +240,5 @@ def _main(work: Callable[..., dict[str, str]], part: tuple[Any, ...], threads: i
             pipe.send(("done", work(*part, lambda value: pipe.send(("tick", value)))))
     except InvrepError as error:
         pipe.send(("mistake", str(error)))
-    except Stop as stop:  # the first process tells the user
+    except Stop as stop:  # the parent tells the user
         raise SystemExit(stop.status) from None

@@ -1,4 +1,4 @@
-"""One job from a config: its plan, who does it, and its completion."""
+"""Run one job from its config: plan, execute, complete."""
 
 from __future__ import annotations
 
@@ -42,17 +42,22 @@ log = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> float | None:
-    """Run one job and return the mean over photos and restarts of ``metric``: the relative error ‖Φ−Φ0‖²/‖Φ0‖².
+    """Run one job and return the mean of its ``metric`` over photos and restarts.
 
-    Where the objective is to raise an activation, it is that unless the config says otherwise.
+    The default metric is the relative error ‖Φ−Φ0‖²/‖Φ0‖², or the activation for an objective that raises one.
+    Finished pre-images in the job's folder are skipped. A photo that cannot be read or inverted is reported after the
+    others are done.
 
-    Photos that are finished in the job's folder are skipped; a photo that cannot be read or inverted is reported at
-    the end, after the others are done. Returns None for ``dry_run=true``.
+    Args:
+        config: composed config of the job; it is not changed.
+
+    Returns:
+        The mean; None for ``dry_run=true``, ``layer=list`` and every rank but rank 0.
 
     Raises:
-        InvrepError: the config is wrong, nothing can be inverted, or some photos failed.
+        InvrepError: the config is wrong, memory has run out, nothing can be inverted, or some photos failed.
     """
-    register()  # a launcher may have started this process
+    register()  # a launcher may have started this process without the command
     try:
         with noted() as tell, ended_by_launcher():
             return _run(config, tell)
@@ -66,7 +71,7 @@ def run(config: DictConfig) -> float | None:
         ) from error
     except InvrepError as error:
         if in_multirun() and not isinstance(error, ToldError):
-            # Hydra shows the first failure of a sweep only, at its end
+            # Hydra shows only the first failure of a sweep, at its end
             log.error("%s", error)
         raise
 
@@ -98,7 +103,14 @@ def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
 
 
 def _carry_out(job: Job, executor: Executor) -> Summary | None:
-    """Plan a job, do it and complete it; None for a dry run, and where another process completes it."""
+    """Plan, execute and complete a job.
+
+    Returns:
+        Summary of the job; None for a dry run, and in a rank that leaves the completion to rank 0.
+
+    Raises:
+        InvrepError: no photo can be read, or the execution fails.
+    """
     plan = make_plan(job, executor.ranks, only=executor.index or None, here=executor.here)
     if not plan.places:
         raise_failures(job, done=0)
@@ -114,10 +126,10 @@ def _carry_out(job: Job, executor: Executor) -> Summary | None:
 
 
 def _told(job: Job, summary: Summary, metric: str) -> float:
-    """Tell the user what the job has come to, and return the mean of a metric.
+    """Print the summary of a job, and return the mean of a metric.
 
     Raises:
-        InvrepError: photos failed, or a rank has not come, or no photo has a relative error; all others are done.
+        InvrepError: photos failed, a rank was absent, or no photo has a relative error.
     """
     print_summary(job, summary)
     raise_failures(job, done=summary.images)
@@ -132,10 +144,10 @@ def _told(job: Job, summary: Summary, metric: str) -> float:
 
 
 def _devices(config: DictConfig) -> list[int]:
-    """Return the indices of this machine's devices for the job; of a single GPU the trainer is told which.
+    """Return the indices of the job's devices on this machine; set ``trainer.devices`` if it is one.
 
     Raises:
-        InvrepError: they are not there, or a launcher has started another number of processes.
+        InvrepError: a device does not exist, or a launcher has started another number of processes.
     """
     accelerator, rank = config.trainer.accelerator, launched()
     check_launch(config.trainer.devices, config.trainer.num_nodes, rank)
@@ -150,7 +162,7 @@ def _show_layers(config: DictConfig, console: Console) -> None:
     """Print the table of a network's layers.
 
     Raises:
-        InvrepError: the representation has none.
+        InvrepError: the representation has no layers.
     """
     network = build(config.rep)
     if not isinstance(network, Network):
@@ -160,10 +172,10 @@ def _show_layers(config: DictConfig, console: Console) -> None:
 
 
 def _metric(job: Job) -> str:
-    """Return the column of the table whose mean the job returns.
+    """Return the column of ``metrics.csv`` whose mean the job returns.
 
     Raises:
-        InvrepError: the table has no such column.
+        InvrepError: ``metric`` is no column of this job.
     """
     shows = job.kind.shows
     compared = ("psnr", "ssim") if "path" in job.config.data else ()  # with the photo

@@ -1,4 +1,4 @@
-"""Signals that end a command: Ctrl-C, scancel, a requeue, a time limit."""
+"""Handle signals that end a command: Ctrl-C, scancel, a requeue, a time limit."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stop(KeyboardInterrupt):
-    """A signal that ends the command, raised wherever the program is.
+    """Report a signal that ends the command; the handler raises it wherever the program is.
 
     Its text is the sentence for the user.
 
     Args:
-        number: of the signal.
+        number: number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -31,15 +31,18 @@ class Stop(KeyboardInterrupt):
 
     @property
     def status(self) -> int:
-        """The exit status: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1."""
+        """Return the exit status, 128 plus the signal: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1."""
         return 128 + self.signal
 
 
 @contextmanager
 def stopped_by(*numbers: int) -> Iterator[None]:
-    """Raise :class:`Stop` where one of these signals comes, unless the process was started to ignore it.
+    """Raise :class:`Stop` when one of the signals arrives, unless the process was started to ignore it.
 
-    Launchers send several for one end: after the first only a further Ctrl-C counts.
+    Launchers send several signals for one stop. After the first signal, only a further Ctrl-C has an effect.
+
+    Args:
+        numbers: numbers of the signals.
     """
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -49,7 +52,7 @@ def stopped_by(*numbers: int) -> Iterator[None]:
 
     heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
     if threading.current_thread() is not threading.main_thread():
-        heeded = []  # Python takes handlers from the main thread only
+        heeded = []  # Python accepts signal handlers only from the main thread
     before = {number: signal.getsignal(number) for number in heeded}
     for number in heeded:
         signal.signal(number, stop)
@@ -61,17 +64,17 @@ def stopped_by(*numbers: int) -> Iterator[None]:
 
 
 class _Ended(BaseException):
-    """What a launcher's handler of a signal has raised, as no code of a job catches it."""
+    """Carry the exception of a launcher's signal handler past every ``except Exception`` of a job."""
 
 
 @contextmanager
 def ended_by_launcher() -> Iterator[None]:
-    """End a job with a sentence where the handler of its launcher raises an exception.
+    """End a job with a sentence when its launcher's handler of SIGUSR2 raises an exception.
 
-    submitit's does when the job has reached its time limit too often, in the midst of whatever the job is at.
+    submitit's handler raises one when the job has reached its time limit too often.
 
     Raises:
-        InvrepError: the handler has raised one.
+        InvrepError: the handler has raised an exception.
     """
     handler = signal.getsignal(signal.SIGUSR2)
     if not callable(handler) or threading.current_thread() is not threading.main_thread():

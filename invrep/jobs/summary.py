@@ -1,4 +1,4 @@
-"""What a job has come to, in numbers."""
+"""Summarise a job in numbers."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from invrep.evaluation.column_statistics import Summed
 
 @dataclass
 class Summary:
-    """What a job has come to.
+    """Summarise the results of a job.
 
     Attributes:
-        count: how many pre-images.
-        images: of how many photos.
-        table: the first rows of ``metrics.csv``.
-        columns: of its numbers, and of those of ``spread.csv``, what is told; rows with a remark are left out.
-        remarked: remark → the photos that bear it; their numbers say nothing about Φ.
-        bare: how many pre-images bear one.
-        seen: how to see the job in its logger; None without one.
-        late: what went wrong although all is done; None for nothing.
+        count: number of pre-images.
+        images: number of their photos.
+        table: first rows of ``metrics.csv``.
+        columns: statistics of the columns of ``metrics.csv`` and ``spread.csv``, without rows that have a remark.
+        remarked: photos by remark, as keys of a dictionary; their numbers say nothing about Φ.
+        bare: number of pre-images with a remark.
+        seen: URL or command to view the job in its logger; None without one.
+        late: sentence about a fault that left no photo undone, such as an absent rank; None without one.
     """
 
     count: int = 0
@@ -34,5 +34,5 @@ class Summary:
 
     @property
     def means(self) -> dict[str, float]:
-        """The means of the columns."""
+        """Return the mean of each column that has a value."""
         return {name: column.mean for name, column in self.columns.items() if column.count}

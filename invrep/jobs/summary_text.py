@@ -1,4 +1,4 @@
-"""What the user is told at a job's end."""
+"""Print the summary of a job."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from invrep.jobs.summary import Summary
 from invrep.results.rows import SPREADS
 from invrep.tracking.progress import worded
 
-MOST_NAMED = 5  # photos in a line
+MOST_NAMED = 5  # photos named in a line
 
 
 def _remarks(summary: Summary) -> Iterator[str]:
-    """Yield a line for each remark, with the photos that bear it."""
+    """Yield a line for each remark, with the photos that have it."""
     for remark, images in summary.remarked.items():
         some = f"{len(images)} photo{'s have' if len(images) > 1 else ' has'} no relative error, since {remark}"
         names = ", ".join(list(images)[:MOST_NAMED]) + (", …" if len(images) > MOST_NAMED else "")
@@ -22,14 +22,14 @@ def _remarks(summary: Summary) -> Iterator[str]:
 
 
 def print_summary(job: Job, summary: Summary) -> None:
-    """Say where the picture is, how good it is, and how to look closer."""
+    """Print the measures of a job's results, the path of its picture, and how to view it in its logger."""
     console, columns = job.console, summary.columns
     if not summary.count:
         return
     for line in _remarks(summary):
         console.print(line, soft_wrap=True, markup=False)
     if summary.bare == summary.count:
-        pass  # there is no number to tell
+        pass  # no pre-image has a meaningful number
     elif job.kind.shows == "error":
         error = columns["error"]
         spread = "" if math.isnan(error.deviation) else f" ± {100 * error.deviation:.2f}"

@@ -1,4 +1,4 @@
-"""The word that a job of a multirun leaves in its sweep's folder."""
+"""Write the status file of a multirun's job into its sweep's folder."""
 
 from __future__ import annotations
 
@@ -32,9 +32,12 @@ def sweep_name() -> str | None:
 
 @contextmanager
 def noted() -> Iterator[Callable[[Path], None]]:
-    """Leave word that a job runs, then how it has ended; outside a multirun do nothing.
+    """Write the status of a job inside this context: ``running``, then ``done`` or ``failed`` with the reason.
 
-    Yields a function to be told the job's folder of results.
+    Only a multirun's jobs write it, and among several ranks only rank 0.
+
+    Yields:
+        A function that adds the job's folder of results to the file.
     """
     rank = launched()
     if not in_multirun() or (rank is not None and rank.index > 0):
@@ -65,7 +68,7 @@ def noted() -> Iterator[Callable[[Path], None]]:
 
 
 def _values(overrides: Sequence[str]) -> dict[str, Any]:
-    """Return what overrides set, by dotted key."""
+    """Return the values that overrides set, by dotted key."""
     found: dict[str, Any] = {}
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         found |= _flat(str(override.key_or_group), override.value())

@@ -1,9 +1,11 @@
-"""Words that the ranks of one launch leave each other in the job's folder, and the sign of life that each word is.
+"""Exchange messages, called words, between the ranks of one launch, through files in the job's folder.
 
-Every rank that torchrun or srun has started writes ``ranks/<rank>-<life>.json`` anew every few seconds, from a thread;
-*life* is drawn for its process. The other ranks put rank 0's life into their words once they have seen rank 0's word
-change, and rank 0 takes words with its own life only. So a word of an earlier launch never counts, although launchers
-name a launch that is queued again like the first, and no rank compares another machine's clock with its own.
+Every rank that torchrun or srun has started rewrites its file ``ranks/<rank>-<life>.json`` every few seconds, from a
+thread. Each new version is a sign of life. *life* is a random identifier of the process.
+
+A word of an earlier launch must not count, and launchers may give a requeued launch the name of the first. So every
+rank waits until it has seen rank 0's word change, and then answers with rank 0's life in its own word. Rank 0 accepts
+only words with its own life. No rank compares another machine's clock with its own.
 """
 
 from __future__ import annotations
@@ -26,23 +28,24 @@ from invrep.jobs.ranks import Rank
 from invrep.jobs.signals import Stop
 from invrep.results.atomic_files import disk
 
-BEATS = (1.0, 5.0)  # seconds between two signs of life: of rank 0, which all others wait to see; of another rank
-SILENCE = 45.0  # seconds without a sign of life, after which a rank has died
-ABSENCE = 60.0  # seconds in which a rank has to come
-PATIENCE = 3.0  # seconds before a rank says for whom it waits
-REMINDER = 300.0  # seconds until it says so again
-POLL = 0.3  # seconds
+BEATS = (1.0, 5.0)  # seconds between signs of life of rank 0, for which the others wait, and of the other ranks
+SILENCE = 45.0  # seconds without a sign of life, after which a rank counts as dead
+ABSENCE = 60.0  # seconds after which a rank without any word counts as absent
+PATIENCE = 3.0  # seconds of waiting before a rank prints for whom it waits
+REMINDER = 300.0  # seconds before it prints so again
+POLL = 0.3  # seconds between two looks at the files
 WORKING, DONE, STOPPED, DIED, ABSENT = "working", "done", "stopped", "died", "absent"
 
 
 @dataclass
 class Seen:
-    """Another rank's word.
+    """Hold another rank's latest word.
 
     Attributes:
-        text: of its file.
-        changed: whether this rank has seen another text before.
-        looks: how often it has seen this one. They count, not the clock, which goes on while a job is suspended.
+        text: content of its file.
+        changed: bool; True if this rank has seen an earlier version of the file.
+        looks: number of looks at this version. Time is counted in looks, since a clock runs on while a job is
+            suspended.
     """
 
     text: str
@@ -51,25 +54,25 @@ class Seen:
 
     @property
     def word(self) -> dict[str, Any]:
-        """What the other rank says."""
+        """Return the word as a dictionary: state, failures, mistake, life, process, and more."""
         word: dict[str, Any] = json.loads(self.text)
         return word
 
     @property
     def dead(self) -> bool:
-        """Whether the other rank has given no sign of life for long, or its process on this machine is gone."""
+        """Return whether the other rank has died: no sign of life for ``SILENCE``, or no process on this machine."""
         here = self.word["place"] is not None and self.word["place"] == _place()
         return (here and not _runs(self.word["pid"])) or self.looks * POLL > SILENCE
 
 
 @dataclass
 class Gathered:
-    """What has become of the other ranks' shares.
+    """Hold the state of the other ranks' shares.
 
     Attributes:
-        failures: photo's id → what is wrong with it, of the ranks that have done their share.
-        lost: rank → why its share is not done.
-        absent: ranks that have not come.
+        failures: sentence for each failed photo by its id, from ranks that have done their share.
+        lost: reason why a rank's share is not done, by rank.
+        absent: ranks without any word.
         mistakes: sentences of ranks that a user's mistake has ended.
     """
 
@@ -80,18 +83,18 @@ class Gathered:
 
 
 class Words:
-    """What one rank says to the others, from when it has found the job's folder to the end of its job.
+    """Write one rank's word and read the others', inside a context that lasts as long as the rank's job.
 
     Args:
-        folder: ``ranks`` in the job's folder; rank 0 removes it when the job is finished.
-        rank: this one.
-        tell: is given a sentence for the user.
+        folder: folder ``ranks`` in the job's folder; rank 0 removes it when the job is finished.
+        rank: rank of this process.
+        tell: function that prints a sentence for the user.
     """
 
     def __init__(self, folder: Path, rank: Rank, tell: Callable[[str], None]) -> None:
         self.folder, self.rank, self.tell = folder, rank, tell
         self.life = uuid.uuid4().hex[:12]
-        self.first = self.life if rank.index == 0 else None  # rank 0's life, once it is known to be alive
+        self.first = self.life if rank.index == 0 else None  # rank 0's life; None until rank 0 is known to be alive
         self._said: dict[str, Any] = {"launch": rank.run, "life": self.life, "state": WORKING, "failures": {}}
         self._said |= {"place": _place(), "pid": os.getpid(), "mistake": None}
         self._seen: dict[Path, Seen] = {}
@@ -112,7 +115,12 @@ class Words:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Say how this rank has ended; of a mistake or a signal only rank 0 tells the user, where it is there."""
+        """Write how this rank has ended.
+
+        Raises:
+            ToldError: a mistake has ended this rank, and rank 0 is there to tell the user.
+            SystemExit: a signal has ended this rank, and rank 0 is there to tell the user.
+        """
         self._stop()
         if kind is None and self.rank.index == 0:
             self._said["state"] = DONE
@@ -135,14 +143,16 @@ class Words:
                     raise ToldError(mistake) from None
 
     def leave(self, failures: dict[str, str]) -> str:
-        """Say for another rank that its share is done, wait for rank 0, and return what has become of that.
+        """Write that this rank's share is done, wait for rank 0, and return rank 0's state.
+
+        Ranks other than rank 0 call it.
 
         Args:
-            failures: photo's id → what is wrong with it.
+            failures: sentence for each failed photo, by the photo's id.
 
         Returns:
-            ``done``: rank 0 has finished the job; ``stopped``: it has said why not; ``died``; ``absent``: it has not
-            come.
+            ``done``: rank 0 has finished the job. ``stopped``: a mistake or a signal has ended rank 0. ``died``: rank 0
+            gives no sign of life. ``absent``: rank 0 has never given one.
 
         Raises:
             InvrepError: the word cannot be written.
@@ -159,7 +169,7 @@ class Words:
             self._write()
         while True:
             seen = self._look(self._path(0, self.first))
-            if seen is None:  # rank 0 removes its word at the job's end
+            if seen is None:  # rank 0 removes the folder at the job's end
                 return DONE
             if (state := str(seen.word["state"])) != WORKING:
                 return state
@@ -169,7 +179,10 @@ class Words:
             time.sleep(POLL)
 
     def gather(self) -> Gathered:
-        """Wait for all other ranks, as long as they live, and return what has become of their shares."""
+        """Wait until every other rank is done, stopped, dead or absent, and return the state of their shares.
+
+        Rank 0 calls it.
+        """
         gathered = Gathered()
         waiting = set(range(1, self.rank.count))
         self._reminded = time.monotonic() + PATIENCE - REMINDER
@@ -202,7 +215,7 @@ class Words:
         return self.folder / f"{index}-{life}.json"
 
     def _write(self) -> None:
-        """Write this rank's word, which differs from the one before."""
+        """Write this rank's word, with a new count of beats, so that every version differs from the one before."""
         with self._lock:
             self._beats += 1
             path = self._path(self.rank.index, self.life)
@@ -211,11 +224,11 @@ class Words:
             os.replace(beside, path)
 
     def _beat(self) -> None:
-        with contextlib.suppress(OSError):  # a full disk, or a folder that is gone: the job itself says so
+        with contextlib.suppress(OSError):  # the job itself reports a full disk or a missing folder
             self._write()
 
     def _live(self) -> None:
-        """Give signs of life, and look for rank 0's."""
+        """Give signs of life until the rank ends, and look for rank 0's first one."""
         pause, last = BEATS[self.rank.index > 0], time.monotonic()
         while not self._ended.wait(POLL if self.first is None else pause):
             met = self.first is None and self._meet()
@@ -229,7 +242,7 @@ class Words:
             self._thread.join()
 
     def _meet(self) -> bool:
-        """Take the life of a rank 0 of this launch that has been seen to change its word."""
+        """Store the life of this launch's rank 0 once its word has changed; return whether it was found."""
         for path in self.folder.glob("0-*.json"):
             seen = self._look(path)
             if seen is not None and seen.changed and seen.word["launch"] == self.rank.run and not seen.dead:
@@ -238,7 +251,7 @@ class Words:
         return False
 
     def _answers(self) -> dict[int, Seen]:
-        """Return the words of the other ranks that answer rank 0's life."""
+        """Return the words that answer this rank 0's life, by rank."""
         answers = {}
         for path in self.folder.glob("*-*.json"):
             seen = self._look(path)
@@ -247,13 +260,13 @@ class Words:
         return answers
 
     def _look(self, path: Path) -> Seen | None:
-        """Return another rank's word as it is now; None where there is none."""
+        """Return another rank's current word; None without a file."""
         try:
             text = path.read_text()
             json.loads(text)["beat"]
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, LookupError, TypeError):  # a file system that is down for a while
+        except (OSError, ValueError, LookupError, TypeError):  # the file system fails for a while: use the last word
             return self._seen.get(path)
         before = self._seen.get(path)
         if before is None or before.text != text:
@@ -263,7 +276,7 @@ class Words:
         return self._seen[path]
 
     def _remind(self, waiting: set[int]) -> None:
-        """Tell the user for whom this rank waits, after a few seconds and then seldom."""
+        """Print for which ranks this rank waits, at most every ``REMINDER`` seconds."""
         if time.monotonic() - self._reminded >= REMINDER:
             self._reminded = time.monotonic()
             some = ", ".join(map(str, sorted(waiting)[:10])) + (", …" if len(waiting) > 10 else "")
@@ -272,7 +285,7 @@ class Words:
 
 
 def _place() -> str | None:
-    """Return what processes have in common that see each other's ids; None where that is not known."""
+    """Return an identifier of the machine and its PID namespace, where process ids are comparable; None if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
@@ -281,7 +294,7 @@ def _place() -> str | None:
 
 
 def _runs(pid: int) -> bool:
-    """Return whether a process of this place runs."""
+    """Return whether a process of this machine and namespace runs and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

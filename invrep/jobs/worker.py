@@ -1,4 +1,4 @@
-"""One rank's share of a job: batches are read, inverted and written."""
+"""Execute one rank's share of a job: read, invert and write its batches."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ log = logging.getLogger(__name__)
 def share(
     config: dict[str, Any], photos: Photos, device: int, todo: Sequence[Batch], report: Callable[[Report], None]
 ) -> dict[str, str]:
-    """Do a rank's share in a process of its own, and return what is wrong with which photo.
+    """Execute a rank's share in a process of its own, and return a sentence for each failed photo, by its id.
 
     Args:
-        config: the job's, resolved and with automatic values filled in.
-        photos: the job's.
-        device: the index of the GPU, where there are any.
-        todo: the share's batches.
-        report: see :class:`invrep.tracking.progress.Ticks`.
+        config: resolved config of the job, with automatic values filled in.
+        photos: photos of the job.
+        device: index of the GPU; unused without GPUs.
+        todo: unfinished batches of the share.
+        report: function that receives the progress, see :class:`invrep.tracking.progress.Ticks`.
     """
     prepare_process()
     made: DictConfig = OmegaConf.create(config)
@@ -61,17 +61,17 @@ def share(
 
 
 def work(job: Job, todo: Sequence[Batch], callback: Ticks, record: Record | None = None) -> None:
-    """Invert batches and write what is found; the next photos are read and the last ones written meanwhile.
+    """Invert batches and write the results; threads meanwhile read the next photos and write the last results.
 
     Args:
-        job: whose parts are used; a photo that fails is noted in its ``failures``.
-        todo: the batches.
-        callback: is told of the progress.
-        record: shows them in a logger, or None.
+        job: parts of the job; failing photos are noted in its ``failures``.
+        todo: unfinished batches.
+        callback: callback that reports the progress.
+        record: callback that writes to a logger; None: no logger.
     """
     most = max((len(batch.places) for batch in todo), default=0)
     ahead = job.read_ahead((place for batch in todo for place in batch.places), most)
-    gc.freeze()  # so that to collect is to look through no more than a batch leaves, in cycles round its Trainer
+    gc.freeze()  # a collection then visits only objects of the batches; each Trainer leaves reference cycles
     try:
         with Writer() as write, closing(ahead):
             worker = Worker(job, write, callback, record)
@@ -88,13 +88,13 @@ def work(job: Job, todo: Sequence[Batch], callback: Ticks, record: Record | None
 
 @dataclass(frozen=True)
 class Worker:
-    """Inverts batches of photos, and has the results written.
+    """Invert batches of photos, and queue their results for writing.
 
     Attributes:
-        job: whose parts are used; a photo that fails is noted in its ``failures``.
-        write: writes the results.
-        callback: is told of the progress.
-        record: shows the batches in a logger, or None.
+        job: parts of the job; failing photos are noted in its ``failures``.
+        write: writer of the results.
+        callback: callback that reports the progress.
+        record: callback that writes to a logger; None: no logger.
     """
 
     job: Job
@@ -103,13 +103,13 @@ class Worker:
     record: Record | None
 
     def invert(self, rows: Sequence[tuple[int, int]], reads: Mapping[int, Read]) -> None:
-        """Invert photos of one size, each as often as it stands there with another restart, and have them written.
+        """Invert photos of one size, and queue the results for writing.
 
-        What does not fit into memory is done half by half.
+        A batch that does not fit into memory is split into halves.
 
         Args:
-            rows: places of photos, and numbers of restarts.
-            reads: the photos, by their places.
+            rows: pairs of a photo's place and the number of a restart, one for each pre-image.
+            reads: photos by their places.
         """
         if not rows:
             return
@@ -137,7 +137,7 @@ class Worker:
             if not out_of_memory(error):
                 raise
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-        if inversion is None:  # only now, since the error held what the batch has taken
+        if inversion is None:  # outside except, since the error kept the batch's memory alive
             self._halve(rows, reads, reason)
             return
         seconds = (time.monotonic() - began) / len(rows)
@@ -173,7 +173,7 @@ class Worker:
         )
 
     def _leave_out(self, error: UnfitError, rows: Sequence[tuple[int, int]], reads: Mapping[int, Read]) -> None:
-        """Note the photos that do not fit the representation, and invert the others."""
+        """Note the photos that Φ rejects, and invert the others."""
         unfit = [rows[k] for k in error.rows] or rows
         for photo in (self.job.photos[place] for place, _ in unfit):
             self.job.failures[photo.id] = f"{photo.name}: {error}" if photo.open else str(error)
@@ -181,7 +181,7 @@ class Worker:
             self.invert([row for row in rows if row not in unfit], reads)
 
     def _halve(self, rows: Sequence[tuple[int, int]], reads: Mapping[int, Read], reason: str) -> None:
-        """Invert in halves what did not fit into memory, or note the photo that does not fit alone."""
+        """Invert the halves of a batch that did not fit into memory, or note a photo that does not fit alone."""
         gc.collect()
         torch.cuda.empty_cache()
         if len(rows) == 1:
@@ -199,13 +199,13 @@ class Worker:
         rows: Sequence[tuple[int, str, int]],
         extras: Sequence[Mapping[str, Any]],
     ) -> list[tuple[int, Finished]]:
-        """Return the pre-images that have not failed, with their places in the batch; note those that have.
+        """Return the successful pre-images with their rows of the batch, and note the failed ones.
 
         Args:
-            inversion: it has run.
-            photos: (B, C, H, W), of every row; None where there are none.
-            rows: see :func:`~invrep.inversion.solver.solve`.
-            extras: further columns of every row.
+            inversion: fitted inversion.
+            photos: photo of every row, (B, C, H, W) in [0, 1]; None without photos.
+            rows: triple for each row, see :func:`~invrep.inversion.solver.solve`.
+            extras: further columns of ``metrics.csv``, one dictionary for each row.
         """
         outcome = outcome_of(inversion, photos)
         classes = None if photos is None else _classes(self.job, photos, inversion)
@@ -221,7 +221,13 @@ class Worker:
 
 
 def _classes(job: Job, photos: Tensor, inversion: Inversion) -> list[dict[str, Any]]:
-    """Return the classes of the photos and their pre-images; none where there is no memory for them."""
+    """Return the columns about the top-1 classes of photos and pre-images; an empty list if memory runs out.
+
+    Args:
+        job: parts of the job.
+        photos: photo of every row, (B, C, H, W) in [0, 1].
+        inversion: fitted inversion.
+    """
     try:
         return job.classifier(photos.to(job.phi.mean.device), inversion.reconstruction().detach())
     except (MemoryError, RuntimeError) as error:
@@ -233,7 +239,12 @@ def _classes(job: Job, photos: Tensor, inversion: Inversion) -> list[dict[str, A
 
 @torch.no_grad()
 def _boxes(job: Job, photo: Tensor) -> dict[str, str]:
-    """Return the column ``boxes`` of photos of one size, of which one is given, (1, C, H, W); none without a region."""
+    """Return the column ``boxes`` for photos of one size; an empty dictionary without ``objective.region``.
+
+    Args:
+        job: parts of the job.
+        photo: any photo of that size, (1, C, H, W) in [0, 1].
+    """
     if (region := job.config.objective.get("region")) is None:
         return {}
     code = job.phi(photo.to(job.phi.mean.device))
@@ -247,14 +258,14 @@ def _write(
     for image, pixels in photos:
         job.results.save_photo(image, pixels)
     for row, finished in kept:
-        # before what makes the pre-image count as finished
+        # the film comes first, since save() marks the pre-image as finished
         if film is not None and (suffix := film_format(config.video)):
             film.save(row, job.results, *finished.key, display=config.display, suffix=suffix)
         job.results.save(finished, config.display)
 
 
 def _finished(outcome: Outcome, k: int, image: str, restart: int) -> Finished:
-    """Return the row, curve and pixels of one image of a batch."""
+    """Return the row, curve and pixels of image ``k`` of a batch."""
     row = {"image": image, "restart": restart, "pairwise_error": math.nan, "passes": outcome.passes[k]}
     row |= {name: float(values[k]) for name, values in outcome.measures.items()}
     row |= {"remark": outcome.remarks[k]}

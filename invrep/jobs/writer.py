@@ -1,4 +1,4 @@
-"""Writing beside the computation."""
+"""Write results in a thread while the device computes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-WRITES_AHEAD = 2  # batches that wait to be written while the device goes on
+WRITES_AHEAD = 2  # most calls that wait to be written before the caller waits too
 
 
 class Writer:
-    """Writes in a thread of its own, so that the device need not wait; leaving it waits for all that is to be written.
+    """Run writing functions in a thread of its own, so that the device need not wait.
 
-    Calling it, or leaving it, raises what an earlier writing has raised.
+    Leaving the context waits for all queued calls. A call, or leaving, raises the exception of an earlier call.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Writer:
         return self
 
     def __call__(self, write: Callable[..., None], *arguments: Any) -> None:
-        """Let ``write(*arguments)`` happen after what was asked for before."""
+        """Queue ``write(*arguments)`` after the earlier calls; wait while more than ``WRITES_AHEAD`` are queued."""
         self._waiting.append(self._pool.submit(write, *arguments))
         while len(self._waiting) > WRITES_AHEAD:
             self._waiting.popleft().result()
