@@ -33,7 +33,7 @@ SMALL = 2**16  # most pixels of a rehearsed image
 MAPPED = 2**25  # bytes; glibc maps a block of this size by itself, outside the heap, see invrep.jobs.process
 # Least and most memory of the heap, as a multiple of the bytes in its blocks: glibc cannot always reuse a freed aligned
 # block for an equal one.
-HEAP = (1.2, 2.6)
+HEAP = (1.2, 2.45)
 GROWTH = 140  # passes in which the heap grows by its blocks' bytes at most: DSIFT; other representations grow less
 GROWN = 400  # passes; the growth was measured no further
 CLOSE = 1.3  # bounds within this factor of their geometric mean are shown as one number
