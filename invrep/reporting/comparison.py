@@ -1,4 +1,4 @@
-"""Finished jobs side by side: which there are, what differs between them, and how good they are on average."""
+"""Compare finished jobs: find them, find the settings in which they differ, and average their measures."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from invrep.errors import InvrepError
 from invrep.results.store import Results
 from invrep.results.sweep_journal import JOBS, SweptJob, swept
 
-PRESETS = ("rep", "layer", "objective", "prior", "optim")  # by their names in a config's ``used``
-# what changes only how a job runs or is shown, or how much of it there is
+PRESETS = ("rep", "layer", "objective", "prior", "optim")  # keys of a config's ``used``
+# keys that change only how a job runs or is displayed, or its numbers of photos and restarts
 UNRELATED = re.compile(
     r"used|provenance|name|output|restarts|trainer|logger|display|log_every|images_every|dry_run|save_codes|video"
     r"|checkpoint|data\.(limit|batch_size)"
@@ -34,12 +34,12 @@ MEASURES = (
 
 @dataclass
 class Run:
-    """A job, finished or not.
+    """Hold a job, finished or not, with its config and results.
 
     Attributes:
-        results: its folder.
-        job: what its sweep knows of it; None for a folder by itself.
-        point: what tells it from the other jobs, filled in by :func:`compare`: a config key → its value.
+        results: folder of the job.
+        job: status of the job in its sweep; None for a folder without a sweep.
+        point: values that distinguish it from the other jobs, by config key; :func:`compare` fills it in.
     """
 
     results: Results
@@ -48,17 +48,17 @@ class Run:
 
     @property
     def status(self) -> str:
-        """``done``, ``running`` or ``failed``."""
+        """Return the status: ``done``, ``running`` or ``failed``."""
         return self.job.status if self.job else "done"
 
     @cached_property
     def config(self) -> dict[str, Any] | None:
-        """The resolved config with its provenance, as data; None where the job failed before it had one."""
+        """Return the resolved config with its provenance, as plain data; None if the job failed before it had one."""
         return self.results.read_config()
 
     @cached_property
     def used(self) -> Mapping[str, Any]:
-        """What presets and automatic values came to; see the config's ``used``."""
+        """Return the chosen presets and the numbers of automatic values, from the config's ``used``."""
         found = {"rep": None, "layer": None} | ((self.config or {}).get("used") or {})
         if self.config is not None and found["rep"] is None:
             found |= {"rep": self.config.get("name"), "layer": self.config.get("layer")}
@@ -66,12 +66,12 @@ class Run:
 
     @cached_property
     def rows(self) -> dict[Key, dict[str, Any]]:
-        """The rows of ``metrics.csv``."""
+        """Return the rows of ``metrics.csv``, by image id and restart."""
         return self.results.rows()
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """What may tell this job from another one: presets by their names, then every value of its config."""
+        """Return the settings that may differ between jobs: presets by name, then every value of the config."""
         if self.config is None:
             return {} if self.job is None else dict(self.job.values)
         named = {key: self.used[key] for key in PRESETS if self.used.get(key) is not None}
@@ -80,12 +80,15 @@ class Run:
 
     @cached_property
     def shows(self) -> str:
-        """What the objective is judged by, ``error`` or ``activation``."""
+        """Return the objective's main measure, ``error`` or ``activation``."""
         return "activation" if any("activation" in row for row in self.rows.values()) else "error"
 
     @cached_property
     def means(self) -> dict[str, tuple[float, float]]:
-        """Mean and standard deviation of each measure over photos and restarts; NaN for that of a single one."""
+        """Return the mean and standard deviation of each measure over photos and restarts, without remarked rows.
+
+        The standard deviation of a single value is NaN. Spreads are averaged over photos.
+        """
         found = {}
         rows = [row for row in self.rows.values() if not row.get("remark")]
         layers = dict.fromkeys(name for row in rows for name in row if name.startswith("error/"))
@@ -103,14 +106,14 @@ class Run:
 
 
 def find_runs(places: Iterable[Path]) -> list[Run]:
-    """Return the jobs in some folders, each once, in the order in which they are found.
+    """Return the jobs in some folders, each once, in the order of the folders.
 
     Args:
-        places: each the folder of a job; that of a sweep, with a file in ``jobs/`` for each job; or one that holds
+        places: folders of jobs; folders of sweeps, with a file in ``jobs/`` for each job; or folders that contain
             folders of jobs, such as ``outputs``.
 
     Raises:
-        InvrepError: there is no such folder, or no job in it.
+        InvrepError: a folder does not exist, or has no job with a finished pre-image.
     """
     found: dict[Path, Run] = {}
     for place in places:
@@ -133,19 +136,19 @@ def _jobs(place: Path) -> list[Run]:
 
 
 def sweep_runs(place: Path) -> list[Run]:
-    """Return the jobs of a sweep, failed ones too, by the word that they have left in its folder; none without.
+    """Return the jobs of a sweep, failed ones too, from their status files; an empty list without such files.
 
-    Of jobs that share a folder (``restarts=1,3`` extends it) the last one stands for all.
+    Jobs may share a folder of results, as those of ``restarts=1,3`` do. The last of them then represents all.
 
     Raises:
-        InvrepError: a file in ``jobs/`` is not what a job leaves.
+        InvrepError: a file in ``jobs/`` is no status file.
     """
     try:
         jobs = swept(place)
     except (YAMLError, OmegaConfBaseException, LookupError, TypeError, ValueError) as error:
         first = " ".join(str(error).split())[:200]
         raise InvrepError(f"{place / JOBS} holds what is no file of a sweep's job: {first}") from None
-    # one that failed before it had a folder has nothing in that of its number
+    # a job that failed before it had a folder gets one that does not exist
     runs = [Run(Results(job.folder or place / JOBS / str(job.number)), job) for job in jobs]
     return list({run.results.folder: run for run in runs}.values())
 
@@ -159,12 +162,14 @@ def _flat(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
 
 
 def compare(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """Return what was swept: the config's keys whose values differ between jobs, with the values in order.
+    """Return the config keys that differ between jobs, with their values in order, and fill in every run's ``point``.
 
-    A key that follows from those before it is left out (of ``rep=hog,dsift`` all of ``rep.…``). Jobs that no key tells
-    apart are told apart by ``folder``. Every run's ``point`` is filled in.
+    A key that earlier keys determine is left out: for ``rep=hog,dsift`` all of ``rep.…``. If jobs still agree in every
+    key, ``folder`` is added. Numbers are ordered by size, layers by their receptive fields, and other values by their
+    first occurrence.
 
-    The values of layers are in the order of their receptive fields, numbers by size, and all others as they come.
+    Args:
+        runs: jobs to compare.
     """
     keys: list[str] = []
     for key in dict.fromkeys(key for run in runs for key in run.settings):
@@ -181,7 +186,7 @@ def compare(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 
 def _follows(key: str, chosen: Sequence[str], runs: Sequence[Run]) -> bool:
-    """Return whether the values of the chosen keys, if there are any, tell that of another."""
+    """Return whether the values of the chosen keys determine the value of another key in every run."""
     seen: dict[Hashable, Hashable] = {}
     for run in runs:
         at, value = tuple(_same(run.settings.get(k)) for k in chosen), _same(run.settings.get(key))
@@ -201,13 +206,13 @@ def _ordered(key: str, runs: Sequence[Run]) -> list[Any]:
         return sorted(found)
     if key == "layer":
         fields = {_same(run.point.get(key)): run.used.get("receptive_field") for run in runs if run.config is not None}
-        # a field that is the whole image is the largest; layers of one field stay as they come
+        # no number means that the field is the whole image; layers of equal fields keep their order
         found.sort(key=lambda value: fields.get(_same(value)) or math.inf)
     return found
 
 
 def words(value: Any) -> str:
-    """Return a config's value as people write it on the command line."""
+    """Return a config's value in the syntax of the command line."""
     if value is None:
         return "none"
     if isinstance(value, bool):

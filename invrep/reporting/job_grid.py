@@ -1,4 +1,4 @@
-"""The picture of a job, ready for a paper: photos beside their reconstructions."""
+"""Draw the picture of a job, ready for a paper: photos beside their reconstructions."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from invrep.objectives.code_selection import Box, inside
 
 MOST_ROWS, MOST_COLUMNS = 16, 8
 DPI = 300
-MARK = "shows"  # the PNG text that says what a picture shows
+MARK = "shows"  # key of the PNG text with the mark of :func:`grid`
 
 
 @dataclass(frozen=True)
 class GridRow:
-    """A photo, if there is one, and its pre-images.
+    """Hold a row of the picture: a photo, if there is one, and its pre-images.
 
     Attributes:
-        photo: (C, H, W) in [0, 1]; None in every row of a picture without photos.
-        reconstructions: each (C, H, W) in [0, 1], unclipped.
-        captions: what stands under each reconstruction.
-        boxes: (top, left, bottom, right) in pixels, drawn on photo and reconstructions.
+        photo: photo (C, H, W) in [0, 1]; None in every row of a picture without photos.
+        reconstructions: pre-images, each (C, H, W); 0 to 1 is black to white, unclipped.
+        captions: text under each reconstruction.
+        boxes: boxes (top, left, bottom, right) in pixels, drawn on photo and reconstructions.
     """
 
     photo: Tensor | None
@@ -38,16 +38,16 @@ class GridRow:
 
 
 def grid(rows: Sequence[GridRow], *, title: str, display: str, mark: str, path: Path) -> None:
-    """Draw at most 16 photos (rows) with at most 7 pre-images each (columns) and save them as PNG.
+    """Draw at most 16 photos, a row each, with at most 7 pre-images each, and save them as PNG at 300 dpi.
 
-    Without photos the first pre-image stands in the first column.
+    Without photos, the pre-images start in the first column.
 
     Args:
-        rows: one for each photo.
-        title: the heading of the first column of reconstructions, such as ``vgg16 relu5``.
-        display: see :func:`invrep.data.display.shown`; photos are always clipped.
-        mark: what the file says it shows; see :func:`marked`.
-        path: of the PNG file.
+        rows: rows of the picture, one for each photo.
+        title: heading of the first column of reconstructions, such as ``vgg16 relu5``.
+        display: ``rescale`` or ``clip``, see :func:`invrep.data.display.shown`; photos are always clipped.
+        mark: text that is stored in the file and identifies its content, see :func:`marked`.
+        path: path of the PNG file.
     """
     rows = rows[:MOST_ROWS]
     before = int(rows[0].photo is not None)  # columns before the first pre-image
@@ -85,7 +85,7 @@ def grid(rows: Sequence[GridRow], *, title: str, display: str, mark: str, path: 
 
 
 def marked(path: Path) -> str | None:
-    """Return the ``mark`` with which a picture was drawn; None where there is no whole picture with one."""
+    """Return the ``mark`` that is stored in a picture; None if the file is missing, damaged or without a mark."""
     try:
         with Image.open(path) as picture:
             picture.load()

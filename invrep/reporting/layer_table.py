@@ -1,4 +1,4 @@
-"""Which layers a network has: the table that ``layer=list`` prints."""
+"""List the layers of a network in a table, for ``layer=list``."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from invrep.errors import InvrepError
 from invrep.representations.network import Network
 from invrep.representations.tracing.value_names import TOKENS
 
-# Functions that only arrange what is there; their values have names, but would fill the table.
+# Functions that only rearrange values. Their outputs are layers too, but would crowd the table.
 _ARRANGING = {"getitem", "view", "reshape", "flatten", "permute", "transpose", "contiguous", "unbind", "chunk", "split"}
 _ARRANGING |= {"expand", "squeeze", "unsqueeze", "detach", "to", "clone", "unflatten", "movedim", "float", "type"}
 
 
 def layers_table(network: Network) -> Table:
-    """Return the layers of a network in the order of a pass, for one image of its published size.
+    """Return the layers of a network in the order of a forward pass, for one image of its published size.
 
-    Columns: name, alias, shape of the code, receptive field and stride in pixels (of convolutional networks), and the
-    cost of one forward and backward pass to that layer in GFLOP.
+    The columns are name, alias, shape of the code, receptive field and stride in pixels (convolutional networks only),
+    and the cost of one forward and backward pass to the layer in GFLOP.
 
     Raises:
-        InvrepError: no pass can be made without the network's weights.
+        InvrepError: the network cannot be traced.
     """
     height, width = network.published_size
     try:
@@ -68,5 +68,5 @@ def layers_table(network: Network) -> Table:
 
 
 def _figures(value: float) -> str:
-    """Return a number with two figures, or all those before the point."""
+    """Return a number with two significant digits, or more if its integer part has more."""
     return f"{value:.{max(0, 1 - math.floor(math.log10(value)))}f}" if value > 0 else "0"

@@ -1,4 +1,4 @@
-"""Where the user reads: a terminal or a log, whatever its encoding."""
+"""Print to a terminal or a log of any encoding."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from rich.console import Console
 
 
 def take_any_character() -> None:
-    """Let stdout print a stand-in for a character that its encoding lacks, such as Φ in Latin-1; stderr always does."""
-    if hasattr(sys.stdout, "reconfigure"):  # not where a notebook or a test has put another object in its place
+    """Let stdout replace a character that its encoding lacks, such as Φ in Latin-1; stderr escapes it by default."""
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook or a test may have replaced stdout by another object
         sys.stdout.reconfigure(errors="replace")
 
 
 def make_console(**options: Any) -> Console:
-    """Return a console on stdout that prints any text; ``options`` are rich's."""
+    """Return a console on stdout that prints any text; ``options`` are arguments of rich's Console."""
     take_any_character()
     return Console(highlight=False, **options)

@@ -1,8 +1,8 @@
-"""Tables and figures of a sweep's results, in the arrangements that papers use.
+"""Lay out a sweep's results as tables and figures, in the arrangements that papers use.
 
-Each function takes the sweep's jobs and a path without a suffix, and returns the paths that it has written. What is in
-a row and what in a column is said by *keys*: config keys by which the jobs differ (``layer``, ``prior.tv.weight``,
-``cell.layer``), ``rep`` and other groups, ``image``, ``restart``, and in tables ``value``.
+Each function takes the sweep's jobs and a path without a suffix, and returns the paths of the files that it has
+written. *Keys* arrange the results in rows and columns. A key is a config key in which the jobs differ (``layer``,
+``prior.tv.weight``, ``cell.layer``), a group such as ``rep``, ``image``, ``restart``, or in tables ``value``.
 """
 
 from invrep.reporting.layouts.cells import Cell

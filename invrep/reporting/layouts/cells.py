@@ -1,4 +1,4 @@
-"""What a layout arranges: the jobs of a sweep, their numbers, and the keys that give a place to each."""
+"""Provide what layouts share: the jobs of a sweep, their numbers, and the keys that place them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Label = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Cell:
-    """A job of a sweep, as a layout sees it.
+    """Hold a job of a sweep, for a layout.
 
     Attributes:
-        values: config key → what it is in this job.
-        results: None where the job failed before it had a folder.
-        status: ``done``, why the job failed, or ``running``, which is left behind by a job that was killed.
-        images: the ids of its photos.
-        restarts: how many pre-images each has.
+        values: values of the job's config, by dotted key.
+        results: folder of the job; None if it failed before it had one.
+        status: ``done``, the reason of a failure, or ``running``, which a killed job leaves behind.
+        images: ids of the job's photos.
+        restarts: number of pre-images of each photo.
     """
 
     values: Mapping[str, Any]
@@ -45,12 +45,18 @@ class Cell:
     restarts: int
 
     def rows(self) -> dict[Key, dict[str, Any]]:
-        """Return the job's finished rows of ``metrics.csv``; its folder may hold those of more photos."""
+        """Return the finished rows of this job's photos and restarts, by key; its folder may hold more."""
         keys = [(image, restart) for image in self.images for restart in range(self.restarts)]
         return self._read(lambda results: results.rows(keys))
 
     def _read(self, read: Callable[[Results], dict[Any, dict[str, Any]]]) -> dict[Any, dict[str, Any]]:
-        """Read results; a job may have failed of their damage, and the other jobs are laid out all the same."""
+        """Return ``read(results)``; an empty dictionary without results, or if they are damaged and the job failed.
+
+        Damage may be why the job failed. The other jobs are laid out all the same.
+
+        Raises:
+            InvrepError: results of a job that is done are damaged.
+        """
         try:
             return {} if self.results is None else read(self.results)
         except InvrepError:
@@ -59,11 +65,12 @@ class Cell:
             return {}
 
     def numbers(self, name: str) -> list[float]:
-        """Return what a table or a plot takes the mean of, one number for each pre-image or each photo.
+        """Return the numbers that a table or a plot averages, without NaN and without remarked rows.
 
         Args:
-            name: a column of ``metrics.csv`` or, for each photo, of ``spread.csv``; ``root_`` before a column takes
-                its root; ``restart_std`` is the standard deviation of ``root_error`` over a photo's restarts.
+            name: column of ``metrics.csv``, for one number for each pre-image, or of ``spread.csv``, for one for each
+                photo. ``root_COLUMN`` is the square root of a column. ``restart_std`` is the standard deviation of
+                ``root_error`` over the restarts of each photo.
         """
         if name in SPREADS:
             spreads = self._read(Results.spreads)
@@ -81,7 +88,12 @@ class Cell:
 
 
 def status_of(cells: Iterable[Cell], some: bool) -> str:
-    """Return the worst of several jobs' ends, as a table says it."""
+    """Return the worst status of several jobs, as text for a table's cell.
+
+    Args:
+        cells: jobs.
+        some: bool; True if there is any number, so that all jobs done means ``done`` and not ``no value``.
+    """
     ends = {cell.status for cell in cells}
     if ends == {"done"}:
         return "done" if some else "no value"
@@ -98,7 +110,7 @@ def spread_of(numbers: Sequence[float], kind: str) -> float:
 
 
 def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
-    """Write a header and lines."""
+    """Write a CSV file with a header and lines."""
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(header)
@@ -106,15 +118,15 @@ def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[Any]])
 
 
 def listed(keys: Keys) -> list[str]:
-    """Return keys as a list."""
+    """Return one key or several keys as a list."""
     return [keys] if isinstance(keys, str) else list(keys)
 
 
 def label_of(values: Mapping[str, Any], keys: Sequence[str]) -> Label:
-    """Return what the keys are in a job.
+    """Return the values of some keys in a job.
 
     Raises:
-        InvrepError: there is no such key.
+        InvrepError: a key does not exist; the message names the nearest.
     """
     for key in keys:
         if key not in values:
@@ -127,7 +139,13 @@ def label_of(values: Mapping[str, Any], keys: Sequence[str]) -> Label:
 
 
 def named(keys: Sequence[str], label: Label, labels: Labels) -> str:
-    """Return what is printed for the keys' values."""
+    """Return the text for the values of some keys.
+
+    Args:
+        keys: keys.
+        label: value of each key.
+        labels: for each key the names of its values, or a format such as ``λ = {}``.
+    """
     words = []
     for key, value in zip(keys, label, strict=True):
         names = labels.get(key, "{}")
@@ -136,25 +154,33 @@ def named(keys: Sequence[str], label: Label, labels: Labels) -> str:
 
 
 def is_miniature(cells: Iterable[Cell]) -> bool:
-    """Return whether a sweep was one by ``quick=true``, which no reader should take for the real one."""
+    """Return whether a sweep is a miniature by ``quick=true``; its tables and figures are marked so."""
     return any(cell.values.get("quick") is True for cell in cells)
 
 
 def figure_files(figure: Figure, cells: Iterable[Cell]) -> dict[str, Callable[[Path], Any]]:
-    """Return how a figure is written, by suffix; across a miniature stands that it is one."""
+    """Return the functions that write a figure as PNG and PDF, by suffix; a miniature's figure is marked across."""
     if is_miniature(cells):
         width, height = figure.get_size_inches()
         look: dict[str, Any] = {"color": "red", "alpha": 0.5, "ha": "center", "va": "center", "fontweight": "bold"}
         figure.text(0.5, 0.5, "miniature", fontsize=min(8 * width, 40 * height), **look)
     return {
         ".png": lambda path: figure.savefig(path, format="png", facecolor="white"),
-        # without the time, so that the same results give the same file
+        # without the time of creation, the same results give the same file
         ".pdf": lambda path: figure.savefig(path, format="pdf", facecolor="white", metadata={"CreationDate": None}),
     }
 
 
 def save(stem: Path, files: Mapping[str, Callable[[Path], Any]]) -> list[Path]:
-    """Write each file, whole or not at all, and return the paths."""
+    """Write each file whole or not at all, and return the paths.
+
+    Args:
+        stem: path without a suffix.
+        files: function that writes the file at a path, by suffix.
+
+    Raises:
+        InvrepError: a file cannot be written.
+    """
     paths = []
     for suffix, write in files.items():
         path = stem.with_name(stem.name + suffix)

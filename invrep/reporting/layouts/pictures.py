@@ -1,4 +1,4 @@
-"""Figures of pre-images and photos."""
+"""Draw figures of pre-images and photos."""
 
 from __future__ import annotations
 
@@ -31,7 +31,14 @@ from invrep.reporting.layouts.cells import (
 
 @dataclass
 class _Tile:
-    """A picture with what stands above and below it; ``path`` None where it is missing, and ``below`` says why."""
+    """Hold a picture with its captions.
+
+    Attributes:
+        path: path of the picture; None for a missing one.
+        above: text above the picture.
+        below: text below the picture, or the reason why it is missing.
+        boxes: boxes (top, left, bottom, right) in pixels, drawn in red.
+    """
 
     path: Path | None
     above: str = ""
@@ -50,22 +57,26 @@ def grid(
     wrap: int | None = None,
     labels: Labels | None = None,
 ) -> list[Path]:
-    """Draw pre-images as PNG (300 dpi) and PDF, with the photos before or above them; missing ones are marked.
+    """Draw pre-images as PNG (300 dpi) and PDF, with the photos before or above them.
 
-    A red box is what ``objective.region`` sees.
-
-    Where neither ``rows`` nor ``columns`` names ``image`` or ``restart``, and there are several, they come last in
-    the rows.
+    A missing pre-image is marked with its reason. A red box is the receptive field of ``objective.region``. Several
+    images or restarts whose key is in neither ``rows`` nor ``columns`` are added to the end of ``rows``.
 
     Args:
-        cells: the sweep's jobs.
-        stem: the files' path without a suffix.
+        cells: jobs of the sweep.
+        stem: path of the files without a suffix.
         rows: keys of the rows.
         columns: keys of the columns.
-        photo: whether the photos are shown.
-        value: a column of ``metrics.csv`` that stands below each picture: ``error`` and ``root_error`` in per cent.
-        wrap: at most so many pictures in a line, the photo included; a longer row goes on below.
-        labels: key → its values' names, or a format such as ``λ = {}``.
+        photo: bool; True shows the photos.
+        value: column of ``metrics.csv`` below each picture, errors in percent; None: no number.
+        wrap: most pictures in a line, the photo included; a longer row continues below. None: no limit.
+        labels: for each key the names of its values, or a format such as ``λ = {}``.
+
+    Returns:
+        Paths of the files.
+
+    Raises:
+        InvrepError: a key does not exist, or a file cannot be written.
     """
     rows, columns = listed(rows), listed(columns)
     several = {"image": any(len(c.images) > 1 for c in cells), "restart": any(c.restarts > 1 for c in cells)}
@@ -109,12 +120,18 @@ def grid(
 
 
 def photos(cells: Sequence[Cell], stem: Path, *, wrap: int = 5) -> list[Path]:
-    """Draw the photos as Φ sees them, so many in a line, as PNG and PDF; of a job with ``dry_run=true`` too.
+    """Draw the photos as Φ sees them, as PNG (300 dpi) and PDF.
 
     Args:
-        cells: the sweep's jobs, of which the first one's photos count.
-        stem: the files' path without a suffix.
-        wrap: photos in a line.
+        cells: jobs of the sweep; the photos are those of the first job.
+        stem: path of the files without a suffix.
+        wrap: number of photos in a line.
+
+    Returns:
+        Paths of the files; an empty list without results.
+
+    Raises:
+        InvrepError: a file cannot be written.
     """
     found = [_Tile(cells[0].results.photo(image)) for image in cells[0].images if cells[0].results is not None]
     lines = [found[k : k + wrap] for k in range(0, len(found), wrap)]
@@ -126,7 +143,12 @@ def _short(name: str, value: float) -> str:
 
 
 def _draw(lines: Sequence[Sequence[_Tile | None]], sides: Sequence[str]) -> Figure:
-    """Draw lines of tiles, all of one width, with what stands beside each line."""
+    """Draw lines of tiles of one width, with a text beside each line.
+
+    Args:
+        lines: tiles of each line; None leaves a gap.
+        sides: text beside each line.
+    """
     opened = {tile.path: Image.open(tile.path) for line in lines for tile in line if tile and tile.path}
     usual = next((p.height / p.width for p in opened.values()), 1.0)
     count = max(map(len, lines))

@@ -1,4 +1,4 @@
-"""Plots of means over photos against a key."""
+"""Plot means over photos against a key."""
 
 from __future__ import annotations
 
@@ -36,16 +36,24 @@ def plot(
     spread: str = "sem",
     labels: Labels | None = None,
 ) -> list[Path]:
-    """Plot means over photos against a key, one panel for each value that there is, as PNG and PDF; the numbers as CSV.
+    """Plot means over photos against a key, one panel for each value, as PNG (300 dpi) and PDF; numbers as CSV.
+
+    A value without numbers has no panel, unless no value has any.
 
     Args:
-        cells: the sweep's jobs.
-        stem: the files' path without a suffix.
-        x: the key along the horizontal axis, in the order of the sweep.
-        values: what is plotted, see :meth:`Cell.numbers`, → the vertical axis's name.
-        lines: keys whose values have a line each.
-        spread: what the bars are: ``std`` or ``sem``, 1.96 standard errors of the mean.
-        labels: key → its values' names, or a format such as ``λ = {}``.
+        cells: jobs of the sweep.
+        stem: path of the files without a suffix.
+        x: key of the horizontal axis, in the order of the sweep.
+        values: name of the vertical axis for each plotted value, see :meth:`Cell.numbers`.
+        lines: keys; each combination of their values has a line.
+        spread: length of the error bars: ``std``, or ``sem`` for 1.96 standard errors of the mean.
+        labels: for each key the names of its values, or a format such as ``λ = {}``.
+
+    Returns:
+        Paths of the files.
+
+    Raises:
+        InvrepError: a key or ``spread`` is invalid, or a file cannot be written.
     """
     choice("spread", spread, ("std", "sem"))
     lines, labels = listed(lines), labels or {}

@@ -1,4 +1,4 @@
-"""Tables of means over photos, as CSV, Markdown and LaTeX."""
+"""Write tables of means over photos, as CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -39,18 +39,24 @@ def table(
 ) -> list[Path]:
     """Write means ± spread over photos as CSV (one line for each cell), Markdown and LaTeX (booktabs).
 
-    A cell of which nothing is finished says so; one of which only some photos are is marked with †.
+    A cell without a number shows its jobs' status. A cell in which only some photos are finished is marked with †.
 
     Args:
-        cells: the sweep's jobs.
-        stem: the files' path without a suffix.
-        rows: keys of the rows; with several ``values``, one of ``rows`` and ``columns`` has to name ``value``.
+        cells: jobs of the sweep.
+        stem: path of the files without a suffix.
+        rows: keys of the rows; several ``values`` need the key ``value`` in ``rows`` or ``columns``.
         columns: keys of the columns.
-        values: what stands in a cell, see :meth:`Cell.numbers`, → what it is called.
-        spread: ``std`` (CVPR) or ``sem``, 1.96 standard errors of the mean (IJCV).
-        scale: what values are multiplied by; 100 for per cent.
-        labels: key → its values' names, or a format such as ``λ = {}``.
-        note: stands below.
+        values: printed name of each averaged value, see :meth:`Cell.numbers`.
+        spread: ``std`` for the standard deviation (CVPR), or ``sem`` for 1.96 standard errors of the mean (IJCV).
+        scale: factor on the values; 100 for percent.
+        labels: for each key the names of its values, or a format such as ``λ = {}``.
+        note: text below the table; None: no text.
+
+    Returns:
+        Paths of the files.
+
+    Raises:
+        InvrepError: a key or ``spread`` is invalid, or a file cannot be written.
     """
     choice("spread", spread, ("std", "sem"))
     rows, columns = listed(rows), listed(columns)

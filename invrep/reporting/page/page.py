@@ -1,7 +1,7 @@
-"""A page to read finished jobs on, one HTML file: ``invrep report FOLDER…``.
+"""Write a page of finished jobs, one HTML file: ``invrep report FOLDER…``.
 
-Everything the page needs lies in it: thumbnails always, and the pictures in full size and the films as long as they
-are few; those of large sweeps are linked, relative to the page.
+The page embeds its script, style and thumbnails. It also embeds pictures in full size and films, up to
+``MOST_EMBEDDED`` bytes. Beyond that, the page links them by paths relative to it.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ NAME = "report.html"
 
 TEMPLATES = Path(__file__).parent
 
-# in this order: what stands at the top of a part uses the parts above it
+# the order matters: the top-level code of a part uses the parts before it
 SCRIPT = ("elements", "words", "plot", "rows", "grid", "pre_image", "closer", "charts", "table", "controls")
 
-MOST_PICTURES = 12_000  # thumbnails on one page; photos beyond are left out of the grid, not of the table
+MOST_PICTURES = 12_000  # most thumbnails on a page; further photos are only in the table and the plots
 
-MOST_EMBEDDED = 24 * 2**20  # bytes of full-size pictures and films; more are linked
+MOST_EMBEDDED = 24 * 2**20  # most bytes of embedded full-size pictures and films; more are linked
 
-SIDES = ((600, 160), (2400, 128), (MOST_PICTURES, 96))  # up to so many pictures: pixels of a thumbnail's longer side
+SIDES = ((600, 160), (2400, 128), (MOST_PICTURES, 96))  # (most pictures, pixels of a thumbnail's longer side)
 
 
 def write(runs: Sequence[Run], path: Path, console: Console) -> None:
     """Write the page of some jobs, whole or not at all.
 
     Args:
-        runs: the jobs, at least one of them with results.
-        path: of the HTML file.
-        console: where a bar is shown.
+        runs: jobs, at least one of them with results.
+        path: path of the HTML file.
+        console: console for a progress bar.
 
     Raises:
-        InvrepError: the page cannot be written.
+        InvrepError: results are damaged, or the page cannot be written.
     """
     swept = compare(runs)
     data = _data(runs, swept, path.parent, console)
@@ -77,13 +77,13 @@ def write(runs: Sequence[Run], path: Path, console: Console) -> None:
         data=data,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-    # a file's name may be no Unicode
+    # a file name may hold bytes that are no Unicode
     content = html.encode("utf-8", errors="replace")
     atomic(path, lambda beside: beside.write_bytes(content))
 
 
 def _title(runs: Sequence[Run], swept: Mapping[str, Sequence[Any]]) -> str:
-    """Return what the page is about: what all jobs have in common of representation and layer, and what was swept."""
+    """Return the title of the page: the representation and layer that all jobs share, and the keys that were swept."""
     used = next((run for run in runs if run.config is not None), runs[0]).used
     same = [words(used[key]) for key in ("rep", "layer") if key not in swept and used.get(key)]
     names = [SYMBOLS.get(key, key) for key in swept]
@@ -93,7 +93,7 @@ def _title(runs: Sequence[Run], swept: Mapping[str, Sequence[Any]]) -> str:
 
 
 def _facts(runs: Sequence[Run], data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return what stands under the title, as (term, description)."""
+    """Return the facts under the title, as (term, description)."""
     images = {image for run in runs for image, _ in run.rows}
     most = max((restart + 1 for run in runs for _, restart in run.rows), default=0)
     failed = sum(run.status == "failed" for run in runs)
@@ -115,8 +115,8 @@ def _facts(runs: Sequence[Run], data: Mapping[str, Any]) -> list[tuple[str, str]
 
 
 def _data(runs: Sequence[Run], swept: Mapping[str, Sequence[Any]], page: Path, console: Console) -> dict[str, Any]:
-    """Return what the page's script shows, as JSON takes it."""
-    # by id and content: two folders may have a photo of one name
+    """Return the data of the page's script, as values that JSON can represent."""
+    # a photo is identified by id and content, since two folders may have photos of the same name
     there = sorted({(image, row["content"]) for run in runs for (image, _), row in run.rows.items()})
     pictures = sum(len(run.rows) for run in runs) + len(there)
     order = there[: max(1, MOST_PICTURES * len(there) // max(pictures, MOST_PICTURES))]
@@ -126,7 +126,7 @@ def _data(runs: Sequence[Run], swept: Mapping[str, Sequence[Any]], page: Path, c
     count = len(files) + len(photos)
     files = list(dict.fromkeys([*files, *(run.results.photo(image) for run, keys in shown for image, _ in keys)]))
     films = [film for run, keys in shown for key in keys if (film := _film(run, key))]
-    # a WebP of this quality is a third of a PNG
+    # a WebP of the page's quality has about a third of a PNG's bytes
     size = sum(f.stat().st_size for f in films) + sum(f.stat().st_size for f in files if f.is_file()) / 3
     side = next((side for most, side in SIDES if count <= most), SIDES[-1][1])
     box = Pictures(page, side, embed=size <= MOST_EMBEDDED)
@@ -163,7 +163,15 @@ def _job(
     photos: Mapping[tuple[str, str], int],
     box: Pictures,
 ) -> dict[str, Any]:
-    """Return one job: what tells it apart, its mean curve, and its cells by the photo's number."""
+    """Return the data of one job: its point in the sweep, its means, its mean curve, and its cells by photo number.
+
+    Args:
+        run: job.
+        keys: image ids and restarts of its pre-images on the page.
+        swept: values of each swept key, in order.
+        photos: number of each photo on the page, by id and content.
+        box: pictures of the page.
+    """
     points = run.results.curve_points(keys) if keys else {}
     axes: list[list[int]] = []
     cells: dict[int, dict[str, Any]] = {}
@@ -214,26 +222,30 @@ def _job(
 
 
 def _command(run: Run) -> str:
-    """Return the command that makes this job alone, or what was typed where that is not known."""
+    """Return the command that runs this job alone; for a job without a sweep, the command that was typed."""
     if run.job is not None:
         return _text(shlex.join(["python", "train.py", *run.job.overrides]))
     return _text(f"python {(run.config or {}).get('provenance', {}).get('command', 'train.py')}")
 
 
 def _text(text: str) -> str:
-    """Return text that UTF-8 can hold: a file's name may have bytes that are none."""
+    """Return text as valid UTF-8: bytes of a file name that are no UTF-8 are replaced."""
     return text.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
 
 
 def _short(value: float | None) -> float | None:
-    """Return a number with four digits, which is all that a page shows; None for none."""
+    """Return a number rounded to the four digits that a page shows; None for None, NaN and infinity."""
     if value is None or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(f"{value:.4g}")
 
 
 def page_of(folder: Path) -> None:
-    """Make the page of the sweep in a folder, and say where it is; what goes wrong with it is said, and is all."""
+    """Write the page of the sweep in a folder, and print its path; an error becomes a warning, never a failed sweep.
+
+    Args:
+        folder: folder of the sweep.
+    """
     console = make_console()
     try:
         runs = sweep_runs(folder)

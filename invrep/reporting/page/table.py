@@ -1,4 +1,4 @@
-"""The page's table of jobs."""
+"""Make the page's table of jobs."""
 
 from __future__ import annotations
 
@@ -25,10 +25,17 @@ OF_A_PICTURE = tuple(name for name in HEADINGS if not name.startswith("spread_")
 
 
 def table_of(runs: Sequence[Run], swept: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Return headings and rows of the table; a cell is its text and the number by which it is sorted."""
+    """Return the headings and rows of the table.
+
+    A heading is (key, text, whether its column is numeric). A cell is (text, sort value).
+
+    Args:
+        runs: jobs, one row each.
+        swept: values of each swept key, in order.
+    """
     layers = dict.fromkeys(name for run in runs for name in run.means if name.startswith("error/"))
     names = [name for name in (*HEADINGS, *layers) if any(name in run.means for run in runs)]
-    # the same in all jobs, and said elsewhere
+    # equal numbers of passes are under the page's title
     names = [n for n in names if n != "passes" or len({run.means[n] for run in runs if n in run.means}) > 1]
     lambdas = ["tv_weight"] if len({run.used.get("tv_weight") for run in runs}) > 1 else []
     lambdas = [] if "prior.tv.weight" in swept else lambdas
@@ -54,7 +61,7 @@ def table_of(runs: Sequence[Run], swept: Mapping[str, Sequence[Any]]) -> dict[st
 
 
 def _mean(name: str, mean: float, std: float) -> str:
-    """Return ``mean ± std`` with two digits of the std; errors in percent."""
+    """Return ``mean ± std`` with two significant digits of the std; errors in percent."""
     factor, unit = (100, " %") if name.partition("/")[0] in PERCENT else (1, "")
     mean, std = factor * mean, factor * std
     if name == "passes":
@@ -70,5 +77,5 @@ def _digits(value: float, scale: float) -> str:
 
 
 def label(run: Run) -> str:
-    """Return what a job is called on the page."""
+    """Return the name of a job on the page: representation and layer, else its folder."""
     return " ".join(words(run.used[key]) for key in ("rep", "layer") if run.used.get(key)) or run.results.folder.name

@@ -1,4 +1,4 @@
-"""The pictures of a page: thumbnails, and full sizes that are embedded or linked."""
+"""Encode the pictures of a page: thumbnails, and full sizes that are embedded or linked."""
 
 from __future__ import annotations
 
@@ -18,19 +18,30 @@ from rich.progress import track
 
 
 class Picture(NamedTuple):
-    """A picture on the page: its thumbnail's number, and its place among the full sizes; -1 where the file is lost."""
+    """Locate a picture on the page.
+
+    Attributes:
+        thumb: index into ``Pictures.thumbs``; −1 for an unreadable file.
+        full: index into ``Pictures.full``; −1 for an unreadable file.
+    """
 
     thumb: int
     full: int
 
 
 class Pictures:
-    """All pictures of a page; files of equal content (the photo, of every job) are kept once.
+    """Collect the pictures of a page; files of equal content, such as a photo of several jobs, are kept once.
 
     Args:
-        page: the folder in which the page will lie, to which links are relative.
-        side: pixels of a thumbnail's longer side.
-        embed: whether full sizes and films are put into the page.
+        page: folder of the page; links are relative to it.
+        side: longer side of a thumbnail, in pixels.
+        embed: bool; True embeds full sizes and films, False links them.
+
+    Attributes:
+        thumbs: thumbnails, WebP in base64.
+        full: full sizes, as data URIs or relative addresses.
+        paths: indices of each picture, by its path.
+        contents: indices of each picture, by the hash of its content.
     """
 
     def __init__(self, page: Path, side: int, embed: bool) -> None:
@@ -41,7 +52,12 @@ class Pictures:
         self.contents: dict[bytes, Picture] = {}
 
     def add(self, paths: Sequence[Path], console: Console) -> None:
-        """Take in the pictures at some paths, several at a time."""
+        """Add the pictures at some paths, several at a time.
+
+        Args:
+            paths: paths of PNG files.
+            console: console for a progress bar.
+        """
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             done = pool.map(self._encode, paths)
             bar = track(done, "pictures", total=len(paths), console=console, transient=True)
@@ -57,7 +73,7 @@ class Pictures:
                 self.paths[path] = self.contents[content]
 
     def _encode(self, path: Path) -> tuple[bytes, str, str] | None:
-        """Return what identifies a PNG's content, its thumbnail and its full size or the link to it."""
+        """Return the hash of a PNG's content, its thumbnail, and its full size or link; None if it is unreadable."""
         try:
             data = path.read_bytes()
             image = Image.open(io.BytesIO(data)).convert("RGB")
@@ -69,7 +85,7 @@ class Pictures:
         return hashlib.sha256(data).digest(), as_base64(_webp(small, 75)), full
 
     def film(self, path: Path) -> str:
-        """Return the address of a film."""
+        """Return the address of a film, as a data URI if films are embedded, else relative to the page."""
         if not self.embed:
             return self.link(path)
         return _uri(path.read_bytes(), "video/mp4" if path.suffix == ".mp4" else "image/gif")
@@ -86,7 +102,7 @@ def _webp(image: Image.Image, quality: int) -> bytes:
 
 
 def as_base64(data: bytes) -> str:
-    """Return bytes as ASCII text."""
+    """Return bytes in base64."""
     return base64.b64encode(data).decode()
 
 
