@@ -283,7 +283,7 @@ def _part(group: str, given: Any, options: Mapping[str, Any]) -> Any:
         made = build(config)
     else:
         made = given
-    kind = getattr(made, "func", made)  # of a partial
+    kind = getattr(made, "func", made)  # the class or function of a partial
     if group != "objective":
         good = isinstance(made, Prior if group == "prior" else Descent)
     elif isinstance(kind, type):

@@ -44,7 +44,7 @@ class UnfitError(InvrepError):
 
 def out_of_memory(error: BaseException) -> bool:
     """Return whether an error, of any library, means that memory has run out."""
-    from pytorch_lightning.utilities.memory import is_oom_error  # imports torch
+    from pytorch_lightning.utilities.memory import is_oom_error  # not at the top: it imports torch
 
     words = " ".join(map(str, error.args))
     return isinstance(error, MemoryError) or is_oom_error(error) or re.search(NO_MEMORY, words, re.I) is not None

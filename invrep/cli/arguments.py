@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from invrep.errors import InvrepError
 
 HYDRA = ("help", "hydra-help", "version", "resolve", "run", "multirun", "shell-completion", "info")
-VALUED = ("cfg", "package", "config-path", "config-name", "config-dir", "experimental-rerun")  # a value follows
+VALUED = ("cfg", "package", "config-path", "config-name", "config-dir", "experimental-rerun")  # flags with a value
 SHORT = ("-c", "-p", "-cp", "-cn", "-cd")  # short forms of VALUED
 TEXT = ("data.path", "data.root", "output", "name", "rep.weights")  # keys of file and folder names
 

@@ -43,7 +43,7 @@ def _options(
     found = _of_one_folder(self, group_name, results_filter, **given)
     if not group_name or group_name.startswith("hydra"):
         return found
-    if results_filter is ObjectType.GROUP:  # a folder of choices is no group of its own
+    if results_filter is ObjectType.GROUP:  # the folders' choices are listed with the group's own
         return []
     for folder in _of_one_folder(self, group_name, ObjectType.GROUP, **given):
         if folder != "base":  # holds parts that experiments share, no experiment

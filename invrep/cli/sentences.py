@@ -45,7 +45,7 @@ def one_sentence() -> Iterator[None]:
         message, details = str(error), error.details
     except (HydraException, OmegaConfBaseException) as error:
         message = _hydra_sentence(error)
-    except OSError as error:  # Hydra makes the folder of a sweep before any of our code runs
+    except OSError as error:  # Hydra makes a sweep's folder before our code runs
         if error.filename is None:
             raise
         message = f"{error.filename} cannot be read or written ({error.strerror}); choose another folder with output=."

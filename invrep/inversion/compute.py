@@ -195,7 +195,7 @@ def _compare(phi: Representation, graph: Callable[..., Sequence[Tensor]], images
         phi: representation Φ.
         graph: traced function (images, softness) → codes.
         images: tensor (B, C, H, W) in [0, 1] at which the gradients are compared.
-        softness: softness of the surrogate gradient, if there is one.
+        softness: softness of the surrogate gradient, a scalar tensor; nothing for the exact gradient.
 
     Raises:
         InvrepError: the gradients differ by more than ``ALIKE``.

@@ -106,7 +106,7 @@ class Inversion(pl.LightningModule):
         self.latest: dict[str, Tensor] = {}
         self._rows: Tensor | None = None  # rows that still take passes; None: all
         self._settled = descent.settled(phi)
-        self._slowed = False  # whether an image has diverged
+        self._slowed = False  # True once an image of this stage has diverged
         self._next_tick = 0.0
         self.compiling = False
         self._compiled = 0  # number of images in the latest pass
@@ -255,7 +255,7 @@ class Inversion(pl.LightningModule):
 
         The distinction matters for the message: a fault of Φ needs another mend than a learning rate.
         """
-        assert self.image.grad is not None  # after a pass
+        assert self.image.grad is not None  # a pass has set it
         code, gradient = self.latest["data"].isfinite(), self.image.grad.isfinite().flatten(1).all(1)
         in_range = (self.reconstruction().abs() <= IN_RANGE).flatten(1).all(1)
         for name in self.prior.terms:  # an overflow of a prior is no fault of Φ
@@ -293,7 +293,7 @@ class Inversion(pl.LightningModule):
             first = self.passes == begin
             was = self.image.detach().clone() if self._slowed else None
             self._announce()
-            optimiser.step(cast("Callable[[], float]", self._evaluate))  # torch hands the loss through as it is
+            optimiser.step(cast("Callable[[], float]", self._evaluate))  # torch returns the closure's loss unchanged
             with torch.no_grad():
                 if was is not None:
                     self.image.copy_(torch.lerp(was, self.image, self.status.pace[:, None, None, None]))

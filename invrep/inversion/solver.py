@@ -131,7 +131,7 @@ def solve(
 
 
 def _fit(runner: pl.Trainer, inversion: Inversion, checkpoint: Resumable | None, stage: int) -> None:
-    """Run one stage; resume from its checkpoint if there is one."""
+    """Run one stage; resume from its checkpoint if the file exists."""
     saved = None
     if checkpoint is not None:
         checkpoint.stage = stage

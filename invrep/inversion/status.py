@@ -29,8 +29,8 @@ class BatchStatus:
     """Track the status of each of the B images of a batch.
 
     An image diverges where its energy or a pixel is not finite, or its energy has risen far above its start
-    (``MOST_RISE``). It returns to its last good state and resumes with a tenth of the step. After
-    ``RETRIES`` slower attempts it has failed, and keeps its last good state. Its neighbours are not affected.
+    (``MOST_RISE``). It returns to its last good state and resumes with a tenth of the step. After ``RETRIES`` slower
+    attempts it has failed, and keeps its last good state. Its neighbours are not affected.
 
     Args:
         count: number of images B.
@@ -135,7 +135,7 @@ class BatchStatus:
         return sound
 
     def check(self, energy: Tensor, *, passes: int, left: float | None, tolerance: float) -> bool:
-        """Mark the images that have converged, and return whether there are new ones; called at a segment's end.
+        """Mark the images that have converged, and return whether any is new; called at a segment's end.
 
         Args:
             energy: energies (B,), not finite for an image that has just diverged.

@@ -129,7 +129,8 @@ def _read(job: Job, places: Sequence[int]) -> Iterator[tuple[Photo, Read]]:
 def _pairwise(job: Job, places: Sequence[int]) -> float:
     """Return mean_ij ‖Φ0_i − Φ0_j‖² over photos.
 
-    The result is NaN for fewer than two photos, for codes of several shapes, and for a Φ0 that is no photo's code.
+    The mean is NaN for fewer than two photos and for codes of several shapes. It is also NaN for an objective whose
+    target code is not the photo's own.
     """
     distance = metrics.PairwiseDistance(sync_on_compute=False)  # this process reads the photos of all ranks
     shape = None

@@ -38,7 +38,7 @@ def check(config: DictConfig) -> None:
         if word is None or value not in (None, word):
             least, most = {"seed": (0, 2**63 - 1), "restarts": (1, MOST_RESTARTS)}.get(key, (1, None))
             OmegaConf.update(config, key, number(key, value, minimum=least, maximum=most, whole=True, word=word))
-    if "path" in config.data:  # data=none has none
+    if "path" in config.data:  # data=none has no path
         check_range(config.data.get("range"))
         choice("data.resize", config.data.resize or "none", ("model", "squash", "none"))
     if config.dtype != "float32" and config.compute.precision != "float32":
@@ -54,7 +54,7 @@ def check(config: DictConfig) -> None:
         if not isinstance(value, str) or not value:
             raise InvrepError(f"{key}={value} is not valid: expected text; give it as \"{key}='NAME'\".")
     _check_rate(config.optim)
-    build(config.compute)  # imports torch
+    build(config.compute)  # last, since it imports torch
 
 
 def _check_rate(optim: DictConfig) -> None:

@@ -166,7 +166,7 @@ def assemble(config: DictConfig, console: Console, photos: Photos | None = None)
     Args:
         config: composed and checked config; automatic values of ``data`` are filled in, in place.
         console: console for messages to the user.
-        photos: photos of the job; None: those that ``data`` names.
+        photos: photos of the job; None: the photos at ``data.path``.
 
     Raises:
         InvrepError: a part cannot be built, or parts do not fit together.

@@ -274,7 +274,7 @@ def _of_containers() -> Iterator[int]:
         below = PurePosixPath(path.lstrip("/"))
         for group in (below, *below.parents):  # inside a container, its group is mounted as the root
             folder = ROOT / base / group
-            with suppress(OSError, ValueError, KeyError):  # "max" is no number
+            with suppress(OSError, ValueError, KeyError):  # the text "max", for no limit, is no number
                 limit = int((folder / most).read_text())
                 cached = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())[cache]
                 yield limit - int((folder / used).read_text()) + int(cached)

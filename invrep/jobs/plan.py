@@ -84,8 +84,8 @@ def _shares(job: Job, ranks: int, here: int) -> list[list[Batch]]:
     """Return the batches of each rank, and note unreadable photos in ``job.failures``.
 
     Sizes come from the photos' headers, unless all images have a fixed size. With a batch size from the user, the
-    batches are the same for any number of ranks. Otherwise every rank gets photos, if there are enough. Which photos
-    it gets does not depend on the free memory of any rank.
+    batches are the same for any number of ranks. Otherwise every rank gets photos, if enough exist. The choice of its
+    photos does not depend on the free memory of any rank.
     """
     places = range(len(job.photos))
     sizes = ahead(lambda place: (place, job.size(job.photos[place])), places, PEEKS)

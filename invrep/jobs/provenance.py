@@ -51,7 +51,7 @@ def provenance(job: Job, photo: Photo) -> DictConfig:
 
 
 def _used(job: Job, photo: Photo) -> dict[str, Any]:
-    """Return the values that tell jobs apart, by short names: presets, the layer, and each λ and C as a number."""
+    """Return the values that distinguish jobs, by short names: presets, the layer, and each λ and C as a number."""
     config, phi = job.config, job.phi
     choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     weight, seen = config.objective.get("weight"), Geometry((math.inf, math.inf), None)

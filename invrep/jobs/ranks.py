@@ -1,9 +1,9 @@
 """Run a job in several ranks: processes that share the list of photos and nothing else.
 
 A job with ``trainer.devices=N`` starts N processes on this machine, one for each device, and gathers their results from
-disk. If one of them dies, the others finish. Under torchrun or SLURM, which start the processes, each rank determines
-its share of the list by itself, and rank 0 gathers (:mod:`invrep.jobs.words`). There is no process group: no photo
-waits for another rank.
+disk. If one of them dies, the others finish. torchrun and SLURM start the processes themselves. Each rank then
+determines its own share of the list, and rank 0 gathers (:mod:`invrep.jobs.words`). The ranks form no process group, so
+that no photo waits for another rank.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def spread(
             for pipe in cast("list[connection.Connection[Any, Any]]", connection.wait(list(waiting))):
                 try:
                     kind, value = pipe.recv()
-                except EOFError:  # the process has ended
+                except EOFError:  # the process has closed its pipe, so it has ended
                     del waiting[pipe]
                     continue
                 if kind == "done":

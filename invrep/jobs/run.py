@@ -178,6 +178,6 @@ def _metric(job: Job) -> str:
         InvrepError: ``metric`` is no column of this job.
     """
     shows = job.kind.shows
-    compared = ("psnr", "ssim") if "path" in job.config.data else ()  # with the photo
+    compared = ("psnr", "ssim") if "path" in job.config.data else ()  # measures that compare with the photo
     there = (shows, *(("root_error",) if shows == "error" else ()), *compared, "energy", "data")
     return choice("metric", job.config.metric or shows, there)

@@ -4,7 +4,7 @@ Every rank that torchrun or srun has started rewrites its file ``ranks/<rank>-<l
 thread. Each new version is a sign of life. *life* is a random identifier of the process.
 
 A word of an earlier launch must not count, and launchers may give a requeued launch the name of the first. So every
-rank waits until it has seen rank 0's word change, and then answers with rank 0's life in its own word. Rank 0 accepts
+rank first waits until rank 0's word changes. It then answers by putting rank 0's life into its own word. Rank 0 accepts
 only words with its own life. No rank compares another machine's clock with its own.
 """
 
@@ -118,8 +118,8 @@ class Words:
         """Write how this rank has ended.
 
         Raises:
-            ToldError: a mistake has ended this rank, and rank 0 is there to tell the user.
-            SystemExit: a signal has ended this rank, and rank 0 is there to tell the user.
+            ToldError: a mistake has ended this rank, and a living rank 0 reports it to the user.
+            SystemExit: a signal has ended this rank, and a living rank 0 reports it to the user.
         """
         self._stop()
         if kind is None and self.rank.index == 0:

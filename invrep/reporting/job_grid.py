@@ -22,7 +22,7 @@ MARK = "shows"  # key of the PNG text with the mark of :func:`grid`
 
 @dataclass(frozen=True)
 class GridRow:
-    """Hold a row of the picture: a photo, if there is one, and its pre-images.
+    """Hold a row of the picture: an optional photo and its pre-images.
 
     Attributes:
         photo: photo (C, H, W) in [0, 1]; None in every row of a picture without photos.
@@ -52,7 +52,7 @@ def grid(rows: Sequence[GridRow], *, title: str, display: str, mark: str, path: 
     rows = rows[:MOST_ROWS]
     before = int(rows[0].photo is not None)  # columns before the first pre-image
     columns = before + min(max(len(row.reconstructions) for row in rows), MOST_COLUMNS - 1)
-    width = 2.0 if columns <= 4 else 1.4  # inches of a tile
+    width = 2.0 if columns <= 4 else 1.4  # width of a tile in inches
     heights = [width * row.reconstructions[0].shape[1] / row.reconstructions[0].shape[2] for row in rows]
     caption, heading, gap = 0.2, 0.24, 0.06
     total = (columns * (width + gap) + gap, sum(heights) + len(rows) * (caption + gap) + heading)

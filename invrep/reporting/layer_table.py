@@ -18,8 +18,8 @@ _ARRANGING |= {"expand", "squeeze", "unsqueeze", "detach", "to", "clone", "unfla
 def layers_table(network: Network) -> Table:
     """Return the layers of a network in the order of a forward pass, for one image of its published size.
 
-    The columns are name, alias, shape of the code, receptive field and stride in pixels (convolutional networks only),
-    and the cost of one forward and backward pass to the layer in GFLOP.
+    The columns are name, alias, shape of the code, receptive field, stride and cost. Field and stride are in pixels,
+    for convolutional networks only. The cost is that of one forward and backward pass to the layer, in GFLOP.
 
     Raises:
         InvrepError: the network cannot be traced.

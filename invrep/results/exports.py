@@ -18,7 +18,7 @@ from invrep.results.rows import FIRST, LAST, SPREADS, decoded, encoded
 from invrep.results.store import Results
 from invrep.results.table import CURVE, KEY
 
-MOST_BYTES = 256 * 2**20  # most bytes of reconstructions for one file; with more there is no such file
+MOST_BYTES = 256 * 2**20  # most bytes of reconstructions.safetensors; with more, the file is not written
 
 
 def export(results: Results) -> None:

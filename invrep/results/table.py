@@ -29,7 +29,7 @@ CURVE = "curve."  # prefix of columns that hold lists, one value for each record
 MOST_PARTS = 256  # parts of one process, after which it merges them into one
 MOST_BYTES = 32 * 2**20  # approximate size of a generation's file
 KEY = ("image", "restart")
-scan = partial(pl.scan_parquet, glob=False, hive_partitioning=False)  # brackets and equals signs in a path mean nothing
+scan = partial(pl.scan_parquet, glob=False, hive_partitioning=False)  # a path's brackets and equals signs are literal
 
 
 class Table:
@@ -70,7 +70,7 @@ class Table:
             try:
                 return query(self._scan(files)).collect(engine="streaming")
             except FileNotFoundError:
-                if files == self.files():  # else another process has merged its parts meanwhile
+                if files == self.files():  # otherwise another process has just merged its parts
                     raise
 
     def chunks(self) -> Iterator[pl.DataFrame]:

@@ -108,7 +108,7 @@ def _state(trainer: pl.Trainer, inversion: Any) -> tuple[dict[str, Any], ...]:
     return (
         copy.deepcopy(inversion.state_dict()),
         copy.deepcopy(trainer.optimizers[0].state_dict()),
-        {  # a shallow copy suffices for a curve: it grows, but its points do not change
+        {  # a shallow copy suffices for a curve: the list grows, but its points do not change
             name: list(value) if isinstance(value, list) else copy.deepcopy(value)
             for name, value in checkpoint["inversion"].items()
         },

@@ -1,8 +1,8 @@
 """Lay out a sweep's results as tables and figures, in the arrangements that papers use.
 
-Each function takes the sweep's jobs and a path without a suffix, and returns the paths of the files that it has
-written. *Keys* arrange the results in rows and columns. A key is a config key in which the jobs differ (``layer``,
-``prior.tv.weight``, ``cell.layer``), a group such as ``rep``, ``image``, ``restart``, or in tables ``value``.
+Each function writes files for the sweep's jobs at a path without a suffix, and returns their paths. *Keys* arrange the
+results in rows and columns. A key is a config key in which the jobs differ, such as ``layer`` or ``prior.tv.weight``.
+It may also be a group such as ``rep``, or ``image``, ``restart``, or in tables ``value``.
 """
 
 from invrep.reporting.layouts.cells import Cell

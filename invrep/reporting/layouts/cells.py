@@ -1,4 +1,4 @@
-"""Provide what layouts share: the jobs of a sweep, their numbers, and the keys that place them."""
+"""Prepare the jobs of a sweep for layouts: their numbers, and the keys that place them in rows and columns."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def status_of(cells: Iterable[Cell], some: bool) -> str:
 
     Args:
         cells: jobs.
-        some: bool; True if there is any number, so that all jobs done means ``done`` and not ``no value``.
+        some: bool; True if the cell has a number. Finished jobs are then ``done``, otherwise ``no value``.
     """
     ends = {cell.status for cell in cells}
     if ends == {"done"}:

@@ -152,7 +152,7 @@ def _draw(lines: Sequence[Sequence[_Tile | None]], sides: Sequence[str]) -> Figu
     opened = {tile.path: Image.open(tile.path) for line in lines for tile in line if tile and tile.path}
     usual = next((p.height / p.width for p in opened.values()), 1.0)
     count = max(map(len, lines))
-    width, gap, text = (1.6 if count <= 6 else 1.1), 0.05, 0.13  # inches
+    width, gap, text = (1.6 if count <= 6 else 1.1), 0.05, 0.13  # in inches
     left = 0.2 if any(sides) else gap
     heights: list[tuple[float, float, float]] = []
     for line in lines:
