@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import netrc
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from torch import Tensor
@@ -82,7 +83,9 @@ class Record(pl.Callback):
     def _open(self, config: DictConfig, name: str, group: str | None) -> None:
         target = str(config["_target_"])
         if not target.endswith("WandbLogger"):
-            self.logger = instantiate(config, save_dir=self.folder, name="", version=target.rpartition(".")[2])
+            told = {"save_dir": self.folder, "name": "", "version": target.rpartition(".")[2]}
+            takes = inspect.signature(get_class(target)).parameters
+            self.logger = instantiate(config, **{key: value for key, value in told.items() if key in takes})
             return
         import wandb
 
@@ -176,7 +179,8 @@ class Record(pl.Callback):
             self.logger.log_metrics(values, step=at)
 
     def _picture(self, inversion: Inversion) -> None:
-        if self.restarts is None or not isinstance(self.logger, WandbLogger | TensorBoardLogger):
+        shows = isinstance(self.logger, TensorBoardLogger) or hasattr(self.logger, "log_image")
+        if self.restarts is None or not shows:
             return
         columns = self.restarts + (self.photos is not None)
         tiles = []
@@ -194,6 +198,8 @@ class Record(pl.Callback):
             self.logger.experiment.log({key: wandb.Image(to_pil(image)), "pass": at})
         elif isinstance(self.logger, TensorBoardLogger):
             self.logger.experiment.add_image(key, image, at)
+        elif (log_image := getattr(self.logger, "log_image", None)) is not None:  # Lightning's name for it
+            log_image(key, [to_pil(image)], step=at)
 
     def replay(self, curve: Sequence[tuple[int, dict[str, float]]]) -> None:
         """Write a mean curve from disk, of pre-images that other processes have made.

@@ -2,11 +2,13 @@
 
 import csv
 import re
+from typing import ClassVar
 
 import pytest
 from helpers.paths import ROOT
 from helpers.wandb_file import OfflineRun
 from PIL import Image
+from pytorch_lightning.loggers.logger import Logger
 
 import invrep.tracking.logger
 
@@ -119,3 +121,29 @@ def test_csv_and_tensorboard(job, photos):
     assert [e.step for e in events.Scalars("error")] == [0, 2, 4]
     assert "reconstructions" in events.Tags()["images"]
     assert "tensorboard --logdir" in outcome.out
+
+
+class Lines(Logger):
+    """A logger of the user's own, which takes no folder but pictures."""
+
+    name = version = "lines"
+    got: ClassVar[list[object]] = []
+
+    def log_hyperparams(self, params, *args, **kwargs):
+        Lines.got.append(params["layer"])
+
+    def log_metrics(self, metrics, step=None):
+        Lines.got.append((step, metrics["error"]))
+
+    def log_image(self, key, images, step=None):
+        Lines.got.append((step, key, images[0].size))
+
+
+def test_a_logger_of_the_users_own_gets_curves_and_pictures(job, photos):
+    Lines.got.clear()
+    target = f"+logger._target_={__name__}.Lines"
+    assert job(f"data.path={photos}", "data.limit=1", "optim.steps=4", target).status == 0
+    numbers = [got[0] for got in Lines.got if isinstance(got, tuple) and len(got) == 2]
+    pictures = [got for got in Lines.got if isinstance(got, tuple) and len(got) == 3]
+    assert Lines.got[0] is None and numbers == [0, 2, 4]
+    assert pictures and all(key == "reconstructions" and width > height for _, key, (width, height) in pictures)
