@@ -247,7 +247,7 @@ class TestJob:
         assert outcome.out.count("nan") == 0
 
     def test_a_photo_whose_code_is_not_finite_fails_alone(self, job, blank):
-        module = ("rep=module", "rep.target=tests.test_trial.Standardised", f"data.path={blank}", "data.batch_size=2")
+        module = ("rep=module", f"rep.target={__name__}.Standardised", f"data.path={blank}", "data.batch_size=2")
         outcome = job(*module)
         assert outcome.status == 1 and "blank.png: The code of Standardised holds NaN" in outcome.err
         assert "diverged" not in outcome.err and "1 photo could not be inverted, all others are done" in outcome.err
@@ -271,7 +271,7 @@ class TestJob:
         ],
     )
     def test_a_module_that_does_not_take_the_photos_says_so(self, job, blank, target, says):
-        outcome = job("rep=module", f"rep.target=tests.test_trial.{target}", f"data.path={blank}/noise.png")
+        outcome = job("rep=module", f"rep.target={__name__}.{target}", f"data.path={blank}/noise.png")
         assert outcome.status == 1 and says in outcome.err and "Traceback" not in outcome.err
         assert target in ("Timed", "Halved") or "(rep.size, rep.channels)" in outcome.err
 

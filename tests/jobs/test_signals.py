@@ -62,7 +62,7 @@ def test_what_a_launchers_handler_raises_is_no_fault_of_what_it_interrupts(job) 
 
     before = signal.signal(signal.SIGUSR2, handle)
     try:
-        outcome = job("rep=module", "rep.target=tests.test_signals.Signalling", "data.path=bundled:cell")
+        outcome = job("rep=module", f"rep.target={__name__}.Signalling", "data.path=bundled:cell")
         assert signal.getsignal(signal.SIGUSR2) is handle
     finally:
         signal.signal(signal.SIGUSR2, before)
