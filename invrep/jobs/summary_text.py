@@ -21,16 +21,10 @@ def _remarks(summary: Summary) -> Iterator[str]:
         yield f"{some}: {names}; the numbers leave {'them' if len(images) > 1 else 'it'} out"
 
 
-def print_summary(job: Job, summary: Summary) -> None:
-    """Print the measures of a job's results, the path of its picture, and how to view it in its logger."""
+def _print_measure(job: Job, summary: Summary) -> None:
+    """Print the error of a match, with each layer's own, or the activation of another objective."""
     console, columns = job.console, summary.columns
-    if not summary.count:
-        return
-    for line in _remarks(summary):
-        console.print(line, soft_wrap=True, markup=False)
-    if summary.bare == summary.count:
-        pass  # no pre-image has a meaningful number
-    elif job.kind.shows == "error":
+    if job.kind.shows == "error":
         error = columns["error"]
         spread = "" if math.isnan(error.deviation) else f" ± {100 * error.deviation:.2f}"
         root = f" (root {100 * math.sqrt(error.mean):.1f} %)" if summary.count == 1 and error.mean else ""
@@ -42,6 +36,17 @@ def print_summary(job: Job, summary: Summary) -> None:
         value = columns["activation"]
         some = f", {value.least:.4g} to {value.most:.4g}" if value.count > 1 else ""
         console.print(f"activation: {worded('activation', value.mean)}{some}")
+
+
+def print_summary(job: Job, summary: Summary) -> None:
+    """Print the measures of a job's results, the path of its picture, and how to view it in its logger."""
+    console, columns = job.console, summary.columns
+    if not summary.count:
+        return
+    for line in _remarks(summary):
+        console.print(line, soft_wrap=True, markup=False)
+    if summary.bare < summary.count:  # otherwise no pre-image has a meaningful number
+        _print_measure(job, summary)
     if (kept := columns.get("class_kept")) is not None and kept.count:
         console.print(
             f"top-1 class kept: {int(kept.total)} of {kept.count} (mean probability of the photo's class "

@@ -55,15 +55,15 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_a_broken_inversion_ends_as_an_unbroken_one(small: Tensor, tmp_path: Path, recipe: str) -> None:
+def descent(small: Tensor, recipe: str) -> tuple[Tensor, Callable[..., Inversion]]:
+    """Return photos with a recipe's channels, and what descends from a checkpoint, None for none, with callbacks."""
     prior, optim, options = RECIPES[recipe]
     phi = small_network() if recipe == "soft ReLUs" else representation("hogb")
-    small = small.expand(-1, phi.channels[-1], -1, -1)
+    photos = small.expand(-1, phi.channels[-1], -1, -1)
 
     def run(checkpoint: Checkpoint | None, *callbacks: pl.Callback) -> Inversion:
         return solve(
-            small,
+            photos,
             ROWS,
             phi=phi,
             prior=build(preset("prior", prior)),
@@ -73,6 +73,13 @@ def test_a_broken_inversion_ends_as_an_unbroken_one(small: Tensor, tmp_path: Pat
             callbacks=callbacks,
             checkpoint=checkpoint,
         )
+
+    return photos, run
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_broken_inversion_ends_as_an_unbroken_one(small: Tensor, tmp_path: Path, recipe: str) -> None:
+    small, run = descent(small, recipe)
 
     whole = run(None)
     breaks = Breaks(11, 27 if "jitter" not in recipe else 33)
@@ -114,9 +121,7 @@ def test_why_an_image_is_slowed_is_kept() -> None:
 def test_a_signal_in_the_middle_of_a_pass_loses_no_segment(
     small: Tensor, tmp_path: Path, recipe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prior, optim, options = RECIPES[recipe]
-    phi = small_network() if recipe == "soft ReLUs" else representation("hogb")
-    small = small.expand(-1, phi.channels[-1], -1, -1)
+    small, run = descent(small, recipe)
     backward, done, stop_at = invrep.inversion.module.backward, [], [14, 26]
 
     def stopping(loss: Tensor, surrogate: object) -> None:
@@ -126,18 +131,6 @@ def test_a_signal_in_the_middle_of_a_pass_loses_no_segment(
             stop_at.pop(0)
             done.append(loss)  # this pass is done again
             os.kill(os.getpid(), signal.SIGTERM)
-
-    def run(checkpoint: Checkpoint | None) -> Inversion:
-        return solve(
-            small,
-            ROWS,
-            phi=phi,
-            prior=build(preset("prior", prior)),
-            descent=build(OmegaConf.merge(preset("optim", optim), options)),
-            segment=3,
-            trainer={"accelerator": "cpu"},
-            checkpoint=checkpoint,
-        )
 
     whole = run(None)
     monkeypatch.setattr(invrep.inversion.module, "backward", stopping)
