@@ -16,12 +16,15 @@ from invrep.representations.handcrafted.oriented_gradients import (
     NETWORK_SOFTENING,
     SCHEDULE,
     Differences,
+    Split,
     Vote,
     Votes,
     constant,
     linear_votes,
     polar,
-    pool,
+    pool_columns,
+    pool_rows,
+    rows_of,
 )
 from invrep.representations.surrogate import Surrogate
 from invrep.stable_names import known_as
@@ -84,17 +87,24 @@ class DSIFT(Representation):
             gy, gx = torch.gradient(images[:, 0], dim=(1, 2))
         else:
             gx, gy = Differences.apply((255 * images - 128) / 2)
-        split = (
+        vote = (
             _fast_votes
             if vlfeat
-            else partial(linear_votes, orientations=ORIENTATIONS // 2, hard=False, soften=NETWORK_SOFTENING)
+            else partial(
+                linear_votes,
+                orientations=ORIENTATIONS // 2,
+                hard=False,
+                through_angle=True,
+                soften=NETWORK_SOFTENING,
+            )
         )
         weights = _vlfeat_weights if vlfeat else _network_weights
         rows, columns = (
             constant(weights, (size, self.step, self.bin), images.dtype, images.device) for size in gx.shape[1:]
         )
-        maps = Vote.apply(gx, gy, split, ORIENTATIONS, False, True, columns)
-        bins = pool(maps, rows).unflatten(3, (SPATIAL_BINS, -1)).unflatten(2, (SPATIAL_BINS, -1))
+        maps = Vote.apply(gx, gy, vote, ORIENTATIONS, rows_of(np.eye, gx.shape[1:2], gx.dtype, gx.device))
+        pooled = pool_rows(pool_columns(maps, columns), rows)
+        bins = pooled.unflatten(3, (SPATIAL_BINS, -1)).unflatten(2, (SPATIAL_BINS, -1))
         # (B, orientation, bin row, row, bin column, column) → (B, bin row, bin column, orientation, row, column)
         descriptors = bins.permute(0, 2, 4, 1, 3, 5).flatten(1, 3)
         if vlfeat:
@@ -135,11 +145,11 @@ def _fast_votes(gx: Tensor, gy: Tensor) -> Votes:
     angle = torch.where(below, -angle, angle)
     position = torch.where(angle < 0, angle + 2 * pi, angle) * (ORIENTATIONS / (2 * pi))
     floor = position.floor()
-    first = floor.long() % ORIENTATIONS
+    lower = floor.int() % ORIENTATIONS
     # d angle / d true angle; (|cos| + |sin|)² is at least 1 except at flat pixels.
     slope = 2 * (0.9675 - 0.5463 * square) / (cos.abs() + sin.abs()).square().clamp(min=1)
     slope = slope * (ORIENTATIONS / (2 * pi))
-    return Votes(magnitude, cos, sin, first, (first + 1) % ORIENTATIONS, position - floor, -slope, slope)
+    return Votes(magnitude, cos, sin, None, Split(lower, (lower + 1) % ORIENTATIONS, position - floor, -slope, slope))
 
 
 def _unit(descriptors: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ from invrep.representations.handcrafted.oriented_gradients import (
     Vote,
     constant,
     linear_votes,
-    pool,
+    pool_columns,
+    rows_of,
 )
 from invrep.representations.surrogate import Surrogate
 from invrep.stable_names import known_as
@@ -103,15 +104,19 @@ class HOG(Representation):
         else:
             # hog_net sees the centred image inside a frame of zeros.
             gx, gy = Differences.apply(F.pad(255 * as_gray(images) - 128, (1, 1, 1, 1)) / 2)
-        weights = _vlfeat_weights if vlfeat else _network_weights
-        rows, columns = (constant(weights, (n, self.cell), images.dtype, images.device) for n in images.shape[2:])
         hard = self.binning == "hard"
-        exact = hard and not self.straight_through and surrogate is None
-        split = partial(
-            linear_votes, orientations=self.orientations, hard=exact, soften=0.0 if vlfeat else NETWORK_SOFTENING
+        vote = partial(
+            linear_votes,
+            orientations=self.orientations,
+            hard=hard,
+            through_angle=not hard or self.straight_through or surrogate is not None,
+            soften=0.0 if vlfeat else NETWORK_SOFTENING,
         )
-        maps = Vote.apply(gx, gy, split, 2 * self.orientations, hard, not exact, columns)
-        directed = pool(maps, rows)
+        weights = _vlfeat_weights if vlfeat else _network_weights
+        height, width = images.shape[2:]
+        rows = rows_of(weights, (height, self.cell), gx.dtype, gx.device)
+        columns = constant(weights, (width, self.cell), gx.dtype, gx.device)
+        directed = pool_columns(Vote.apply(gx, gy, vote, 2 * self.orientations, rows), columns)
         undirected = directed[:, : self.orientations] + directed[:, self.orientations :]
         factors = _vlfeat_factors(undirected) if vlfeat else _network_factors(undirected)
         return [_normalise(torch.cat([directed, undirected], 1), factors, texture=vlfeat)]
