@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -16,6 +18,7 @@ from invrep.cli.completion import completing
 from invrep.cli.help import help_text
 from invrep.cli.report import report
 from invrep.cli.sentences import one_sentence
+from invrep.importing import uncollected
 from invrep.presets import FOLDER
 
 PREAMBLE = "Error executing job with overrides"  # Hydra prints this before the error's sentence
@@ -24,12 +27,13 @@ PREAMBLE = "Error executing job with overrides"  # Hydra prints this before the 
 @hydra.main(version_base="1.3", config_path=str(FOLDER.resolve()), config_name="config")
 def run_job(config: DictConfig) -> float | None:
     """Run one job, of the command line or of a sweep, and return the mean of its ``metric``; see ``jobs.run``."""
-    from invrep.jobs.config import check
-    from invrep.jobs.sweep_note import in_multirun
+    with uncollected():
+        from invrep.jobs.config import check
+        from invrep.jobs.sweep_note import in_multirun
 
-    if not in_multirun():  # a sweep's job records its error, so jobs.run checks its config
-        check(config)  # a wrong value is reported before imports that take seconds
-    from invrep.jobs.run import run
+        if not in_multirun():  # a sweep's job records its error, so jobs.run checks its config
+            check(config)  # a wrong value is reported before imports that take seconds
+        from invrep.jobs.run import run
 
     return run(config)
 
@@ -49,6 +53,7 @@ def command() -> None:
             from invrep.reporting.terminal import take_any_character
             from invrep.sweeps.completion import ending
 
+            atexit.register(gc.freeze)  # at its end Python would search all objects twice, which takes most of a second
             register()
             take_any_character()
             with ending(), as_typed():

@@ -61,13 +61,13 @@ def complete(job: Job, plan: Plan, executor: Executor) -> Summary:
         results.save_config(provenance(job, job.photos[plan.places[0]]))
         record = Record(
             config.logger,
+            results.read_config() or {},
             folder=results.folder,
             name=results.folder.name,
             group=sweep_name(),
             every=config.images_every,
             display=config.display,
         )
-        record.write_config(results.read_config() or {})
         summary, whole = Summary(), False
         try:
             late = executor.execute(job, plan, record)

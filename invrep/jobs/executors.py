@@ -17,7 +17,7 @@ from invrep.jobs.ranks import Rank, gpus, spread
 from invrep.jobs.words import ABSENT, DIED, DONE, STOPPED, Words
 from invrep.jobs.worker import share, work
 from invrep.tracking.logger import Record
-from invrep.tracking.progress import Bar, Ticks
+from invrep.tracking.progress import Bar, Report, Ticks
 
 
 class Executor(Protocol):
@@ -78,7 +78,13 @@ class Devices:
         parts = zip(self.devices, evenly(plan.left, self.ranks), strict=True)
         with Bar(_pixels(job, plan.left), job.console) as bar:
             shares = [(config, job.photos, device, part) for device, part in parts if part]
-            failures, dead = spread(share, shares, bar.tick)
+
+            def tick(rank: int, report: Report) -> None:
+                if record is not None:
+                    record.open()  # after a first pass, like a job of one process
+                bar.tick(rank, report)
+
+            failures, dead = spread(share, shares, tick)
         job.failures |= failures
         if dead:
             note_missing(job, plan.left, "its process died")
@@ -111,6 +117,8 @@ class OneOfMany:
             work(job, left, Ticks(lambda _: None))
             self._leave(job, plan.shares[0])
             return None
+        if record is not None:
+            record.open()
         with Bar(_pixels(job, left), job.console) as bar:
             work(job, left, bar)
         absent = self._gather(job, plan)

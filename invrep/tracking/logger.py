@@ -47,10 +47,12 @@ def _logged_in() -> bool:
 class Record(pl.Callback):
     """Write curves, pictures and the final table to a Lightning logger; a failing logger never fails the job.
 
+    The logger is opened with the first values for it, since W&B takes seconds to start and no pass shall wait for it.
     The axis is ``pass``, the number of passes of the job: a second batch continues the count of the first.
 
     Args:
         config: config of the logger (``_target_`` and its arguments); None or empty: no logger.
+        hyperparameters: resolved config of the job, which the logger gets when it is opened.
         folder: output folder of the job; the logger writes only below it.
         name: name of the run.
         group: name of the run's sweep; None outside a sweep.
@@ -65,7 +67,15 @@ class Record(pl.Callback):
     place: str | None = None  # W&B's folder for the previous job of this process
 
     def __init__(
-        self, config: DictConfig | None, *, folder: Path, name: str, group: str | None, every: int, display: str
+        self,
+        config: DictConfig | None,
+        hyperparameters: Mapping[str, Any],
+        *,
+        folder: Path,
+        name: str,
+        group: str | None,
+        every: int,
+        display: str,
     ) -> None:
         super().__init__()
         self.every = every
@@ -77,8 +87,16 @@ class Record(pl.Callback):
         self.pictured = -1
         self.photos: Tensor | None = None
         self.restarts: int | None = 1
-        if config and "_target_" in config:
-            self._guard(lambda: self._open(config, name, group))
+        self._unopened = partial(self._open, config, name, group) if config and "_target_" in config else None
+        self._hyperparameters = hyperparameters
+
+    def open(self) -> None:
+        """Open the logger and write the job's config to it, unless that has been done."""
+        if self._unopened is not None:
+            begin, self._unopened = self._unopened, None
+            self._guard(begin)
+            if self.logger is not None:
+                self._guard(partial(self.logger.log_hyperparams, dict(self._hyperparameters)))
 
     def _open(self, config: DictConfig, name: str, group: str | None) -> None:
         target = str(config["_target_"])
@@ -134,11 +152,6 @@ class Record(pl.Callback):
             with contextlib.suppress(Exception):
                 sys.modules["wandb"].finish(exit_code=1)
 
-    def write_config(self, config: Mapping[str, Any]) -> None:
-        """Write the resolved config to the logger."""
-        if self.logger is not None:
-            self._guard(partial(self.logger.log_hyperparams, dict(config)))
-
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Start a batch, or a further stage of a batch."""
         self.recorded, self.pictured = len(pl_module.curve), -1
@@ -154,6 +167,7 @@ class Record(pl.Callback):
         self.offset += pl_module.passes if pl_module.last else 0
 
     def _write(self, inversion: Inversion) -> None:
+        self.open()
         if self.logger is None:
             self.recorded = len(inversion.curve)
             return
@@ -207,6 +221,7 @@ class Record(pl.Callback):
         Args:
             curve: list of (pass, {name: mean}).
         """
+        self.open()
         usual = ("error", "activation", "energy", "data")
         for at, values in curve if self.logger is not None else ():
             named = {name if name in usual else f"prior/{name}": value for name, value in values.items()}
@@ -230,6 +245,7 @@ class Record(pl.Callback):
         Returns:
             A URL or a command; None without a logger.
         """
+        self.open()  # a job that ends before its first pass has a run too
         if self.logger is None:
             return None
         return self._guard(partial(self._close, self.logger, rows, grid, failed, means))

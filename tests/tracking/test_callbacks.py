@@ -11,6 +11,7 @@ from PIL import Image
 from pytorch_lightning.loggers.logger import Logger
 
 import invrep.tracking.logger
+from invrep.inversion.module import Inversion
 
 
 def test_wandb_gets_curves_grids_the_table_and_the_config(job, photos):
@@ -104,6 +105,19 @@ def test_a_failing_logger_does_not_fail_the_job(job, photos, monkeypatch, broken
     outcome = job("logger=wandb", f"data.path={photos}", "data.limit=1")
     assert outcome.status == 0, outcome.err
     assert "switched off" in outcome.out + outcome.err and (outcome.folder / "metrics.csv").exists()
+
+
+def test_no_pass_waits_for_the_logger(job, photos, monkeypatch):
+    seen = []
+    evaluate = Inversion._evaluate
+    monkeypatch.setattr(invrep.tracking.logger.Record, "_open", lambda *_: seen.append("open"))
+    monkeypatch.setattr(Inversion, "_evaluate", lambda inversion: seen.append("pass") or evaluate(inversion))
+    options = ("logger=wandb", f"data.path={photos}", "data.limit=1")
+    assert job(*options).status == 0
+    assert seen == ["pass", "pass", "open", "pass", "pass"]  # log_every=2
+    seen.clear()
+    assert job(*options).status == 0
+    assert seen == ["open"]  # all is finished, and the run shows it
 
 
 def test_csv_and_tensorboard(job, photos):
