@@ -27,12 +27,17 @@ PREAMBLE = "Error executing job with overrides"  # Hydra prints this before the 
 @hydra.main(version_base="1.3", config_path=str(FOLDER.resolve()), config_name="config")
 def run_job(config: DictConfig) -> float | None:
     """Run one job, of the command line or of a sweep, and return the mean of its ``metric``; see ``jobs.run``."""
+    fresh = "torch" not in sys.modules  # so this process has computed nothing
     with uncollected():
         from invrep.jobs.config import check
+        from invrep.jobs.local_ranks import rank_main
+        from invrep.jobs.nursery import open_nursery
         from invrep.jobs.sweep_note import in_multirun
 
         if not in_multirun():  # a sweep's job records its error, so jobs.run checks its config
             check(config)  # a wrong value is reported before imports that take seconds
+        if fresh:
+            open_nursery(rank_main, config.trainer.devices)
         from invrep.jobs.run import run
 
     return run(config)

@@ -12,8 +12,9 @@ from invrep.data.batching import Batch, evenly
 from invrep.errors import InvrepError, ToldError
 from invrep.jobs.failures import note_missing
 from invrep.jobs.job import Job
+from invrep.jobs.local_ranks import spread
 from invrep.jobs.plan import Plan, missing
-from invrep.jobs.ranks import Rank, gpus, spread
+from invrep.jobs.ranks import Rank, gpus
 from invrep.jobs.words import ABSENT, DIED, DONE, STOPPED, Words
 from invrep.jobs.worker import share, work
 from invrep.tracking.logger import Record

@@ -1,30 +1,23 @@
 """Run a job in several ranks: processes that share the list of photos and nothing else.
 
 A job with ``trainer.devices=N`` starts N processes on this machine, one for each device, and gathers their results from
-disk. If one of them dies, the others finish. torchrun and SLURM start the processes themselves. Each rank then
-determines its own share of the list, and rank 0 gathers (:mod:`invrep.jobs.words`). The ranks form no process group, so
-that no photo waits for another rank.
+disk (:mod:`invrep.jobs.local_ranks`). If one of them dies, the others finish. torchrun and SLURM start the processes
+themselves. Each rank then determines its own share of the list, and rank 0 gathers (:mod:`invrep.jobs.words`). The
+ranks form no process group, so that no photo waits for another rank.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import math
-import multiprocessing
 import os
-import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing import connection, resource_tracker
-from typing import Any, cast
+from typing import Any
 
 from invrep.errors import InvrepError
-from invrep.jobs.signals import Stop, stopped_by
 from invrep.validation import number
 
 MOST_DEVICES = 1000  # devices of a machine; a greater number is a typing error
-OTHERS = (signal.SIGINT, signal.SIGUSR1)  # reach all processes; workers ignore them and await the parent's SIGTERM
 
 
 @dataclass(frozen=True)
@@ -161,84 +154,3 @@ def local_devices(devices: Any, accelerator: str) -> list[int]:
             f"trainer.devices={list(devices)} asks for the GPU {max(devices)}, but this machine has {there}, from 0 on."
         )
     return list(devices)
-
-
-def spread(
-    work: Callable[..., dict[str, str]], shares: Sequence[tuple[Any, ...]], tick: Callable[[int, Any], None]
-) -> tuple[dict[str, str], list[int]]:
-    """Run ``work(*share, report)`` in one process for each share, and wait for all processes.
-
-    Args:
-        work: importable function; returns a sentence for each photo that failed, by the photo's id. ``report(value)``
-            calls ``tick(number of the share, value)`` in this process.
-        shares: picklable arguments, one tuple for each process.
-        tick: function that receives the reports, a few times a second from each process.
-
-    Returns:
-        The failures of all shares, and the numbers of the shares whose process died.
-
-    Raises:
-        InvrepError: a process has raised it; it is raised after all have ended.
-    """
-    context = multiprocessing.get_context("spawn")
-    import torch
-
-    threads = max(1, torch.get_num_threads() // len(shares))
-    processes, mistakes, failures = [], list[str](), dict[str, str]()
-    waiting: dict[connection.Connection[Any, Any], int] = {}
-    resource_tracker.ensure_running()  # otherwise the first start does so, and unblocks the signals
-    try:
-        for number, part in enumerate(shares):
-            # a pipe for each process: a process killed while it writes to a shared queue would block the others
-            here, there = context.Pipe(duplex=False)
-            process = context.Process(
-                target=_main, args=(work, part, threads, there), name=f"rank {number}", daemon=True
-            )
-            signals = signal.pthread_sigmask(signal.SIG_BLOCK, OTHERS)  # inherited by the child as it imports
-            try:
-                process.start()
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, signals)
-            there.close()
-            processes.append(process)
-            waiting[here] = number
-        while waiting:
-            for pipe in cast("list[connection.Connection[Any, Any]]", connection.wait(list(waiting))):
-                try:
-                    kind, value = pipe.recv()
-                except EOFError:  # the process has closed its pipe, so it has ended
-                    del waiting[pipe]
-                    continue
-                if kind == "done":
-                    failures |= value
-                elif kind == "mistake":
-                    mistakes.append(value)
-                else:
-                    tick(waiting[pipe], value)
-    finally:
-        if waiting:
-            for process in processes:
-                process.terminate()
-        for process in processes:
-            process.join()
-    if mistakes:
-        raise InvrepError(mistakes[0])
-    return failures, [number for number, process in enumerate(processes) if process.exitcode != 0]
-
-
-def _main(work: Callable[..., dict[str, str]], part: tuple[Any, ...], threads: int, pipe: Any) -> None:
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # Linux: end this process when its parent is killed
-    for kind in OTHERS:
-        signal.signal(kind, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, OTHERS)
-    import torch
-
-    torch.set_num_threads(threads)
-    try:
-        with stopped_by(signal.SIGTERM):
-            pipe.send(("done", work(*part, lambda value: pipe.send(("tick", value)))))
-    except InvrepError as error:
-        pipe.send(("mistake", str(error)))
-    except Stop as stop:  # the parent tells the user
-        raise SystemExit(stop.status) from None

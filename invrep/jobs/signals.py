@@ -11,6 +11,8 @@ from types import FrameType
 from invrep.errors import InvrepError
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# signals that reach all processes of a command; its ranks ignore them and await the SIGTERM of the first process
+OTHERS = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Stop(KeyboardInterrupt):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
 import signal
+import socket
+import sys
 import threading
 import time
 import weakref
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -19,7 +23,10 @@ from safetensors.torch import load_file
 
 from invrep.data.photo import Photo
 from invrep.errors import InvrepError
-from invrep.jobs.ranks import Rank, launched, local_devices, spread
+from invrep.importing import uncollected
+from invrep.jobs import nursery
+from invrep.jobs.local_ranks import spread
+from invrep.jobs.ranks import Rank, launched, local_devices
 from invrep.jobs.words import Gathered
 from invrep.results.store import Results
 
@@ -82,8 +89,7 @@ def test_a_rank_that_dies_leaves_the_others_to_finish(seven: Path, tmp_path: Pat
     while not list(tmp_path.glob("out/*/parts/*.safetensors")):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
-    workers = [pid for pid in _children(process.pid) if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
-    os.kill(workers[0], signal.SIGKILL)
+    os.kill(_ranks(process.pid)[0], signal.SIGKILL)
     status, _, err = done(process)
     assert status == 1 and "is missing, since its process died; run the same command again" in err
     (folder,) = (tmp_path / "out").iterdir()
@@ -97,18 +103,24 @@ def test_a_rank_that_dies_leaves_the_others_to_finish(seven: Path, tmp_path: Pat
 def test_no_rank_outlives_the_first_process(seven: Path, tmp_path: Path) -> None:
     process = command(tmp_path, "data.path=seven", "trainer.devices=2", "output=out", "optim.steps=100000")
     deadline = time.monotonic() + 120
-    while len(workers := [p for p in _children(process.pid) if "spawn_main" in _command(p)]) < 2:
+    while len(ranks := _ranks(process.pid)) < 2:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.1)
+    others = [*_children(process.pid), *ranks]
     process.kill()
     process.communicate()
-    while any("spawn_main" in _command(p) for p in workers):
+    while any("train.py" in _command(p) for p in others):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
 def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _ranks(pid: int) -> list[int]:
+    """The ranks of a command, which its one child has forked."""
+    return [rank for child in _children(pid) for rank in _children(child)]
 
 
 def _command(pid: int) -> str:
@@ -205,7 +217,7 @@ def test_ctrl_c_of_two_ranks_is_one_sentence_and_keeps_their_state(seven: Path, 
     while len(list(tmp_path.glob("out/*/checkpoints/*.ckpt"))) < 2:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
-    for pid in (process.pid, *_children(process.pid)):  # as a terminal does
+    for pid in (process.pid, *_children(process.pid), *_ranks(process.pid)):  # as a terminal does
         os.kill(pid, signal.SIGINT)
     status, _, err = done(process)
     assert status == 130 and err.count("\n") == 1 and err.startswith("error: Interrupted"), err
@@ -224,6 +236,28 @@ def test_a_ranks_mistake_is_the_jobs_and_ctrl_c_is_not_for_a_rank_that_imports()
         spread(full_disk, [(0,), (1,)], lambda *_: None)
     thread.join(10)
     assert not thread.is_alive()
+
+
+def _tell(pipe: Connection) -> None:
+    pipe.send((os.getpid(), gc.isenabled(), [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGCHLD)]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ranks are forked on Linux only")
+def test_a_nursery_forks_ranks_as_fresh_as_new_processes_until_it_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nursery, "_line", None)
+    monkeypatch.setattr("threading.active_count", lambda: 1)
+    nursery.open_nursery(_tell, 1)
+    assert nursery.fork() is None  # one device needs no ranks
+    with uncollected():
+        nursery.open_nursery(_tell, "auto")
+    for _ in range(2):
+        pipe, pid = nursery.fork()
+        assert pipe.recv() == (pid, True, [signal.SIG_DFL, signal.SIG_DFL])
+        with pytest.raises(EOFError):
+            pipe.recv()
+    nursery._line.shutdown(socket.SHUT_RDWR)
+    assert nursery.fork() is None and nursery._line is None
+    gc.unfreeze()
 
 
 def test_rank_0_does_its_own_share_and_reads_what_it_has_finished_once(
