@@ -1,89 +1,180 @@
-"""What the whole job through Lightning costs per pass, against a bare PyTorch loop.
+"""What a pass of the command costs, against the loop that a researcher would write.
 
-Both invert the same photos from the same start: AlexNet relu5, total variation and α-norm, Adam with a cosine schedule.
-The bare loop is written out below with torch alone. The two run in turn, and the ratio is taken pair by pair.
+The loop inverts with torch alone: a frozen network that ends at the layer, exact ReLUs, Adam on the pixels, no prior.
+The command runs the default recipe, with its priors, its basis and its smoothed gradients. Each has a process of its
+own. They take turns, on the same photo or on eight copies of it, and the clock runs from the first pass to the last.
 
-    python benchmarks/loop.py [--passes 100] [--pairs 7] [--weights FILE]
+    python benchmarks/loop.py [--passes 100] [--pairs 5] [--layers alexnet.relu2 …] [--batches 1 8] [-- KEY=VALUE …]
 """
 
 from __future__ import annotations
 
 import argparse
-import math
-import platform
-import statistics
+import contextlib
+import io
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 import torchvision
-from torch import Tensor
+from PIL import Image
+from timing import machine, pairs
+from torch import Tensor, nn
 
-from invrep.data.photo_reading import bundled, read
-from invrep.inversion.solver import solve
-from invrep.optim.descent import Descent
-from invrep.presets import build, preset
-from invrep.representations.zoo.torchvision_models import torchvision_network
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406])[:, None, None], torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+AT_MOST = 40.0  # seconds of one run
 
 
-def bare(photos: Tensor, start: Tensor, features: torch.nn.Module, mean: Tensor, std: Tensor, passes: int) -> float:
-    """Return the seconds of a loop that nobody would write shorter."""
-    sigma = 68.92 * math.sqrt(photos[0].numel())
-    image = start.clone().requires_grad_()
-    optimiser = torch.optim.Adam([image], lr=0.05)
-    began = time.perf_counter()
+def alexnet(end: int) -> nn.Module:
+    return torchvision.models.alexnet(weights=None).features[:end]
+
+
+def vgg16(end: int) -> nn.Module:
+    return torchvision.models.vgg16(weights=None).features[:end]
+
+
+def resnet18() -> nn.Module:
+    net = torchvision.models.resnet18(weights=None)
+    return nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, net.layer3)
+
+
+class VisionTransformer(nn.Module):
+    """The first six blocks of ViT-B/16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torchvision.models.vit_b_16(weights=None)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.net._process_input(images)
+        tokens = torch.cat([self.net.class_token.expand(len(tokens), -1, -1), tokens], 1)
+        return self.net.encoder.layers[:6](tokens + self.net.encoder.pos_embedding)
+
+
+# name: the network that ends at the layer, rep and layer of the command
+LAYERS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
+    "AlexNet relu2": (lambda: alexnet(5), "alexnet", "relu2"),
+    "AlexNet pool5": (lambda: alexnet(13), "alexnet", "pool5"),
+    "VGG-16 relu3_3": (lambda: vgg16(16), "vgg16", "relu3_3"),
+    "VGG-16 relu5_3": (lambda: vgg16(30), "vgg16", "relu5_3"),
+    "ResNet-18 layer3": (resnet18, "resnet18", "layer3"),
+    "ViT-B/16 block 6": (VisionTransformer, "vit_b_16", "encoder.layers.encoder_layer_5"),
+}
+
+
+def plain(net: nn.Module, photos: Tensor, passes: int) -> float:
+    """Return the seconds of the plain loop."""
     with torch.no_grad():
-        target = features((photos - mean) / std)
-        norm = target.flatten(1).square().sum(1)
-    for step in range(passes):
-        optimiser.param_groups[0]["lr"] = 0.05 * (1 + math.cos(math.pi * step / passes)) / 2
-        image.grad = None
-        code = features(((mean + image) - mean) / std)
-        x = image * (255 / sigma)
-        energy = (code - target).flatten(1).square().sum(1) / norm
-        energy = energy + 50 * (x.diff(dim=3).square().flatten(1).sum(1) + x.diff(dim=2).square().flatten(1).sum(1))
-        energy = energy + 4e-10 * sigma**4 * x.square().pow(3).flatten(1).sum(1)
-        energy.sum().backward()
-        optimiser.step()
+        target = net((photos - MEAN) / STD)
+    image = torch.randn_like(photos).mul_(0.01).add_(0.5).requires_grad_()
+    optimizer = torch.optim.Adam([image], lr=0.05)
+    began = time.perf_counter()
+    for _ in range(passes):
+        optimizer.zero_grad()
+        loss = (net((image - MEAN) / STD) - target).square().sum() / target.square().sum()
+        loss.backward()
+        optimizer.step()
     return time.perf_counter() - began
 
 
+def commanded(arguments: list[str]) -> float:
+    """Return the seconds from the first pass to the last of a job of the command."""
+    from invrep.cli.command import command
+    from invrep.inversion.module import Inversion
+
+    times: list[float] = []
+    step, end = Inversion.training_step, Inversion.on_train_end
+
+    def stepping(self: Inversion, *given: Any) -> None:
+        if self.passes == self.first:  # the job's plan of memory runs inversions before
+            times.clear()
+        times.append(time.perf_counter())
+        step(self, *given)
+
+    def ending(self: Inversion) -> None:
+        times.append(time.perf_counter())
+        end(self)
+
+    said = io.StringIO()
+    with (
+        mock.patch.object(Inversion, "training_step", stepping),
+        mock.patch.object(Inversion, "on_train_end", ending),
+        mock.patch.object(sys, "argv", ["invrep", *arguments]),
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+    ):
+        try:
+            command()
+        except SystemExit as error:
+            if error.code:
+                raise RuntimeError(said.getvalue()) from None
+    return times[-1] - times[0]
+
+
+def serve(side: str, name: str, batch: int, overrides: list[str]) -> None:
+    """Run one side as often as the parent asks: it writes a number of passes, and reads the seconds."""
+    make, rep, layer = LAYERS[name]
+    with tempfile.TemporaryDirectory() as photos, tempfile.TemporaryDirectory() as output:
+        photo = torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(0))
+        photo = nn.functional.interpolate(photo[None, :, ::16, ::16], (224, 224), mode="bicubic").clamp(0, 1)[0]
+        for copy in range(batch):
+            pixels = (255 * photo).byte().movedim(0, 2).numpy()
+            Image.fromarray(pixels).save(Path(photos) / f"{copy}.png")
+        net = make().eval().requires_grad_(False) if side == "loop" else None
+        for run, line in enumerate(sys.stdin):
+            if net is not None:
+                taken = plain(net, photo.expand(batch, -1, -1, -1).contiguous(), int(line))
+            else:
+                job = [f"rep={rep}", f"layer={layer}", "rep.weights=random", "data.resize=squash", "logger=none"]
+                job += [f"data.path={photos}", f"optim.steps={line.strip()}", f"output={output}/{run}", *overrides]
+                taken = commanded(job)
+            print(taken, flush=True)
+
+
+class Side:
+    """Hold the process of one side."""
+
+    def __init__(self, side: str, name: str, batch: int, overrides: list[str]) -> None:
+        inner = [sys.executable, __file__, "--serve", side, "--layers", name, "--batches", str(batch), "--", *overrides]
+        self.process = subprocess.Popen(inner, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def run(self, passes: int) -> float:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        print(passes, file=self.process.stdin, flush=True)
+        return float(self.process.stdout.readline())
+
+
 def main() -> None:
-    """Print a table: milliseconds per pass of both, and the ratio's median, least and greatest."""
+    """Print a row for each layer and batch size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--passes", type=int, default=100)
-    parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--weights", default="random")
-    options = parser.parse_args()
-    phi = torchvision_network("alexnet", layer="relu5", weights=options.weights)
-    features = torchvision.models.alexnet(weights=None).features[:12].eval().requires_grad_(False)
-    features.load_state_dict({k.removeprefix("features."): v for k, v in phi.module.state_dict().items()})
-    std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-    photo = read(bundled("chelsea"), resize="model", input_size=phi.input_size)
-    prior = build({**preset("prior", "natural")})
-    prior.terms["tv"].weight = 50.0
-    descent = Descent(name="Adam", lr=0.05, steps=options.passes, schedule="cosine", start=0.1)
-    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    print(f"alexnet relu5, {options.passes} passes, {options.pairs} pairs; milliseconds per pass")
-    print(f"{'batch':>5} {'bare':>8} {'invrep':>8} {'ratio':>7} {'least':>7} {'most':>7}")
-    for batch in (1, 8):
-        photos = photo.repeat(batch, 1, 1, 1)
-        rows = [(k, str(k), 0) for k in range(batch)]
-        fixed = prior.for_shape((3, *photo.shape[1:]), phi, scale=descent.scale)
-        start = torch.stack([descent.draw(photo.shape, 0, str(k), 0, fixed) for k in range(batch)]).float()
-        loops, jobs = [], []
-        for pair in range(options.pairs + 1):
-            loops.append(bare(photos, start, features, phi.mean, std, options.passes))
-            began = time.perf_counter()
-            solve(photos, rows, phi=phi, prior=prior, descent=descent)
-            jobs.append(time.perf_counter() - began)
-            if pair == 0:  # a warm-up
-                loops, jobs = [], []
-        ratios = [job / loop for job, loop in zip(jobs, loops, strict=True)]
-        ms = [1000 * statistics.median(times) / options.passes for times in (loops, jobs)]
-        print(
-            f"{batch:>5} {ms[0]:8.2f} {ms[1]:8.2f} "
-            f"{statistics.median(ratios):7.3f} {min(ratios):7.3f} {max(ratios):7.3f}"
-        )
+    parser.add_argument("--passes", type=int, default=100, help="at most; fewer where a run would take over 40 s")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--layers", nargs="+", default=list(LAYERS), choices=list(LAYERS))
+    parser.add_argument("--serve", choices=["loop", "command"], help=argparse.SUPPRESS)
+    parser.add_argument("overrides", nargs="*", help="of the command, after --")
+    given = parser.parse_args()
+    if given.serve:
+        return serve(given.serve, given.layers[0], given.batches[0], given.overrides)
+    print(f"{machine()}\n{given.pairs} pairs {' '.join(given.overrides)}".rstrip())
+    print(f"{'layer':>18} {'batch':>5} {'passes':>6} {'loop, ms':>9} {'command':>9}  command / loop", flush=True)
+    for name in given.layers:
+        for batch in given.batches:
+            loop, ours = (Side(side, name, batch, given.overrides) for side in ("loop", "command"))
+            try:
+                passes = max(6, min(given.passes, int(AT_MOST / (loop.run(6) / 6))))
+                found = pairs(lambda: ours.run(passes), lambda: loop.run(passes), given.pairs)  # noqa: B023
+            finally:
+                for side in (loop, ours):
+                    side.process.terminate()
+            command_ms, loop_ms = (1000 * median / passes for median in found.medians)
+            print(f"{name:>18} {batch:>5} {passes:>6} {loop_ms:9.1f} {command_ms:9.1f}  {found}", flush=True)
 
 
 if __name__ == "__main__":

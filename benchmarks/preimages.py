@@ -57,7 +57,7 @@ def run(phi: Representation, photos: Tensor, names: list[str], precision: str, *
         descent=descent,
         segment=20,
         trainer={"accelerator": "auto"},
-        compute=Compute(precision, channels_last=phi.color == "rgb"),
+        compute=Compute(precision),
     )
     found = {**measure(inversion, photos), "slowed": inversion.status.pace.cpu() < 1}
     return {name: value.tolist() for name, value in found.items()}

@@ -17,7 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from invrep.errors import InvrepError
 from invrep.representations.base import Representation
-from invrep.representations.surrogate import Surrogate, backward, softness_of
+from invrep.representations.surrogate import Surrogate, backward
 from invrep.stable_names import known_as
 from invrep.validation import choice
 
@@ -121,7 +121,8 @@ class Compute:
     Attributes:
         precision: ``float32``; ``tf32``: float32 whose factors a GPU rounds to 10 bits of mantissa; ``bf16``: torch's
             automatic mixed precision with bfloat16 activations of 8 bits.
-        channels_last: bool; True: images and weights lie in memory with their channels last.
+        channels_last: bool; True: values between convolutions, and weights, lie in memory with their channels last.
+            None: where that is faster, on a CPU, and on a GPU in less than float32.
         compile: mode of ``torch.compile``, one of ``MODES``; ``reduce-overhead`` uses CUDA graphs; None: no
             compilation. One Compute compiles a private Φ once for each shape of its images.
 
@@ -130,7 +131,7 @@ class Compute:
     """
 
     precision: str = "float32"
-    channels_last: bool = False
+    channels_last: bool | None = None
     compile: str | None = None
     _compiled: WeakKeyDictionary[Representation, dict[tuple[Any, ...], Callable[..., tuple[Tensor, ...]]]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
@@ -140,12 +141,20 @@ class Compute:
         choice("compute.precision", self.precision, PRECISIONS)
         if self.compile is not None:
             choice("compute.compile", self.compile, MODES)
-        if not isinstance(self.channels_last, bool):
-            raise InvrepError(f"compute.channels_last={self.channels_last} is not valid: expected true or false.")
+        if self.channels_last is not None and not isinstance(self.channels_last, bool):
+            raise InvrepError(f"compute.channels_last={self.channels_last} is not valid: expected true, false or null.")
 
     def rounding(self) -> AbstractContextManager[None]:
         """Return the context that sets the precision of Φ's forward and backward pass."""
         return rounding("tf32" if self.precision == "tf32" else "ieee")
+
+    def layout(self, phi: Representation) -> torch.memory_format:
+        """Return the memory layout in which Φ, on its device, and its target codes are to lie."""
+        weights = [weight for weight in phi.parameters() if weight.ndim == 4]
+        last = self.channels_last
+        if last is None:
+            last = bool(weights) and (weights[0].device.type == "cpu" or self.precision != "float32")
+        return torch.channels_last if last else torch.preserve_format
 
     def encoder(self, phi: Representation) -> Callable[[Tensor, Surrogate | None], list[Tensor]]:
         """Return Φ as a function with these settings: images (B, C, H, W), surrogate → codes.
@@ -154,22 +163,19 @@ class Compute:
         would lose a gradient that Φ defines itself.
 
         Args:
-            phi: representation on its device; ``channels_last`` changes the memory layout of a private copy.
+            phi: representation on its device; a private copy takes the memory layout.
         """
         phi = phi.private()
-        if self.channels_last:
-            phi.to(memory_format=torch.channels_last)
+        phi.to(memory_format=self.layout(phi))
         compiled = self._compiled.setdefault(phi, {})
 
         def encode(images: Tensor, surrogate: Surrogate | None = None) -> list[Tensor]:
-            if self.channels_last:
-                images = images.contiguous(memory_format=torch.channels_last)
             with self.rounding(), torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 if self.compile is None:
                     code = phi(images, surrogate)
                 else:
                     # The softness changes in every pass; as a constant it would cause a compilation each time.
-                    inputs = (images, *(() if surrogate is None else (softness_of(surrogate, images),)))
+                    inputs = (images, *(() if surrogate is None else (images.new_tensor(surrogate.softness),)))
                     key = (tuple(images.shape), images.dtype, images.device, surrogate is None)
                     if key not in compiled:
                         # Φ ends its network at the target layer by an exception, which torch.compile cannot follow.

@@ -188,8 +188,11 @@ class Inversion(pl.LightningModule):
         """Move unregistered parts to the Trainer's device and to the precision of the image tensor."""
         self.to(self.trainer.strategy.root_device)  # Lightning moves the module only after this hook
         device, dtype = self.device, self.image.dtype
-        self._unregistered = (self.phi.private(device, dtype), self.objective.to(device, dtype))
-        self._encode = self.compute.encoder(self.phi)
+        phi = self.phi.private(device, dtype)
+        # Codes and target codes in different layouts would cost several times the arithmetic between them.
+        layout = self.compute.layout(phi)
+        self._unregistered = (phi, self.objective.to(device, dtype).to(memory_format=layout))
+        self._encode = self.compute.encoder(phi)
         self.pixels, self.basis = self.pixels.to(device, dtype), self.basis.to(device, dtype)
         self.status.begin(self.image)
 

@@ -15,6 +15,7 @@ from invrep.errors import InvrepError, UnfitError
 from invrep.objectives.base import Objective
 from invrep.objectives.code_selection import Channels, channel_axes, classes_of, mask_of
 from invrep.representations.base import Representation
+from invrep.representations.norms import squared_norms
 from invrep.stable_names import known_as
 from invrep.validation import number
 
@@ -62,7 +63,7 @@ class Match(Objective):
         for k, part in enumerate(code):
             mask = mask_of(part, self.axes[k], region, channels, classes_of(phi))
             part = part.detach() if mask is None else part.detach() * mask
-            norm = part.flatten(1).square().sum(1)
+            norm = squared_norms(part)
             self.hold(f"target{k}", part)
             self.register_buffer(f"mask{k}", mask)
             self.hold(f"norm{k}", torch.where(norm > 0, norm, torch.ones_like(norm)))
@@ -75,7 +76,7 @@ class Match(Objective):
     @property
     def empty(self) -> Bool[Tensor, " batch"]:  # type: ignore[override]  # derived from the target here, set elsewhere
         """Return which rows have a part of Φ0 that is zero, (B,) bool: they have no relative error."""
-        return torch.stack([target.flatten(1).square().sum(1) == 0 for target in self.target]).any(0)
+        return torch.stack([squared_norms(target) == 0 for target in self.target]).any(0)
 
     def matched(self, code: Sequence[Float[Tensor, "batch ..."]]) -> list[Float[Tensor, "batch ..."]]:
         """Return the code with zeros outside the region and the channels."""
@@ -88,7 +89,7 @@ class Match(Objective):
         """Return ‖M_k⊙(Φ_k − Φ0_k)‖², (B,), for each part k; ``other``, if given, takes the place of Φ0."""
         other = self.target if other is None else other
         return [
-            difference.flatten(1).square().sum(1)
+            squared_norms(difference)
             for difference in self.matched([part - wanted for part, wanted in zip(code, other, strict=True)])
         ]
 
@@ -113,7 +114,7 @@ class Match(Objective):
             f"error/{name}": d / getattr(self, f"norm{k}")
             for k, (name, d) in enumerate(zip(self.names, distances, strict=True))
         }
-        norms = [target.flatten(1).square().sum(1) for target in self.target]
+        norms = [squared_norms(target) for target in self.target]
         return {
             "error": error,
             "root_error": error.sqrt(),

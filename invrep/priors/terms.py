@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from invrep.representations.base import Representation
+from invrep.representations.norms import each, squared_norms
 from invrep.stable_names import known_as
 from invrep.validation import number
 
@@ -33,26 +36,49 @@ class _TotalVariation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, beta: float, floor: float) -> Tensor:
         d1, d2 = x.diff(dim=-1), x.diff(dim=-2)
+        ctx.beta, ctx.floor, ctx.shape = beta, floor, x.shape
+        if beta == 2:
+            ctx.save_for_backward(d1, d2)
+            return squared_norms(d1) + squared_norms(d2)
         squares = torch.zeros_like(x)
         squares[..., :, :-1] = d1.square()
         squares[..., :-1, :] += d2.square()
         values = _power(squares, beta / 2)
         ctx.save_for_backward(d1, d2, values)
-        ctx.beta, ctx.floor = beta, floor
         return values.flatten(1).sum(1)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        d1, d2, values = ctx.saved_tensors
-        slope = _power(values.clamp(min=ctx.floor), (ctx.beta - 2) / ctx.beta)
-        slope *= ctx.beta * upstream[:, None, None, None]
+        d1, d2, *values = ctx.saved_tensors
+        slope = each(ctx.beta * upstream, d1)
+        if values:
+            slope = slope * _power(values[0].clamp(min=ctx.floor), (ctx.beta - 2) / ctx.beta)
+        slope = slope.expand(ctx.shape)
         g1, g2 = d1 * slope[..., :, :-1], d2 * slope[..., :-1, :]
-        grad = torch.zeros_like(values)
-        grad[..., :, 1:] += g1
+        grad = functional.pad(g1, (1, 0))
         grad[..., :, :-1] -= g1
         grad[..., 1:, :] += g2
         grad[..., :-1, :] -= g2
         return grad, None, None
+
+
+class _EvenPowers(torch.autograd.Function):
+    """Compute Σ x^power for an even power, by squares, which are several times as fast as pow."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, power: int) -> Tensor:
+        squares = x.square()
+        rest = squares.pow(power // 2 - 1)
+        ctx.save_for_backward(x, rest)
+        ctx.power = power
+        return squares.mul_(rest).sum(tuple(range(1, x.ndim)))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        x, rest = ctx.saved_tensors
+        return (x * rest).mul_(each(ctx.power * upstream, x)), None
 
 
 @known_as("total variation")
@@ -84,9 +110,6 @@ class TotalVariation(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channel row column"]) -> Float[Tensor, " batch"]:
         """Return R for each image. Shape: (B, C, H, W) → (B,)."""
-        if self.power == 2:
-            d1, d2 = x.diff(dim=-1), x.diff(dim=-2)
-            return d1.square().flatten(1).sum(1) + d2.square().flatten(1).sum(1)
         values: Tensor = _TotalVariation.apply(x, self.power, self.floor)
         return values
 
@@ -110,10 +133,9 @@ class AlphaNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channel row column"]) -> Float[Tensor, " batch"]:
         """Return R for each image. Shape: (B, C, H, W) → (B,)."""
-        half = self.power / 2
-        # Squares are several times as fast as pow for an even power.
-        values = x.square().pow(int(half)) if half.is_integer() else _power(x.abs(), self.power)
-        return values.flatten(1).sum(1)
+        if self.power % 2 == 0:
+            return cast(Tensor, _EvenPowers.apply(x, int(self.power)))
+        return _power(x.abs(), self.power).flatten(1).sum(1)
 
 
 @known_as("pixel norm")
@@ -176,8 +198,7 @@ class ChromaVariation(nn.Module):
             return 0 * x.flatten(1).sum(1)
         r, g, b = x.unbind(1)
         chroma = torch.stack([(r - g) / math.sqrt(2), (r + g - 2 * b) / math.sqrt(6)], 1)
-        squares = [chroma.diff(dim=axis).square().flatten(1).sum(1) for axis in (-1, -2)]
-        return squares[0] + squares[1]
+        return cast(Tensor, _TotalVariation.apply(chroma, 2.0, 0.0))
 
 
 def weight_by_depth(receptive_field: int | None) -> float:

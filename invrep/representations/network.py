@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from invrep.errors import InvrepError, UnfitError
 from invrep.representations.base import Representation
 from invrep.representations.geometry import Geometry, InputSize
+from invrep.representations.stem import StemGradients
 from invrep.representations.surrogate import Surrogate, smoothed
 from invrep.representations.tracing.dry_run import LayerTrace, Trace, dry_run, meta_copy
 from invrep.representations.tracing.early_stop import run_to
@@ -120,7 +121,7 @@ class Network(Representation):
         mean, std = (constant.to(images) for constant in (self.mean, self.std))
         images = ((images - mean) if self._centred else images) / std
         calls = {"": 1} if self.paths == [""] else self._expected_calls(images)
-        with smoothed(surrogate, images):
+        with smoothed(surrogate), StemGradients():
             outputs, others = run_to(self.module, images, calls, self._prefix)
         for path in self.paths:
             named = f"The layer {self._table.label(path)} of {self.name}"

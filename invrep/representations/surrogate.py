@@ -7,19 +7,22 @@ descent the sigmoid narrows to a step: with a constant width the descent would m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch._C._autograd import _top_saved_tensors_default_hooks
+from torch.autograd.function import once_differentiable
 from torch.autograd.graph import get_gradient_edge
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 WIDTH = 0.4  # width of the sigmoid at softness 1, over the root mean square of the ReLU's input
+SIDE = 28  # values a side, at least, of the grid that a channel's root mean square is taken from
 RELUS = {functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 IN_PLACE = {torch.relu_, Tensor.relu_}
 _checkpoints: set[str] = set()  # kinds of checkpoint that have held a ReLU so far
@@ -33,28 +36,16 @@ class Surrogate:
     operations keep their own gradient.
 
     Attributes:
-        softness: width of the sigmoids, from 0, the ReLU's own derivative, to 1; a number, or a tensor () on the
-            images' device.
+        softness: width of the sigmoids, from 0, the ReLU's own derivative, to 1; a number, or for torch.compile a
+            tensor () on the images' device.
     """
 
     softness: float | Tensor = 1.0
 
 
-def smoothed(surrogate: Surrogate | None, images: Tensor) -> AbstractContextManager[Any]:
-    """Return a context in which ReLUs have a surrogate's derivative; without a surrogate they keep their own.
-
-    Args:
-        surrogate: surrogate of the pass, or None.
-        images: images of the pass, for their device and precision.
-    """
-    return nullcontext() if surrogate is None else SoftReLUs(softness_of(surrogate, images))
-
-
-def softness_of(surrogate: Surrogate, images: Tensor) -> Tensor:
-    """Return a surrogate's softness as a tensor (), on the images' device and in their precision."""
-    if isinstance(surrogate.softness, Tensor):
-        return surrogate.softness
-    return torch.full((), surrogate.softness, dtype=images.dtype, device=images.device)
+def smoothed(surrogate: Surrogate | None) -> AbstractContextManager[Any]:
+    """Return a context in which ReLUs have a surrogate's derivative; without a surrogate they keep their own."""
+    return nullcontext() if surrogate is None else SoftReLUs(surrogate.softness)
 
 
 def backward(loss: Tensor, surrogate: Surrogate | None) -> None:
@@ -67,7 +58,7 @@ def backward(loss: Tensor, surrogate: Surrogate | None) -> None:
         surrogate: surrogate of the forward passes, or None.
     """
     # Only after a checkpointed ReLU: the context costs each function of a backward pass two microseconds.
-    with smoothed(surrogate if _checkpoints else None, loss):
+    with smoothed(surrogate if _checkpoints else None):
         _run_backward([loss])
 
 
@@ -76,20 +67,45 @@ def _run_backward(tensors: Sequence[Tensor], gradients: Sequence[Tensor] | None 
     torch.autograd.backward([get_gradient_edge(tensor) for tensor in tensors], gradients)
 
 
+def _gradient(gradient: Tensor, x: Tensor, softness: float | Tensor) -> Tensor:
+    some, values = x, tuple(range(1, x.ndim))
+    if x.ndim == 4:
+        values = (2, 3)
+        some = x[..., :: max(x.shape[2] // SIDE, 1), :: max(x.shape[3] // SIDE, 1)]
+    rms = torch.linalg.vector_norm(some, dim=values, keepdim=True) / math.sqrt(
+        math.prod(some.shape[axis] for axis in values)
+    )
+    width = (rms * (WIDTH * softness)).clamp(min=torch.finfo(x.dtype).tiny)
+    # torch's one kernel for gradient · sigmoid(x / width), the derivative of a softplus
+    smooth: Tensor = torch.ops.aten.softplus_backward(gradient, x / width, 1, 20)
+    return smooth
+
+
+class _SoftReLU(torch.autograd.Function):
+    """Compute :func:`soft_relu`, in place or not."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, softness: float, in_place: bool) -> Tensor:
+        ctx.softness = softness
+        if not in_place:
+            ctx.save_for_backward(x)
+            return x.relu()
+        ctx.save_for_backward(x.clone())
+        ctx.mark_dirty(x)
+        return x.relu_()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _gradient(gradient, ctx.saved_tensors[0], ctx.softness), None, None
+
+
 @torch.library.custom_op("invrep::soft_relu", mutates_args=())  # torch.compile keeps an operation's gradient
-def soft_relu(x: Tensor, softness: Tensor) -> Tensor:
-    """Return max(x, 0), with the derivative sigmoid(x / (.4·softness·RMS)).
-
-    RMS is the root mean square of each image's channel, or of each image's vector.
-
-    Args:
-        x: input, (B, C, H, W) or (B, …).
-        softness: softness, (), from 0, the derivative of a ReLU, to 1.
-    """
+def _traced_soft_relu(x: Tensor, softness: Tensor) -> Tensor:
     return torch.relu(x)
 
 
-@soft_relu.register_fake
+@_traced_soft_relu.register_fake
 def _(x: Tensor, softness: Tensor) -> Tensor:
     return torch.empty_like(x)
 
@@ -99,23 +115,36 @@ def _remember(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-    x, softness = ctx.saved_tensors
-    values = (2, 3) if x.ndim == 4 else tuple(range(1, x.ndim))
-    width = x.square().mean(values, keepdim=True).sqrt() * (WIDTH * softness)
-    return gradient * torch.sigmoid(x / width.clamp(min=torch.finfo(x.dtype).tiny)), None
+    return _gradient(gradient, *ctx.saved_tensors), None
 
 
-soft_relu.register_autograd(_backward, setup_context=_remember)
+_traced_soft_relu.register_autograd(_backward, setup_context=_remember)
+
+
+def soft_relu(x: Tensor, softness: float | Tensor, *, in_place: bool = False) -> Tensor:
+    """Return max(x, 0), with the derivative sigmoid(x / (.4·softness·RMS)).
+
+    RMS is the root mean square of each image's channel, or of each image's vector. Of a channel of twice ``SIDE``
+    values a side or more, an even grid of values serves: the whole sum would cost more than the rest of the gradient.
+
+    Args:
+        x: input, (B, C, H, W) or (B, …).
+        softness: softness from 0, the derivative of a ReLU, to 1: a number, or a tensor () for torch.compile.
+        in_place: whether x takes the result.
+    """
+    if not isinstance(softness, Tensor):
+        return cast(Tensor, _SoftReLU.apply(x, softness, in_place))
+    return x.copy_(_traced_soft_relu(x.clone(), softness)) if in_place else _traced_soft_relu(x, softness)
 
 
 class SoftReLUs(TorchFunctionMode):
     """Replace every ReLU within this context, under each of torch's names, by :func:`soft_relu`.
 
     Args:
-        softness: softness, (), on the device of the computation.
+        softness: softness, a number, or a tensor () on the device of the computation.
     """
 
-    def __init__(self, softness: Tensor) -> None:
+    def __init__(self, softness: float | Tensor) -> None:
         super().__init__()
         self.softness = softness
 
@@ -134,6 +163,5 @@ class SoftReLUs(TorchFunctionMode):
         x = args[0] if args else kwargs["input"]
         if not x.requires_grad:
             return func(*args, **kwargs)
-        if func in IN_PLACE or kwargs.get("inplace") or True in args[1:]:
-            return x.copy_(soft_relu(x.clone(), self.softness))
-        return soft_relu(x, self.softness)
+        in_place = bool(func in IN_PLACE or kwargs.get("inplace") or True in args[1:])
+        return soft_relu(x, self.softness, in_place=in_place)
