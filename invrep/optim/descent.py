@@ -20,6 +20,10 @@ from invrep.representations.base import Representation
 from invrep.stable_names import known_as
 from invrep.validation import choice, number
 
+FUSED = ("Adam", "AdamW")  # on a CPU, torch fuses their seven operations only where it is told to
+EXCLUDE_FUSED = {"fused", "foreach", "capturable", "differentiable"}
+# Checks of CUDA graphs in each step: on a machine without a GPU they look for its driver, for .7 ms each time.
+GRAPH_CHECKS = ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check")
 SCHEDULES = ("constant", "linear", "cosine", "auto")
 
 
@@ -185,8 +189,13 @@ class Descent:
                 f"use it with data.batch_size=1 restarts=1, or choose another, such as Adam."
             )
         kind = OURS.get(self.name) or getattr(torch.optim, self.name)
+        on_cpu = image.device.type == "cpu"
+        fused = {"fused": True} if on_cpu and self.name in FUSED and not EXCLUDE_FUSED & set(self.options or {}) else {}
         try:
-            made: torch.optim.Optimizer = kind([image], lr=lr, **(self.options or {}))
+            made: torch.optim.Optimizer = kind([image], lr=lr, **fused, **(self.options or {}))
+            if on_cpu:
+                for check in GRAPH_CHECKS:
+                    vars(made)[check] = lambda: None
             return made
         except (TypeError, ValueError) as error:
             raise InvrepError(

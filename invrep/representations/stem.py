@@ -84,8 +84,7 @@ class StemConvolution(torch.autograd.Function):
         filters = functional.pad(weight, (*columns.pad, *rows.pad))
         filters = filters.unfold(2, rows.block, rows.stride).unfold(3, columns.block, columns.stride)
         # (K, C, h', w', block, block) → (C·block·block, K, h', w'), turned as in every gradient of a convolution
-        filters = filters.flip(2, 3).permute(1, 4, 5, 0, 2, 3).flatten(0, 2)
-        filters = filters.contiguous(memory_format=torch.channels_last)
+        filters = filters.flip(2, 3).permute(1, 4, 5, 2, 3, 0).flatten(0, 2).movedim(3, 1)
         gradient = gradient.to(weight.dtype)
         short = (columns.short(gradient.shape[3]), rows.short(gradient.shape[2]))
         if any(short):
