@@ -1,26 +1,34 @@
 """What precision, layout and compilation bring on a GPU: image-passes per second of whole jobs, and what they round.
 
-For each network, batch and way to compute Φ (``compute`` in conf/config.yaml) a whole job through Lightning is timed
-against a bare PyTorch loop that computes in the same way, segment by segment after the first, in which cuDNN and
-torch.compile choose and compile. Beside it: the part of the chip's own rate that its arithmetic takes, where that rate
-is of one large convolution (forward, and backward to its input) measured here in the same precision and layout; and how
-far the code, and the final error, are from float32's.
+First the paper's table 3 whole, as its command does it: 20 layers of CaffeNet × 3 strengths of the total variation ×
+100 images of 100 passes, with random weights and ``compute.precision=auto``. Then for each network, batch and way to
+compute Φ (``compute`` in conf/config.yaml) a whole job through Lightning is timed against a bare PyTorch loop that
+computes in the same way, segment by segment after the first, in which cuDNN and torch.compile choose and compile.
+Beside it: the part of the chip's own rate that its arithmetic takes, where that rate is of one large convolution
+(forward, and backward to its input) measured here in the same precision and layout; and how far the code, and the final
+error, are from float32's.
 
     python benchmarks/gpu.py [--networks alexnet:relu5 vgg16:relu5_3] [--batches 1 16 128] [--weights FILE …]
 
-No figures of a GPU have been taken with it yet: it has only been run, very small, on a CPU.
+After ``--minutes``, ten by default, no further row begins. No figures of a GPU have been taken with it yet: it has only
+been run, very small, on a CPU (``--conv 8``).
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from PIL import Image
+from timing import machine
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -35,6 +43,7 @@ from invrep.representations.zoo.torchvision_models import torchvision_network
 
 WAYS = {
     "float32": Compute(),
+    "auto": Compute("auto"),
     "tf32": Compute("tf32"),
     "bf16": Compute("bf16"),
     "bf16 last": Compute("bf16", channels_last=True),
@@ -95,7 +104,7 @@ def bare(encode: Callable[[Tensor], list[Tensor]], way: Compute, photos: Tensor,
 def chip(way: Compute, device: torch.device, size: int) -> float:
     """Return FLOP per second of a large 3×3 convolution, forward and backward to its input."""
     layout = torch.channels_last if way.channels_last else torch.contiguous_format
-    kind = torch.bfloat16 if way.precision == "bf16" else torch.float32
+    kind = torch.bfloat16 if way.precision in ("bf16", "auto") else torch.float32
     channels, batch, side = (512, 64, 56) if size == 0 else (size, 2, 16)
     conv = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(device, kind, memory_format=layout)
     conv.requires_grad_(False)
@@ -118,6 +127,27 @@ def flops(phi: Network, photo: Tensor) -> int:
     return counter.get_total_flops()
 
 
+def table3(words: list[str]) -> float:
+    """Return the seconds of the command that makes the paper's table 3 of 100 crops of a photo.
+
+    Args:
+        words: further words of the command.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        photo = Image.open(bundled("astronaut")).convert("RGB")
+        (Path(folder) / "photos").mkdir()
+        for k in range(100):
+            photo.crop((2 * k, 2 * k, 2 * k + 227, 2 * k + 227)).save(f"{folder}/photos/{k:02}.png")
+        command = [sys.executable, str(Path(__file__).parents[1] / "train.py"), "experiment=cvpr15/table3"]
+        command += [f"data.path={folder}/photos", f"output={folder}/outputs", "logger=none", "rep.weights=random"]
+        command += ["optim=adam", "optim.steps=100", "data.batch_size=auto", "compute.precision=auto", *words]
+        began = time.perf_counter()
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode:
+            raise SystemExit(f"The command of table 3 failed: {done.stdout[-2000:]}")
+        return time.perf_counter() - began
+
+
 def main() -> None:
     """Print a table with a row for each network, batch and way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -128,10 +158,15 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=200)
     parser.add_argument("--segment", type=int, default=20)
     parser.add_argument("--conv", type=int, default=0, help="channels of a small convolution instead of the large one")
+    parser.add_argument("--minutes", type=float, default=10.0)
     options = parser.parse_args()
+    end = time.perf_counter() + 60 * options.minutes
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
-    print(f"{name}, torch {torch.__version__}" + ("" if device.type == "cuda" else ": NO GPU, figures mean nothing"))
+    if device.type == "cpu" and not options.conv:
+        raise SystemExit("gpu.py measures a GPU, and torch finds none here; --conv 8 tries it, very small, on the CPU.")
+    print(machine() + ("" if device.type == "cuda" else ": NO GPU, figures mean nothing"))
+    if device.type == "cuda":
+        print(f"Table 3 whole, 6000 pre-images: {table3([]):.0f} s", flush=True)
     rates = {way: chip(WAYS[way], device, options.conv) for way in options.ways}
     print(
         f"{'network':<16} {'batch':>5} {'way':<19} {'passes/s':>9} {'bare':>9} {'ratio':>6} "
@@ -150,6 +185,8 @@ def main() -> None:
         for batch in options.batches:
             photos = photo.repeat(batch, 1, 1, 1)
             for way in options.ways:
+                if time.perf_counter() > end:
+                    raise SystemExit(f"{options.minutes:g} minutes are over; --minutes, or fewer --ways, goes further.")
                 compute, times = WAYS[way], Times()
                 phi.to(memory_format=torch.contiguous_format)
                 found = solve(

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the line that names the machine, and two computations timed in turn."""
+"""What the benchmarks share: the line that names the machine, and computations timed in turn."""
 
 from __future__ import annotations
 
@@ -58,18 +58,22 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def pairs(ours: Callable[[], float], theirs: Callable[[], float], number: int) -> Pairs:
-    """Run two computations in turn, after one unrecorded run of each to warm up.
+def in_turn(number: int, *runs: Callable[[], float]) -> list[list[float]]:
+    """Return the times of several computations that run in turn, after one unrecorded round to warm up.
 
     Args:
-        ours: function that runs the first computation and returns its time in seconds.
-        theirs: the same for the second computation; every other pair begins with it.
-        number: number of pairs.
+        number: number of rounds; every other one goes through the computations backwards.
+        runs: functions that each run a computation and return its time in seconds.
     """
-    found: dict[Callable[[], float], list[float]] = {ours: [], theirs: []}
-    for pair in range(number + 1):
-        for run in (ours, theirs) if pair % 2 else (theirs, ours):
-            time_of = run()
-            if pair:
-                found[run].append(time_of)
-    return Pairs(found[ours], found[theirs])
+    found: list[list[float]] = [[] for _ in runs]
+    for turn in range(number + 1):
+        for k in range(len(runs))[:: 1 if turn % 2 else -1]:
+            time_of = runs[k]()
+            if turn:
+                found[k].append(time_of)
+    return found
+
+
+def pairs(ours: Callable[[], float], theirs: Callable[[], float], number: int) -> Pairs:
+    """Run two computations in turn (:func:`in_turn`)."""
+    return Pairs(*in_turn(number, ours, theirs))

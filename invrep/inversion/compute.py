@@ -21,7 +21,8 @@ from invrep.representations.surrogate import Surrogate, backward
 from invrep.stable_names import known_as
 from invrep.validation import choice
 
-PRECISIONS = ("float32", "tf32", "bf16")
+PRECISIONS = ("float32", "tf32", "bf16", "auto")
+EXACT_END = 0.1  # share of a descent's passes, at its end, that auto computes in float32
 ALIKE = 0.1  # greatest change of a gradient, relative to its norm, that passes for rounding
 MODES = ("default", "reduce-overhead", "max-autotune")
 
@@ -111,6 +112,15 @@ def _backends() -> list[Any]:
     return [cuda.matmul, cudnn.conv, cudnn.rnn, cpu.matmul, cpu.conv, cpu.rnn]
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Return whether a device multiplies bfloat16 numbers by instructions of its own; emulated ones are slow."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    cpu: Any = torch.cpu  # the queries have no public name
+    return device.type == "cpu" and bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
+
+
 @known_as("compute")
 @dataclass(frozen=True)
 class Compute:
@@ -120,7 +130,8 @@ class Compute:
 
     Attributes:
         precision: ``float32``; ``tf32``: float32 whose factors a GPU rounds to 10 bits of mantissa; ``bf16``: torch's
-            automatic mixed precision with bfloat16 activations of 8 bits.
+            automatic mixed precision with bfloat16 activations of 8 bits; ``auto``: bf16 up to the last passes, for a Φ
+            with weights on a device that multiplies bfloat16 natively, else float32.
         channels_last: bool; True: values between convolutions, and weights, lie in memory with their channels last.
             None: where that is faster, on a CPU, and on a GPU in less than float32.
         compile: mode of ``torch.compile``, one of ``MODES``; ``reduce-overhead`` uses CUDA graphs; None: no
@@ -153,14 +164,29 @@ class Compute:
         weights = [weight for weight in phi.parameters() if weight.ndim == 4]
         last = self.channels_last
         if last is None:
-            last = bool(weights) and (weights[0].device.type == "cpu" or self.precision != "float32")
+            device = weights[0].device if weights else None
+            last = device is not None and (
+                device.type == "cpu" or self.precision == "tf32" or self.rounds(phi, device, 0.0)
+            )
         return torch.channels_last if last else torch.preserve_format
 
-    def encoder(self, phi: Representation) -> Callable[[Tensor, Surrogate | None], list[Tensor]]:
-        """Return Φ as a function with these settings: images (B, C, H, W), surrogate → codes.
+    def rounds(self, phi: Representation, device: torch.device, progress: float) -> bool:
+        """Return whether a pass computes Φ in bfloat16.
 
-        The codes are a list of (B, …) in the images' precision. The function raises InvrepError where compilation
-        would lose a gradient that Φ defines itself.
+        Args:
+            phi: representation Φ; without weights it has few products, and ``auto`` never rounds them.
+            device: device of the pass.
+            progress: share of the descent's passes that are done after this one, in (0, 1].
+        """
+        if self.precision != "auto":
+            return self.precision == "bf16"
+        return progress <= 1 - EXACT_END and any(True for _ in phi.parameters()) and multiplies_bfloat16(device)
+
+    def encoder(self, phi: Representation) -> Callable[..., list[Tensor]]:
+        """Return Φ as a function with these settings: images (B, C, H, W), surrogate, progress → codes.
+
+        The codes are a list of (B, …) in the images' precision. ``progress`` is that of :meth:`rounds`. The function
+        raises InvrepError where compilation would lose a gradient that Φ defines itself.
 
         Args:
             phi: representation on its device; a private copy takes the memory layout.
@@ -169,14 +195,15 @@ class Compute:
         phi.to(memory_format=self.layout(phi))
         compiled = self._compiled.setdefault(phi, {})
 
-        def encode(images: Tensor, surrogate: Surrogate | None = None) -> list[Tensor]:
-            with self.rounding(), torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        def encode(images: Tensor, surrogate: Surrogate | None = None, progress: float = 0.0) -> list[Tensor]:
+            low = self.rounds(phi, images.device, progress)
+            with self.rounding(), torch.autocast(images.device.type, torch.bfloat16, enabled=low):
                 if self.compile is None:
                     code = phi(images, surrogate)
                 else:
                     # The softness changes in every pass; as a constant it would cause a compilation each time.
                     inputs = (images, *(() if surrogate is None else (images.new_tensor(surrogate.softness),)))
-                    key = (tuple(images.shape), images.dtype, images.device, surrogate is None)
+                    key = (tuple(images.shape), images.dtype, images.device, surrogate is None, low)
                     if key not in compiled:
                         # Φ ends its network at the target layer by an exception, which torch.compile cannot follow.
                         # The trace of one batch is a plain list of operations.

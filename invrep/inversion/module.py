@@ -109,7 +109,7 @@ class Inversion(pl.LightningModule):
         self._slowed = False  # True once an image of this stage has diverged
         self._next_tick = 0.0
         self.compiling = False
-        self._compiled = 0  # number of images in the latest pass
+        self._compiled = (0, False)  # number of images in the latest pass, and whether it was in bfloat16
 
     @property
     def last(self) -> bool:
@@ -180,7 +180,7 @@ class Inversion(pl.LightningModule):
             seen = self.jitter.centre(x)
         objective = self.objective if self._rows is None else self._remaining
         images = self.pixels.to_rgb(seen)
-        value = objective.value(self._encode(images, self.surrogate) if jitter else self.phi(images))
+        value = objective.value(self._encode(images, self.surrogate, self._progress) if jitter else self.phi(images))
         terms = {"data": objective.energy(value), **self.prior(x)}
         return {objective.shows: value, "energy": torch.stack(list(terms.values())).sum(0), **terms}
 
@@ -270,6 +270,11 @@ class Inversion(pl.LightningModule):
         """Return the surrogate gradient of the next pass, softest at the start and exact at the end; None: exact."""
         return Surrogate(1 - self.passes / self.whole) if self.descent.straight_through else None
 
+    @property
+    def _progress(self) -> float:
+        """Return the share of all passes that are done after the next one, in (0, 1]."""
+        return (self.passes + 1) / self.whole
+
     def _prior_factor(self) -> float:
         """Return the factor on the priors' weights in the next pass; 1 leaves them as in the energy."""
         return 1.0 if self.objective.starts_from_photo else self.descent.prior_factor(self.passes / self.whole)
@@ -315,10 +320,13 @@ class Inversion(pl.LightningModule):
             self.trainer.should_stop = True
 
     def _announce(self) -> None:
-        """Call ``on_tick`` before a pass that torch.compile delays: the first pass with this number of images."""
+        """Call ``on_tick`` before a pass that torch.compile delays: the first of this batch size and rounding."""
+        if self.compute.compile is None:
+            return
         count = len(self.image) if self._rows is None else len(self._rows)
-        self.compiling = self.compute.compile is not None and count != self._compiled
-        self._compiled = count
+        graph = (count, self.compute.rounds(self.phi, self.device, self._progress))
+        self.compiling = graph != self._compiled
+        self._compiled = graph
         if self.compiling and self.on_tick is not None:
             self.on_tick(self)
 

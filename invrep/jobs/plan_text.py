@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from rich.markup import escape
 
 from invrep.data.folders import some_of
+from invrep.inversion.compute import EXACT_END
 from invrep.jobs.job import Job
 from invrep.jobs.memory import in_bytes
 from invrep.jobs.plan import Plan
@@ -22,7 +24,7 @@ def show_plan(job: Job, plan: Plan) -> None:
     what = escape(" ".join(filter(None, (config.name, layer_name(config.layer)))))
     console.print(
         f"[bold]{what}[/]: {count(images, 'image')} × {count(config.restarts, 'restart')}, {size} px, "
-        f"{'RGB' if job.channels == 3 else 'grey'}, {job.descent.plan(job.phi)[0]} passes each"
+        f"{'RGB' if job.channels == 3 else 'grey'}, {job.descent.plan(job.phi)[0]} passes each{_precision(job)}"
     )
     if left_out := job.photos.left_out:
         where = "" if config.dry_run else f"; all are in {job.results.folder / 'left_out.txt'}"
@@ -41,6 +43,15 @@ def show_plan(job: Job, plan: Plan) -> None:
             break
     if plan.left:
         _show_memory(job, plan)
+
+
+def _precision(job: Job) -> str:
+    """Return what ``compute.precision=auto`` means for this job; nothing for a precision by its name."""
+    if job.compute.precision != "auto":
+        return ""
+    device = torch.device("cuda" if gpus(job.config.trainer.accelerator) else "cpu")
+    rounds = job.compute.rounds(job.phi, device, 0.0)
+    return f", in bfloat16 up to the last {EXACT_END:.0%}" if rounds else ", in float32"
 
 
 def _show_memory(job: Job, plan: Plan) -> None:

@@ -7,6 +7,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -90,6 +91,52 @@ def test_bfloat16_is_the_networks_alone(phi: Network, photo: Tensor) -> None:
     assert torch.equal(ours["tv"], theirs["tv"]) and torch.equal(ours["alpha"], theirs["alpha"])
     assert not torch.equal(ours["error"], theirs["error"])
     torch.testing.assert_close(ours["error"], theirs["error"], rtol=0.02, atol=0)
+
+
+@pytest.fixture
+def native(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Tell what the processor multiplies natively."""
+
+    def say(yes: bool) -> None:
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: yes)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+
+    return say
+
+
+def test_the_last_passes_of_auto_are_exact(phi: Network, photo: Tensor, native) -> None:
+    native(True)
+    sees: Sees = phi.module[2]
+    found = run(phi, photo, Compute("auto"))
+    # Φ0, Φ's trial and the curve's last point, and the last of the six passes
+    assert sees.types == [*[torch.float32] * 3, *[torch.bfloat16] * 5, *[torch.float32] * 2]
+    assert [Compute("auto").rounds(phi, torch.device("cpu"), (k + 1) / 300) for k in (269, 270)] == [True, False]
+    errors = [measure(inversion, None)["error"] for inversion in (found, run(phi, photo, None))]
+    torch.testing.assert_close(*errors, rtol=0.05, atol=0)
+
+
+def test_auto_is_float32_where_bfloat16_is_not_native_or_phi_has_no_weights(
+    phi: Network, photo: Tensor, native: Callable[[bool], None]
+) -> None:
+    native(False)
+    assert torch.equal(run(phi, photo, Compute("auto")).image, run(phi, photo, None).image)
+    native(True)
+    Recording.settings.clear()
+    run(Recording(), photo, Compute("auto"))
+    assert len(Recording.settings) > 6 and all(asked == EXACT for asked in Recording.settings)
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize("yes", [False, True])
+def test_auto_asks_torch_what_a_gpu_multiplies(
+    phi: Network, yes: bool, gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: yes and not including_emulation)
+    for query in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, query, lambda: yes and not gpu)
+    assert Compute("auto").rounds(phi, torch.device("cuda:0"), 0.5) == yes
+    assert not Compute("auto").rounds(phi, torch.device("mps"), 0.5)
 
 
 @pytest.mark.parametrize(
@@ -280,6 +327,7 @@ def test_by_the_command(job, photos) -> None:
         for more in ((), ("compute.channels_last=true", "compute.compile=default"), ("compute.precision=bf16",))
     ]
     assert names[0] == names[1] != names[2]  # what rounds is another result
+    assert "passes each, in float32" in job(*base, "compute.precision=auto", "dry_run=true").out
     outcome = job(*base, "compute.precision=bf16")
     assert outcome.status == 0 and 0 < outcome.value < 1, outcome.err
     for wrong, said in (
@@ -294,9 +342,21 @@ def test_by_the_command(job, photos) -> None:
 def test_the_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     small = "--networks alexnet:relu1 --batches 1 --passes 4 --segment 2 --conv 8 --ways float32"
     monkeypatch.setattr(sys, "argv", ["gpu.py", *small.split(), "bf16 last"])
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     runpy.run_path(str(ROOT / "benchmarks" / "gpu.py"), run_name="__main__")
     head, _, *rows = capsys.readouterr().out.splitlines()
     assert ("NO GPU" in head) == (not torch.cuda.is_available())
     exact, rounded = (row.rsplit(maxsplit=7) for row in rows)
     assert float(exact[-2]) < float(rounded[-2]) < 1e-3  # how far the code is off
     assert all(float(row[-7]) > 0 for row in (exact, rounded))
+
+
+def test_the_benchmark_of_precision_runs(
+    photos, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = "--weights . --cases hog --number 1 --passes 3 --size 24 --pairs 1"
+    monkeypatch.setattr(sys, "argv", ["precision.py", "--photos", str(photos), *small.split()])
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    runpy.run_path(str(ROOT / "benchmarks" / "precision.py"), run_name="__main__")
+    row = capsys.readouterr().out.splitlines()[-1].split()
+    assert row[0] == "hog" and row[4:6] == ["1.000", "(1.000–1.000)"]  # auto does not round HOG
