@@ -4,10 +4,12 @@ The photos are noise of 32×32 pixels in a tar, their HOG is inverted on the CPU
 batches as large as data.batch_size=auto makes them.
 
     python benchmarks/scale.py [--photos 100,1000,10000] [--listed 100000] [--ranks 1,2,3,4] [--share 200] [--side 32]
+    python benchmarks/scale.py --photos 0 --listed 0 --ranks 1,2 --turns 5 --side 64
 
-A figure of 0 leaves its part out. What 1, 8 and 64 GPUs would do is computed, not measured: ranks share nothing but
-the list of photos, so that their rates add up, as long as the disks keep up. ``--seconds`` gives the cost of an image
-on one GPU where that has been measured; by default it is this machine's.
+The second command compares two ranks of one thread with one rank of one thread, as pairs of whole commands that run in
+turn. A figure of 0 leaves its part out. What 1, 8 and 64 GPUs would do is computed, not measured: ranks share nothing
+but the list of photos, so that their rates add up, as long as the disks keep up. ``--seconds`` gives the cost of an
+image on one GPU where that has been measured; by default it is this machine's.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import statistics
 import subprocess
 import sys
 import tarfile
@@ -87,6 +90,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=32, help="pixels of a photo's side")
     parser.add_argument("--listed", type=int, default=100_000, help="photos to list and plan only")
     parser.add_argument("--ranks", type=numbers, default="1,2,3,4")
+    parser.add_argument("--turns", type=int, default=1, help="runs of each number of ranks, in turn")
     parser.add_argument("--share", type=int, default=200, help="photos of the run whose passes are timed")
     parser.add_argument("--passes", type=int, default=400, help="of each photo in the runs for ranks and share")
     parser.add_argument("--seconds", type=float, help="cost of an image on one GPU")
@@ -114,10 +118,19 @@ def main() -> None:
             outside = 100 * (1 - inside / whole)
             print(f"\nof {whole:.1f} s for {options.share} photos {outside:.1f} % are outside forward and backward")
             cost = cost or whole / options.share
-        for ranks in options.ranks if options.share else ():
-            seconds, _, _ = run(place, train, *work, f"trainer.devices={ranks}", f"output=ranks{ranks}")
-            rate = 3600 * options.share / seconds
-            print(f"{ranks} ranks on {os.cpu_count()} cores: {rate:.0f} images an hour, start included", flush=True)
+        took: dict[int, list[float]] = {ranks: [] for ranks in options.ranks}
+        for turn in range(options.turns if options.share else 0):
+            for ranks, all_seconds in took.items():
+                job = (*work, f"trainer.devices={ranks}", f"output=ranks{ranks}-{turn}")
+                all_seconds.append(run(place, train, *job)[0])
+        for ranks, all_seconds in took.items() if options.share else ():
+            rate = 3600 * options.share / statistics.median(all_seconds)
+            gains = [one / many for one, many in zip(took[options.ranks[0]], all_seconds, strict=True)]
+            print(
+                f"{ranks} ranks on {os.cpu_count()} cores: {rate:.0f} images an hour, start included; "
+                f"{statistics.median(gains):.2f} ({min(gains):.2f}–{max(gains):.2f}) of {options.ranks[0]} ranks'",
+                flush=True,
+            )
         if cost:
             rates = ", ".join(f"{n} {3600 * n / cost:,.0f}" for n in (1, 8, 64))
             print(f"\ncomputed from {cost:.3g} s for an image on one device, images an hour by devices: {rates}")
