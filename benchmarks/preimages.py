@@ -37,12 +37,13 @@ from invrep.representations.geometry import InputSize
 
 # name: representation, options, file of weights, passes of ours
 CASES = {
-    "hogb": ("hogb", {}, (200, 800)),
-    "dsift": ("dsift", {}, (200, 800)),
-    "hog": ("hog", {}, (100, 400, 800)),
-    "relu2": ("alexnet", {"layer": "relu2"}, (100, 400)),
-    "pool5": ("alexnet", {"layer": "pool5"}, (100, 400)),
-    "relu5_3": ("vgg16", {"layer": "relu5_3"}, (100, 400)),
+    "hogb": ("hogb", {}, (160, 800)),
+    "dsift": ("dsift", {}, (160, 800)),
+    "hog": ("hog", {}, (80, 400, 800)),
+    "relu2": ("alexnet", {"layer": "relu2"}, (50, 100, 400)),
+    "pool5": ("alexnet", {"layer": "pool5"}, (50, 100, 400)),
+    "relu4_3": ("vgg16", {"layer": "relu4_3"}, (50, 400)),
+    "relu5_3": ("vgg16", {"layer": "relu5_3"}, (50, 100, 400)),
 }
 
 

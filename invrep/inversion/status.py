@@ -126,7 +126,7 @@ class BatchStatus:
                 optimiser.state.clear()
             for history in optimiser.state.values():
                 for value in history.values():
-                    if isinstance(value, Tensor) and value.shape == images.shape:
+                    if isinstance(value, Tensor) and value.ndim and len(value) == len(images):
                         value[diverged] = 0
         back = diverged | self.done | ~self.active
         if bool(back.any()):

@@ -44,7 +44,7 @@ def small(photo: Tensor) -> Tensor:
     return torch.stack([photo.mean(0, keepdim=True), photo.mean(0, keepdim=True).flip(2)])
 
 
-STEADY = {"schedule": "constant", "warm_up": 0, "continuation": 1, "straight_through": False}
+STEADY = {"name": "Adam", "schedule": "constant", "warm_up": 0, "continuation": 1, "straight_through": False}
 RECIPES = {
     "adam in the fourier basis": ("natural", "adam", {"steps": 30}),
     "two stages with jitter": ("ijcv16", "ijcv16", {"steps": 36, "polish": 12}),
