@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import skimage.data
 import skimage.transform
 import torch
+from timing import machine
 
 from invrep.representations.base import Representation
 from invrep.representations.handcrafted.dsift import DSIFT
@@ -83,9 +82,7 @@ def measure(phi: Representation, image: np.ndarray, reference: Callable[[], None
 
 def main() -> None:
     torch.set_num_threads(1)
-    cpuinfo = Path("/proc/cpuinfo")
-    models = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-    print(f"{models[0] if models else platform.processor()}, 1 thread, torch {torch.__version__}, {REPEATS} repeats")
+    print(f"{machine()}, {REPEATS} repeats")
     library = vlfeat()
     if library is None:
         print("libvl is not installed (Debian: libvlfeat1), so there is nothing to compare with.")

@@ -12,16 +12,18 @@ from torch import Tensor
 
 from invrep.errors import InvrepError
 from invrep.representations.base import Representation, as_gray
-from invrep.representations.handcrafted.oriented_gradients import (
+from invrep.representations.handcrafted.orientation_votes import (
     NETWORK_SOFTENING,
-    SCHEDULE,
-    Differences,
     Split,
-    Vote,
     Votes,
     constant,
     linear_votes,
     polar,
+)
+from invrep.representations.handcrafted.oriented_gradients import (
+    SCHEDULE,
+    Differences,
+    Vote,
     pool_columns,
     pool_rows,
     rows_of,

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from invrep.errors import InvrepError
 from invrep.representations.base import Representation, as_gray
-from invrep.representations.handcrafted.oriented_gradients import (
+from invrep.representations.handcrafted.orientation_votes import (
     NETWORK_SOFTENING,
+    constant,
+    linear_votes,
+)
+from invrep.representations.handcrafted.oriented_gradients import (
     SCHEDULE,
     Differences,
     Vote,
-    constant,
-    linear_votes,
     pool_columns,
     rows_of,
 )
 from invrep.representations.surrogate import Surrogate
 from invrep.stable_names import known_as
 from invrep.validation import check_choice, check_whole
+
+# Bound of a cell's value in the norm of a block.
+CLIP = 0.2
 
 
 @known_as("hog")
@@ -119,7 +126,7 @@ class HOG(Representation):
         directed = pool_columns(Vote.apply(gx, gy, vote, 2 * self.orientations, rows), columns)
         undirected = directed[:, : self.orientations] + directed[:, self.orientations :]
         factors = _vlfeat_factors(undirected) if vlfeat else _network_factors(undirected)
-        return [_normalise(torch.cat([directed, undirected], 1), factors, texture=vlfeat)]
+        return [Normalise.apply(torch.cat([directed, undirected], 1), factors, vlfeat)]
 
     def extra_repr(self) -> str:
         """Return the arguments for ``repr``."""
@@ -170,20 +177,54 @@ def _blocks(x: Tensor) -> Tensor:
     return x[..., :-1, :-1] + x[..., :-1, 1:] + x[..., 1:, :-1] + x[..., 1:, 1:]
 
 
-def _normalise(histograms: Tensor, factors: Tensor, texture: bool) -> Tensor:
+def _corners(factors: Tensor) -> list[Tensor]:
+    """Return the factors of each cell's four blocks, (B, 1, h + 1, w + 1) → (B, 1, h, w) each."""
+    parts = (slice(None, -1), slice(1, None))
+    return [factors[..., row, column] for row in parts for column in parts]
+
+
+class Normalise(torch.autograd.Function):
     """Scale each cell by its four blocks' factors, clip at .2 and add the halves.
+
+    Autograd would give the same derivative, but keep, fill and add several times as many arrays.
 
     Shape:
         - histograms: (B, 3K, h, w).
         - factors: (B, 1, h + 1, w + 1).
         - returns: (B, 3K + 4, h, w), or (B, 3K, h, w) without texture.
     """
-    height, width = histograms.shape[2:]
-    orientations = histograms.shape[1] // 3
-    blocks = [(histograms * factors[..., y : y + height, x : x + width]).clamp(max=0.2) for y in (0, 1) for x in (0, 1)]
-    code = 0.5 * (blocks[0] + blocks[1] + blocks[2] + blocks[3])
-    if not texture:
+
+    @staticmethod
+    def forward(ctx: Any, histograms: Tensor, factors: Tensor, texture: bool) -> Tensor:
+        """Return the code."""
+        ctx.save_for_backward(histograms, factors)
+        batch, channels, *size = histograms.shape
+        code = histograms.new_zeros(batch, channels + 4 * texture, *size)
+        for index, corner in enumerate(_corners(factors)):
+            block = (histograms * corner).clamp_(max=CLIP)
+            code[:, :channels].add_(block)
+            if texture:
+                code[:, channels + index] = block[:, channels // 3 * 2 :].sum(1)
+        code[:, :channels] *= 0.5
+        # √18 for every number of orientations, as in vl/hog.c.
+        code[:, channels:] /= 18**0.5
         return code
-    # √18 for every number of orientations, as in vl/hog.c.
-    energies = [block[:, 2 * orientations :].sum(1, keepdim=True) / 18**0.5 for block in blocks]
-    return torch.cat([code, *energies], 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the histograms and of the factors."""
+        histograms, factors = ctx.saved_tensors
+        channels = histograms.shape[1]
+        undirected = slice(channels // 3 * 2, channels)
+        halves, energies = 0.5 * grad[:, :channels], grad[:, channels:, None] / 18**0.5
+        grad_histograms, grad_factors = torch.zeros_like(histograms), torch.zeros_like(factors)
+        corners = zip(_corners(factors), _corners(grad_factors), strict=True)
+        for index, (corner, grad_corner) in enumerate(corners):
+            unclipped = (histograms * corner).le_(CLIP)  # floats 0 and 1
+            block = unclipped * halves
+            if channels < grad.shape[1]:
+                block[:, undirected] += unclipped[:, undirected] * energies[:, index]
+            grad_histograms.add_(block * corner)
+            grad_corner += block.mul_(histograms).sum(1, keepdim=True)
+        return grad_histograms, grad_factors, None

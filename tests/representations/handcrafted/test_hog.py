@@ -28,7 +28,8 @@ from torch import Tensor
 from invrep.errors import InvrepError
 from invrep.representations.handcrafted import oriented_gradients
 from invrep.representations.handcrafted.hog import HOG, _vlfeat_weights
-from invrep.representations.handcrafted.oriented_gradients import Vote, linear_votes, rows_of
+from invrep.representations.handcrafted.orientation_votes import linear_votes
+from invrep.representations.handcrafted.oriented_gradients import Vote, rows_of
 from invrep.representations.surrogate import Surrogate
 
 GOLD = SHARED / "gold"
@@ -162,6 +163,20 @@ def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
             patch.setattr(oriented_gradients, "STRIP", 7 * 49)
             for one, other in zip(value_and_gradient(HOG(**options), images), whole, strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"straight_through": True}, {"binning": "bilinear"}], ids=str)
+def test_threads_change_nothing(options: dict) -> None:
+    results, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            images = photo(3, 301, 277).requires_grad_()
+            (code,) = HOG(**options)(images)
+            results += [code, *torch.autograd.grad(code, images, torch.linspace(-1, 1, code.numel()).view_as(code))]
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(results[0], results[2]) and torch.equal(results[1], results[3])
 
 
 @pytest.mark.parametrize("cell", [1, 5, 8])
