@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -23,6 +23,7 @@ from invrep.validation import choice
 
 PRECISIONS = ("float32", "tf32", "bf16", "auto")
 EXACT_END = 0.1  # share of a descent's passes, at its end, that auto computes in float32
+R = TypeVar("R", bound=Representation)
 ALIKE = 0.1  # greatest change of a gradient, relative to its norm, that passes for rounding
 MODES = ("default", "reduce-overhead", "max-autotune")
 
@@ -159,16 +160,22 @@ class Compute:
         """Return the context that sets the precision of Φ's forward and backward pass."""
         return rounding("tf32" if self.precision == "tf32" else "ieee")
 
-    def layout(self, phi: Representation) -> torch.memory_format:
-        """Return the memory layout in which Φ, on its device, and its target codes are to lie."""
-        weights = [weight for weight in phi.parameters() if weight.ndim == 4]
+    def layout(self, phi: Representation, device: torch.device) -> torch.memory_format:
+        """Return the memory layout of Φ and of its target codes on a device."""
         last = self.channels_last
         if last is None:
-            device = weights[0].device if weights else None
-            last = device is not None and (
-                device.type == "cpu" or self.precision == "tf32" or self.rounds(phi, device, 0.0)
-            )
-        return torch.channels_last if last else torch.preserve_format
+            faster = device.type == "cpu" or self.precision == "tf32" or self.rounds(phi, device, 0.0)
+            last = faster and any(weight.ndim == 4 for weight in phi.parameters())
+        return torch.channels_last if last else torch.contiguous_format
+
+    def lay_out(self, phi: R, device: torch.device) -> R:
+        """Return a private Φ in the memory layout for a device.
+
+        Every code of a job is computed in one layout, since another one rounds differently.
+        """
+        phi = phi.private()
+        phi.to(memory_format=self.layout(phi, device))
+        return phi
 
     def rounds(self, phi: Representation, device: torch.device, progress: float) -> bool:
         """Return whether a pass computes Φ in bfloat16.
@@ -191,8 +198,7 @@ class Compute:
         Args:
             phi: representation on its device; a private copy takes the memory layout.
         """
-        phi = phi.private()
-        phi.to(memory_format=self.layout(phi))
+        phi = self.lay_out(phi, phi.mean.device)
         compiled = self._compiled.setdefault(phi, {})
 
         def encode(images: Tensor, surrogate: Surrogate | None = None, progress: float = 0.0) -> list[Tensor]:

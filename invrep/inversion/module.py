@@ -190,7 +190,7 @@ class Inversion(pl.LightningModule):
         device, dtype = self.device, self.image.dtype
         phi = self.phi.private(device, dtype)
         # Codes and target codes in different layouts would cost several times the arithmetic between them.
-        layout = self.compute.layout(phi)
+        layout = self.compute.layout(phi, device)
         self._unregistered = (phi, self.objective.to(device, dtype).to(memory_format=layout))
         self._encode = self.compute.encoder(phi)
         self.pixels, self.basis = self.pixels.to(device, dtype), self.basis.to(device, dtype)

@@ -92,7 +92,7 @@ def solve(
     inversion: Inversion | None = None
     reached = checkpoint.reached() if checkpoint else 0
     ready(phi)
-    phi = phi.private()
+    compute = compute or Compute()
     with _signals():
         for number, stage in enumerate(stages):
             if number < reached:
@@ -102,6 +102,7 @@ def solve(
             fixed = prior.for_shape(shape, phi, scale=stage.scale)
             runner = make_trainer(trainer or {}, [*callbacks, *([cast(pl.Callback, checkpoint)] if checkpoint else [])])
             device = runner.strategy.root_device
+            phi = compute.lay_out(phi.private(device, photos.dtype), device)
             if inversion is not None:
                 start = inversion.pixels.from_rgb(inversion.reconstruction()).detach()
             else:
@@ -165,7 +166,7 @@ def _asked(
     """
     try:
         with torch.no_grad():
-            code = phi.private(device, photos.dtype)(photos.to(device))
+            code = phi(photos.to(device))
     except InvrepError as error:
         raise UnfitError(str(error)) from None
     code = [part[owner.to(device)] for part in code]

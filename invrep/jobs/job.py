@@ -24,6 +24,7 @@ from invrep.evaluation.top1_class import Classifier
 from invrep.inversion.compute import Compute
 from invrep.inversion.trial import Trial
 from invrep.jobs.identity import result_name
+from invrep.jobs.ranks import gpus
 from invrep.objectives.base import Objective
 from invrep.optim.descent import Descent
 from invrep.presets import build
@@ -209,8 +210,11 @@ def assemble(config: DictConfig, console: Console, photos: Photos | None = None)
     prior = build(config.prior)
     check_kind("prior", prior, isinstance(prior, Prior), "a Prior")
     results = Results(Path(config.output) / result_name(config, phi.weights_id, ids))
+    compute = build(config.compute)
+    check_kind("compute", compute, isinstance(compute, Compute), "a Compute")
+    phi = compute.lay_out(phi, torch.device("cuda" if gpus(config.trainer.accelerator) else "cpu"))
     parts = (photos, phi, objective, prior, descent, results, console, Classifier(phi))
-    return Job(config, *parts, build(config.compute))
+    return Job(config, *parts, compute)
 
 
 def _size(given: Sequence[int] | None, codes: Sequence[str], phi: Representation, name: str) -> list[int]:

@@ -62,7 +62,8 @@ class Match(Objective):
         self.parts = len(code)
         for k, part in enumerate(code):
             mask = mask_of(part, self.axes[k], region, channels, classes_of(phi))
-            part = part.detach() if mask is None else part.detach() * mask
+            # One layout, since another one would round the norm differently.
+            part = (part.detach() if mask is None else part.detach() * mask).contiguous()
             norm = squared_norms(part)
             self.hold(f"target{k}", part)
             self.register_buffer(f"mask{k}", mask)
