@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from invrep.errors import InvrepError
@@ -23,6 +23,7 @@ from invrep.validation import choice
 
 PRECISIONS = ("float32", "tf32", "bf16", "auto")
 EXACT_END = 0.1  # share of a descent's passes, at its end, that auto computes in float32
+M = TypeVar("M", bound=nn.Module)
 R = TypeVar("R", bound=Representation)
 ALIKE = 0.1  # greatest change of a gradient, relative to its norm, that passes for rounding
 MODES = ("default", "reduce-overhead", "max-autotune")
@@ -174,7 +175,7 @@ class Compute:
         Every code of a job is computed in one layout, since another one rounds differently.
         """
         phi = phi.private()
-        phi.to(memory_format=self.layout(phi, device))
+        laid(phi, self.layout(phi, device))
         return phi
 
     def rounds(self, phi: Representation, device: torch.device, progress: float) -> bool:
@@ -220,6 +221,15 @@ class Compute:
             return [part.to(images.dtype) for part in code]
 
         return encode
+
+
+def laid(module: M, layout: torch.memory_format) -> M:
+    """Lay the parameters and buffers (·, channel, row, column) of a module out in memory, and return the module."""
+    # Not Module.to, which would also lay out tensors of five dimensions, and fail.
+    module._apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        lambda tensor: tensor.contiguous(memory_format=layout) if tensor.ndim == 4 else tensor
+    )
+    return module
 
 
 def _plain(phi: Representation, images: Tensor, softness: Tensor | None = None) -> tuple[Tensor, ...]:

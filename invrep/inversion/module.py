@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from invrep.errors import out_of_memory
-from invrep.inversion.compute import Compute
+from invrep.inversion.compute import Compute, laid
 from invrep.inversion.jitter import Jitter
 from invrep.inversion.pixels import Pixels
 from invrep.inversion.status import BatchStatus
@@ -191,7 +191,7 @@ class Inversion(pl.LightningModule):
         phi = self.phi.private(device, dtype)
         # Codes and target codes in different layouts would cost several times the arithmetic between them.
         layout = self.compute.layout(phi, device)
-        self._unregistered = (phi, self.objective.to(device, dtype).to(memory_format=layout))
+        self._unregistered = (phi, laid(self.objective.to(device, dtype), layout))
         self._encode = self.compute.encoder(phi)
         self.pixels, self.basis = self.pixels.to(device, dtype), self.basis.to(device, dtype)
         self.status.begin(self.image)

@@ -181,6 +181,30 @@ def test_the_same_energy_and_gradient(
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+class Volumes(nn.Module):
+    """A network whose weights have four and five dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plane, self.volume = nn.Conv2d(3, 4, 3), nn.Conv3d(1, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.volume(self.plane(x)[:, None])
+
+
+def test_channels_lie_last_on_a_cpu_but_not_in_the_users_module(photo: Tensor) -> None:
+    module = Volumes()
+    phi = Network(module)
+    laid = Compute().lay_out(phi, torch.device("cpu"))
+    assert not laid.module.plane.weight.is_contiguous() and laid.module.volume.weight.is_contiguous()
+    assert module.plane.weight.is_contiguous()
+    assert Compute(channels_last=False).lay_out(phi, torch.device("cpu")).module.plane.weight.is_contiguous()
+    # a GPU computes float32 faster with channels first
+    assert Compute().lay_out(phi, torch.device("cuda")).module.plane.weight.is_contiguous()
+    assert not Compute("tf32").lay_out(phi, torch.device("cuda")).module.plane.weight.is_contiguous()
+    assert run(phi, photo, None).curve[-1][1]["error"].isfinite().all()  # a code of five dimensions
+
+
 def test_what_would_lose_its_gradient_is_not_compiled(photo: Tensor) -> None:
     phi = representation("hog")
     images = photo.mean(0)[None, None].requires_grad_()

@@ -145,11 +145,23 @@ def test_a_layer_that_a_network_lacks_is_said_in_its_cell_and_the_rest_is_done(j
 
 
 def test_the_command_line_has_the_last_word(job, photos):
-    given = ("prior=natural", "optim=adam", "optim.steps=3", "prior.tv.weight=7", f"data.path={photos}")
+    given = (
+        "prior=natural",
+        "optim=adam",
+        "optim.name=NAdam",
+        "optim.steps=3",
+        "prior.tv.weight=7",
+        f"data.path={photos}",
+    )
     outcome = job("experiment=cvpr15/fig4", "quick=true", *given, "logger=none", "output=out", defaults=False)
     (only,) = swept(outcome.output / "miniatures/cvpr15/fig4")
     config = OmegaConf.load(Results(only.folder).config)
-    assert (config.prior.tv.weight, config.optim.name, config.optim.steps, config.prior.sigma) == (7, "Adam", 3, "auto")
+    assert (config.prior.tv.weight, config.optim.name, config.optim.steps, config.prior.sigma) == (
+        7,
+        "NAdam",
+        3,
+        "auto",
+    )
 
 
 def test_a_miniature_and_a_run_that_cannot_begin_leave_the_real_figure_alone(job, photos):

@@ -123,7 +123,7 @@ def test_a_descent_tells_of_the_pass_that_compiles(mode: str | None, photo: torc
     class Compiles(Ticks):
         def on_train_start(self, trainer, inversion: Inversion) -> None:
             if mode:  # torch.compile itself takes a minute
-                inversion._encode = lambda images, surrogate=None: phi(images)
+                inversion._encode = lambda images, *_: phi(images)
 
     descent = replace(build(preset("optim", "adam")), steps=3)
     compute = Compute(compile=mode)
