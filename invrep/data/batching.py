@@ -8,12 +8,14 @@ import math
 from array import array
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
 import numpy as np
+
+from invrep.data.lone_threads import lone_threads
 
 READERS = 4  # threads; Pillow releases the GIL while it decodes
 MOST_RESTARTS = 1000  # restarts of a photo; the job's end compares every pair
@@ -160,7 +162,7 @@ class Done:
 def ahead(work: Callable[[T], R], items: Iterable[T], most: int) -> Generator[R, None, None]:
     """Yield ``work(item)`` of each item in order, from threads that run at most ``most`` items ahead of the caller."""
     waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(READERS) as pool:
+    with lone_threads(READERS) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))

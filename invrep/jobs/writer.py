@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
+
+from invrep.data.lone_threads import lone_threads
 
 WRITES_AHEAD = 2  # most calls that wait to be written before the caller waits too
 
@@ -17,7 +19,7 @@ class Writer:
     """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1)
+        self._pool = lone_threads(1)
         self._waiting: deque[Future[None]] = deque()
 
     def __enter__(self) -> Writer:
