@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import cast
 
 import torch
 from torch import Tensor
 
-from invrep.optim.cosine_transform import Synthesis
 
 # A square root of the covariance of R, G and B in ImageNet's photos, divided by its columns' largest norm. Source:
 # Lucid (Olah, Mordvintsev, Schubert: Feature Visualization, Distill 2017).
 COLOUR = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
-
-HALVED = 160  # pixels; on a CPU, halves of the transform of a smaller image take longer than the whole
 
 
 @lru_cache(maxsize=16)
@@ -74,12 +70,8 @@ class FourierBasis:
 
     def synthesise(self, coefficients: Tensor) -> Tensor:
         """Return the image of the tensor. Shape: (B, C, H, W) both."""
-        height, width = self.scale.shape
-        if coefficients.device.type == "cpu" and min(height, width) >= HALVED:
-            image = cast(Tensor, Synthesis.apply(coefficients, self.scale, self.rows, self.columns))
-        else:
-            # Each channel of each image has a product of its own, so no result depends on the batch.
-            image = self.rows.mT @ ((coefficients * self.scale) @ self.columns)
+        # Each channel of each image has a product of its own, so no result depends on the batch.
+        image = self.rows.mT @ ((coefficients * self.scale) @ self.columns)
         return image if self.colour is None else (self.colour @ image.flatten(2)).view_as(image)
 
     def analyse(self, image: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ import torch
 
 from invrep.errors import InvrepError
 from invrep.inversion.status import BatchStatus
-from invrep.optim.bases import FourierBasis
 from invrep.optim.descent import Descent
 from invrep.optim.optimizers import ForgettingAdaGrad, HeavyBall, names, strength
 from invrep.presets import build, preset
@@ -263,18 +262,3 @@ def test_a_photo_whose_every_pass_diverges_is_reported(job, photos, rate):
     outcome = job(f"data.path={photos}", "data.limit=1", f"optim.lr={rate}", "optim.steps=6")
     assert outcome.status == 1 and "a.png diverged" in outcome.err and "optim.lr" in outcome.err
     assert not (outcome.folder / "grid.png").exists()
-
-
-@pytest.mark.parametrize("size", [(160, 224), (161, 200), (224, 163), (181, 175)])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_large_cosine_transform_by_halves_is_the_whole_ones(size: tuple[int, int], channels: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    z = torch.randn(2, channels, *size, dtype=torch.float64, generator=generator).requires_grad_()
-    weights = torch.randn(2, channels, *size, dtype=torch.float64, generator=generator)
-    basis = FourierBasis((channels, *size))
-    image = basis.synthesise(z)
-    wanted = basis.rows.mT @ (z * basis.scale) @ basis.columns
-    torch.testing.assert_close(image, wanted, rtol=0, atol=1e-11)
-    ours, theirs = (torch.autograd.grad((x * weights).sum(), z)[0] for x in (image, wanted))
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
-    torch.testing.assert_close(basis.analyse(image), z, rtol=0, atol=1e-10)
