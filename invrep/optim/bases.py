@@ -8,7 +8,6 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-
 # A square root of the covariance of R, G and B in ImageNet's photos, divided by its columns' largest norm. Source:
 # Lucid (Olah, Mordvintsev, Schubert: Feature Visualization, Distill 2017).
 COLOUR = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
