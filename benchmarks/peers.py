@@ -58,11 +58,11 @@ class Plenoptic:
     Args:
         python: Python of the environment.
         folder: folder for tensors that pass between the processes.
-        network: torchvision's name, number of modules of its ``features``, and file of weights.
-        passes: number of passes of each request.
+        network: torchvision's name, path of the last module, and file of weights.
+        passes: number of passes of each request without a limit.
     """
 
-    def __init__(self, python: Path, folder: Path, network: tuple[str, int, str], passes: int) -> None:
+    def __init__(self, python: Path, folder: Path, network: tuple[str, str, str], passes: int) -> None:
         worker = Path(__file__).with_name("plenoptic_worker.py")
         self.errors = (folder / "stderr.txt").open("w+")
         pipe = subprocess.PIPE
@@ -77,16 +77,20 @@ class Plenoptic:
             raise SystemExit(f"plenoptic's process ended:\n{self.errors.read()[-2000:]}")
         return json.loads(line)
 
-    def __call__(self, photo: Tensor, start: Tensor, lr: float) -> tuple[Tensor, float]:
-        """Return the metamer (1, C, H, W) of a photo, and the seconds that it took."""
+    def __call__(
+        self, photo: Tensor, start: Tensor, lr: float, limit: float | None = None
+    ) -> tuple[Tensor, float, int]:
+        """Return the metamer (1, C, H, W) of a photo, the seconds that it took, and its passes.
+
+        With ``limit``, seconds of the processor, the passes are as many as they allow.
+        """
         tensors, out = (str(self.folder / name) for name in ("in.safetensors", "out.safetensors"))
         save_file({"photo": photo[None], "start": start[None].contiguous()}, tensors)
         assert self.process.stdin is not None
-        print(
-            json.dumps(self.request | {"tensors": tensors, "out": out, "lr": lr}), file=self.process.stdin, flush=True
-        )
+        asked = self.request | {"tensors": tensors, "out": out, "lr": lr, "limit": limit}
+        print(json.dumps(asked), file=self.process.stdin, flush=True)
         answer = self._answer()
-        return load_file(out)["metamer"], answer["seconds"]
+        return load_file(out)["metamer"], answer["seconds"], answer["passes"]
 
     def close(self) -> None:
         """End the process."""
@@ -205,8 +209,7 @@ def main() -> None:
             weights = (given.weights / f"{name}_features.safetensors").resolve()
             phi = invrep.representation(name, layer=layer, weights=weights)
             photos = read_photos(given.photos, given.number, phi)
-            modules = int(phi.paths[0].rpartition(".")[2]) + 1
-            theirs = Plenoptic(given.python, Path(folder), (name, modules, str(weights)), given.passes)
+            theirs = Plenoptic(given.python, Path(folder), (name, phi.paths[0], str(weights)), given.passes)
             stack.callback(theirs.close)
             ours = {prior: Ours(phi, given.passes, prior) for prior in ("natural", "none")}
             ratios = times(case, ours, theirs, photos[0], given.pairs)

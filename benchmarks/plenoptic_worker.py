@@ -8,6 +8,7 @@ passes.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from typing import Any
@@ -18,26 +19,45 @@ import torchvision
 from safetensors.torch import load_file, save_file
 
 
-def network(name: str, modules: int, weights: str) -> torch.nn.Module:
-    """Return the first modules of a torchvision network's ``features``, after its normalisation, frozen."""
-    features = torchvision.models.get_model(name, weights=None).features[:modules]
-    state = {key.removeprefix("features."): tensor for key, tensor in load_file(weights).items()}
-    features.load_state_dict({key: state[key] for key in features.state_dict()})
+def upto(module: torch.nn.Module, path: str) -> torch.nn.Module:
+    """Return the submodules of a module, one after another, up to the one at a path."""
+    head, _, rest = path.partition(".")
+    children = list(module.named_children())
+    last = [name for name, _ in children].index(head)
+    end = upto(children[last][1], rest) if rest else children[last][1]
+    return torch.nn.Sequential(*(child for _, child in children[:last]), end)
+
+
+def network(name: str, path: str, weights: str) -> torch.nn.Module:
+    """Return a torchvision network up to a module, after its normalisation, frozen."""
+    with torch.device("meta"):
+        whole = torchvision.models.get_model(name, weights=None)
+    whole.load_state_dict(load_file(weights), strict=False, assign=True)
     normalise = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    model = torch.nn.Sequential(normalise, features).eval()
+    model = torch.nn.Sequential(normalise, upto(whole, path)).eval()
     plenoptic.remove_grad(model)
     return model
 
 
-def metamer(model: torch.nn.Module, tensors: dict[str, torch.Tensor], request: dict[str, Any]) -> float:
-    """Synthesise one metamer, save it, and return the seconds that it took."""
-    began = time.perf_counter()
+def metamer(model: torch.nn.Module, tensors: dict[str, torch.Tensor], request: dict[str, Any]) -> dict[str, float]:
+    """Synthesise one metamer, save it, and return the passes and the seconds that it took.
+
+    With ``limit``, seconds of the processor, the number of passes is what they allow instead of ``passes``.
+    """
+    limit = request["limit"]
+    clock = time.process_time if limit else time.perf_counter
+    began, passes = clock(), 0
     made = plenoptic.Metamer(tensors["photo"], model)
     made.setup(initial_image=tensors["start"], optimizer_kwargs={"lr": request["lr"]})
-    made.synthesize(max_iter=request["passes"], stop_criterion=0)
-    took = time.perf_counter() - began
+    wanted = 5 if limit else request["passes"]
+    while wanted > 0:
+        made.synthesize(max_iter=wanted, stop_criterion=0)
+        passes += wanted
+        # Each call ends with one more forward pass, so calls are few; with the set-up in it, the estimate is low.
+        wanted = math.ceil(passes * (limit / (clock() - began) - 1)) if limit else 0
+    took = clock() - began
     save_file({"metamer": made.metamer.detach().contiguous()}, request["out"])
-    return took
+    return {"seconds": took, "passes": passes}
 
 
 def main() -> None:
@@ -50,8 +70,7 @@ def main() -> None:
         key = json.dumps(request["network"])
         if key not in models:
             models[key] = network(*request["network"])
-        took = metamer(models[key], load_file(request["tensors"]), request)
-        print(json.dumps({"seconds": took}), flush=True)
+        print(json.dumps(metamer(models[key], load_file(request["tensors"]), request)), flush=True)
 
 
 if __name__ == "__main__":
