@@ -54,7 +54,7 @@ def run(phi: Representation, photos: Tensor, names: list[str], precision: str, *
         photos,
         [(k, name, 0) for k, name in enumerate(names)],
         phi=phi,
-        prior=build(preset("prior", "natural")),
+        prior=build({**preset("prior", "cvpr15"), "sigma": "auto"}),
         descent=descent,
         segment=20,
         trainer={"accelerator": "auto"},

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from invrep.errors import out_of_memory
-from invrep.inversion.compute import Compute, laid
+from invrep.inversion.compute import Compute, laid, multiplies_bfloat16
 from invrep.inversion.jitter import Jitter
 from invrep.inversion.pixels import Pixels
 from invrep.inversion.status import BatchStatus
@@ -85,7 +85,7 @@ class Inversion(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         channels, height, width = start.shape[1:]
-        self.basis = descent.make_basis((channels, height, width)).to(start.device, start.dtype)
+        self.basis = descent.make_basis((channels, height, width), phi).to(start.device, start.dtype)
         self.image = nn.Parameter(self.basis.analyse(start.detach()).clone())
         self._unregistered = (phi, objective)
         self.prior = prior
@@ -105,7 +105,8 @@ class Inversion(pl.LightningModule):
         self.on_tick: Callable[[Inversion], None] | None = None
         self.latest: dict[str, Tensor] = {}
         self._rows: Tensor | None = None  # rows that still take passes; None: all
-        self._settled = descent.settled(phi)
+        # a denoiser's steps fade until the last pass
+        self._settled = None if prior.denoiser else descent.settled(phi)
         self._slowed = False  # True once an image of this stage has diverged
         self._next_tick = 0.0
         self.compiling = False
@@ -307,6 +308,7 @@ class Inversion(pl.LightningModule):
                     self.image.copy_(torch.lerp(was, self.image, self.status.pace[:, None, None, None]))
                 if self.prior.ball is not None:
                     self.image.copy_(self.basis.analyse(self.prior.project(self.basis.synthesise(self.image))))
+                self._denoise()
             if first:
                 self._record(begin)
                 if self.status.started is None:
@@ -318,6 +320,17 @@ class Inversion(pl.LightningModule):
         self._settle(optimiser)
         if self.status.over:
             self.trainer.should_stop = True
+
+    def _denoise(self) -> None:
+        """Take the denoiser's step of the images that still take passes, where one follows this pass."""
+        denoiser = self.prior.denoiser
+        if denoiser is None or self.passes % denoiser.every:
+            return
+        rows = slice(None) if self._rows is None else self._rows
+        x = self.basis.synthesise(self.image[rows])
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=multiplies_bfloat16(self.device)):
+            x = self.prior.denoised(x, self.passes / self.whole)
+        self.image[rows] = self.basis.analyse(x)
 
     def _announce(self) -> None:
         """Call ``on_tick`` before a pass that torch.compile delays: the first of this batch size and rounding."""

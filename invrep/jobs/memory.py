@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import weakref
@@ -203,6 +204,10 @@ def _rehearse(job: Job, sides: Sequence[int], rows: int, larger: float) -> list[
     named = [(row, f"rehearsal {row}", 0) for row in range(rows)]
     short = replace(job.descent, steps=1, polish=0, warm_up=0)
     trainer = make_trainer(config.trainer, [])
+    prior = copy.copy(job.prior)
+    if prior.denoiser is not None:  # its step follows the only pass
+        prior.denoiser = copy.copy(prior.denoiser)
+        prior.denoiser.every = 1
     try:
         device, passes = trainer.strategy.root_device, job.descent.plan(phi)[0]
         phi.private(device, dtype)  # outside Peak, since all batches share Φ's weights
@@ -212,7 +217,7 @@ def _rehearse(job: Job, sides: Sequence[int], rows: int, larger: float) -> list[
                 photos,
                 named,
                 phi=phi,
-                prior=job.prior,
+                prior=prior,
                 descent=short,
                 objective=job.objective,
                 trainer=config.trainer,

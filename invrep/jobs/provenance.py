@@ -68,6 +68,7 @@ def _used(job: Job, photo: Photo) -> dict[str, Any]:
         **{group: choices.get(group) for group in ("objective", "prior", "optim")},
         "objective_weight": weight,
         **{f"{name}_weight": value for name, value in job.prior.weights(phi).items()},
+        "denoiser_noise": job.prior.noise(phi),  # in grey levels, at first; null: no denoiser
         "passes": job.descent.plan(phi)[0],
         "receptive_field": phi.receptive_field,  # of one position, in pixels; null: whole image or several layers
         "stride": phi.stride,

@@ -24,6 +24,8 @@ FUSED = ("Adam", "AdamW", "HypergradientAdam")  # on a CPU, torch fuses their se
 EXCLUDE_FUSED = {"fused", "foreach", "capturable", "differentiable"}
 # Checks of CUDA graphs in each step: on a machine without a GPU they look for its driver, for .7 ms each time.
 GRAPH_CHECKS = ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check")
+SLOW, FAST = 0.03, 0.08  # learning rates that ``auto`` takes
+QUARTER, STEEP = 0.25, 1.25  # decorrelation and slope that ``auto`` takes
 SCHEDULES = ("constant", "linear", "cosine", "auto")
 
 
@@ -35,7 +37,8 @@ class Descent:
     Attributes:
         name: class of ``torch.optim``, ``HypergradientAdam`` (ours), ``HeavyBall`` (CVPR) or ``ForgettingAdaGrad``
             (IJCV).
-        lr: learning rate of the optimised variable, above 0, see :attr:`scale`; for ``ForgettingAdaGrad`` in units of
+        lr: learning rate of the optimised variable, above 0, see :attr:`scale`; ``auto``: .03 for a Φ that ignores
+            contrast, else .08; for ``ForgettingAdaGrad`` in units of
             the paper's H·W·.05·80²/6. A schedule of stages ignores it.
         steps: passes (forward-backward evaluations), at least 1; None takes the sum of a schedule's stages.
         schedule: schedule of the learning rate. ``constant`` keeps it; ``linear`` and ``cosine`` fall to 0. A list of
@@ -46,7 +49,11 @@ class Descent:
             ±``start``·80/√3 grey levels over its own 95 % quantile (IJCV: 1). ``natural`` is Gaussian of L2 norm
             ``start``·σ with the spectrum 1/f of photos.
         basis: basis of the optimised tensor, ``pixel`` or ``fourier`` (:mod:`invrep.optim.bases`).
-        decorrelate: whether the basis ``fourier`` decorrelates RGB by the natural colour covariance.
+        decorrelate: how far the basis ``fourier`` decorrelates RGB by the natural colour covariance, from 0, not at
+            all, to 1, wholly (:class:`~invrep.optim.bases.FourierBasis`). ``auto`` is a quarter, and 0 for the basis
+            ``pixel``, for grey images and for a Φ that ignores contrast.
+        slope: exponent of the frequency by which the basis ``fourier`` scales its coefficients, at least 0. ``auto``: 1
+            for a Φ that ignores contrast, else 1.25.
         warm_up: passes over which the rate rises to the schedule's.
         jitter: whether each pass sees the image shifted by up to a quarter of the layer's stride (IJCV). The optimised
             image is larger by this margin.
@@ -67,13 +74,14 @@ class Descent:
     """
 
     name: str = "Adam"
-    lr: float = 0.05
+    lr: float | str = 0.05
     steps: int | None = 400
     schedule: str | Sequence[Sequence[float]] = "cosine"
     start: float = 0.1
     noise: str = "gaussian"
     basis: str = "pixel"
-    decorrelate: bool = False
+    decorrelate: float | str = 0.0
+    slope: float | str = 1.0
     warm_up: int = 0
     jitter: bool = False
     polish: int = 0
@@ -84,7 +92,7 @@ class Descent:
 
     def __post_init__(self) -> None:
         choice("optim.name", self.name, names())
-        self.lr = number("optim.lr", self.lr, above=0)
+        self.lr = self.lr if self.lr == "auto" else number("optim.lr", self.lr, above=0, word="auto")
         self.start = number("optim.start", self.start, minimum=0)
         if self.steps is not None:
             self.steps = number("optim.steps", self.steps, minimum=1, whole=True)
@@ -92,9 +100,13 @@ class Descent:
         choice("optim.basis", self.basis, ("pixel", "fourier"))
         self.warm_up = number("optim.warm_up", self.warm_up, minimum=0, whole=True)
         self.polish = number("optim.polish", self.polish, minimum=0, whole=True)
-        if self.decorrelate and self.basis == "pixel":
+        if self.decorrelate != "auto":
+            share = float(self.decorrelate) if isinstance(self.decorrelate, bool) else self.decorrelate
+            self.decorrelate = number("optim.decorrelate", share, minimum=0, maximum=1, word="auto")
+        self.slope = self.slope if self.slope == "auto" else number("optim.slope", self.slope, minimum=0, word="auto")
+        if self.decorrelate not in (0, "auto") and self.basis == "pixel":
             raise InvrepError(
-                "optim.decorrelate=true has no effect on the basis pixel: add basis=fourier, or leave it out."
+                "optim.decorrelate has no effect on the basis pixel: add basis=fourier, or optim.decorrelate=0."
             )
         if self.polish and (self.schedule == "auto" or not isinstance(self.schedule, str)):
             raise InvrepError(
@@ -104,7 +116,7 @@ class Descent:
         if self.tolerance is not None:
             self.tolerance = number("optim.tolerance", self.tolerance, minimum=0, word="null")
         self.continuation = number("optim.continuation", self.continuation, minimum=1)
-        for key in ("jitter", "decorrelate", "straight_through"):
+        for key in ("jitter", "straight_through"):
             if not isinstance(getattr(self, key), bool):
                 raise InvrepError(f"optim.{key}={getattr(self, key)} is not valid: expected true or false.")
         if isinstance(self.schedule, str):
@@ -126,7 +138,10 @@ class Descent:
             return [self]
         first = replace(self, steps=steps - polish, polish=0)
         name = "Adam" if self.name == "HypergradientAdam" else self.name  # a tenth of the rate is meant
-        return [first, replace(first, name=name, steps=polish, lr=self.lr / 10, schedule="constant", jitter=False)]
+        return [
+            first,
+            replace(first, name=name, steps=polish, lr=self.top(phi) / 10, schedule="constant", jitter=False),
+        ]
 
     def settled(self, phi: Representation) -> int | None:
         """Return the first pass with the rate and gradient of all later ones; None where the last two passes differ."""
@@ -138,6 +153,12 @@ class Descent:
         first = next((k for k in range(steps - 1, 0, -1) if rates[k - 1] != rates[-1]), 0)
         return first if first < steps - 1 else None
 
+    def top(self, phi: Representation) -> float:
+        """Return the greatest learning rate of a schedule with a name."""
+        if self.lr != "auto":
+            return float(self.lr)
+        return SLOW if phi.ignores_contrast else FAST
+
     def plan(self, phi: Representation) -> tuple[int, Callable[[int], float]]:
         """Return the number of passes, and the learning rate as a function of the passes done."""
         steps, rate = self._plan(phi)
@@ -147,7 +168,7 @@ class Descent:
     def _plan(self, phi: Representation) -> tuple[int, Callable[[int], float]]:
         """Return the plan without the warm-up."""
         if isinstance(self.schedule, str) and self.schedule != "auto":
-            steps, lr = self.steps or 0, self.lr  # never 0: __post_init__ asks for steps
+            steps, lr = self.steps or 0, self.top(phi)  # never 0: __post_init__ asks for steps
             falls: dict[str, Callable[[int], float]] = {
                 "constant": lambda p: 1.0,
                 "linear": lambda p: 1 - p / steps,
@@ -212,9 +233,11 @@ class Descent:
     def warnings(self, phi: Representation, prior: FixedPrior, shape: tuple[int, int, int]) -> list[str]:
         """Return sentences about settings that will fail, or have no effect, on images (C, H, W)."""
         found = [self._loud(phi, prior, shape)]
-        if self.tolerance is not None and self.stages(phi)[-1].settled(phi) is None:
+        if self.tolerance is not None and (prior.denoiser or self.stages(phi)[-1].settled(phi) is None):
             why = (
-                "its smoothed gradient sharpens (optim.straight_through)"
+                "the denoiser's steps fade (prior.denoiser)"
+                if prior.denoiser
+                else "its smoothed gradient sharpens (optim.straight_through)"
                 if self.straight_through
                 else "each image's rate varies (optim.name=HypergradientAdam)"
                 if self.name == "HypergradientAdam" and strength(self.steps)
@@ -253,17 +276,22 @@ class Descent:
             f"the descent has to start anew with smaller steps; prior.sigma=auto takes {PIXEL_RMS * count**0.5:.0f}."
         )
 
-    def make_basis(self, shape: tuple[int, int, int]) -> PixelBasis | FourierBasis:
-        """Return the basis of images (C, H, W).
+    def make_basis(self, shape: tuple[int, int, int], phi: Representation) -> PixelBasis | FourierBasis:
+        """Return the basis of images (C, H, W) for Φ.
 
         Raises:
-            InvrepError: ``decorrelate`` is set, and the images are grey.
+            InvrepError: ``decorrelate`` is a number, and the images are grey.
         """
-        if self.decorrelate and shape[0] == 1:
-            raise InvrepError(
-                "optim.decorrelate=true has no effect on grey images: leave it out, or add data.color=rgb."
-            )
-        return FourierBasis(shape, decorrelate=self.decorrelate) if self.basis == "fourier" else PixelBasis()
+        if self.decorrelate not in (0, "auto") and shape[0] == 1:
+            raise InvrepError("optim.decorrelate has no effect on grey images: leave it out, or add data.color=rgb.")
+        if self.basis == "pixel":
+            return PixelBasis()
+        decorrelate, slope = (0.0, 1.0) if phi.ignores_contrast else (QUARTER, STEEP)
+        if self.decorrelate != "auto":
+            decorrelate = float(self.decorrelate)
+        if self.slope != "auto":
+            slope = float(self.slope)
+        return FourierBasis(shape, decorrelate=decorrelate, slope=slope)
 
     def draw(self, shape: tuple[int, int, int], seed: int, image: str, restart: int, prior: FixedPrior) -> Tensor:
         """Return the start of one image, (C, H, W) float64, in units of the optimised variable.

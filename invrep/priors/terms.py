@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any, cast
 
@@ -11,14 +12,17 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from invrep.errors import InvrepError
 from invrep.representations.base import Representation
 from invrep.representations.norms import each, squared_norms
 from invrep.stable_names import known_as
 from invrep.validation import number
 
 PIXEL_RMS = 68.92  # grey levels; the published σ is 68.92·√(227·227·3)
+PUBLISHED_SIGMA = 27098.11571533  # grey levels; the authors' x is X/σ with this σ for images of every size
 BOUND = 80.0  # grey levels, B of the IJCV recipe: the unit of a pixel's norm
 STEEPNESS = 6.5  # grey levels; the unit of differences between neighbours
+LIGHT, CHROMA = 0.02, 2.5  # share of λ_V beside a denoiser, and how much more colour differences weigh
 
 
 def _power(x: Tensor, exponent: float) -> Tensor:
@@ -34,12 +38,18 @@ class _TotalVariation(torch.autograd.Function):
     """Compute Σ (d1² + d2²)^{β/2} with the authors' clamp in the gradient only (invert_nn.m:311-333)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, beta: float, floor: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, beta: float, floor: float, chroma: float = 0.0) -> Tensor:
         d1, d2 = x.diff(dim=-1), x.diff(dim=-2)
         ctx.beta, ctx.floor, ctx.shape = beta, floor, x.shape
         if beta == 2:
+            values = squared_norms(d1) + squared_norms(d2)
+            if chroma:  # Σ(d − grey d)² = Σd² − 3·Σ(grey d)²: both sums share their differences
+                grey1, grey2 = d1.mean(1, keepdim=True), d2.mean(1, keepdim=True)
+                grey = squared_norms(grey1) + squared_norms(grey2)
+                values = (1 + chroma) * values - 3 * chroma * grey
+                d1, d2 = (d.mul_(1 + chroma).sub_(g, alpha=chroma) for d, g in ((d1, grey1), (d2, grey2)))
             ctx.save_for_backward(d1, d2)
-            return squared_norms(d1) + squared_norms(d2)
+            return values
         squares = torch.zeros_like(x)
         squares[..., :, :-1] = d1.square()
         squares[..., :-1, :] += d2.square()
@@ -49,7 +59,7 @@ class _TotalVariation(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
         d1, d2, *values = ctx.saved_tensors
         slope = each(ctx.beta * upstream, d1)
         if values:
@@ -60,7 +70,7 @@ class _TotalVariation(torch.autograd.Function):
         grad[..., :, :-1] -= g1
         grad[..., 1:, :] += g2
         grad[..., :-1, :] -= g2
-        return grad, None, None
+        return grad, None, None, None
 
 
 class _EvenPowers(torch.autograd.Function):
@@ -86,31 +96,55 @@ class TotalVariation(nn.Module):
     """Compute R_{V^β}(x) = Σ ((x_{i,j+1} − x_ij)² + (x_{i+1,j} − x_ij)²)^{β/2}, for each channel (paper.md §1).
 
     The last column has no horizontal difference, and the last row no vertical one. Their other difference counts. The
-    value has no epsilon. For β ≠ 2 the gradient clamps (d1²+d2²)^{β/2} below at 1e-5, as the authors' code does.
+    value has no epsilon. For β ≠ 2 the gradient clamps (d1²+d2²)^{β/2} below at 1e-5 in the units of X over the
+    published σ, as the authors' code does (invert_nn.m). The clamp is then the same number of grey levels at every
+    size: 12.6 for β = 1.5. A clamp in units of the image's own σ would make the picture depend on the image's size.
 
     Args:
         beta: exponent, at least 1; 1 is the isotropic total variation, 2 the squared one.
         weight: λ_V in the paper's units, at least 0, or ``auto``: .5, 5 or 50 by the layer's receptive field
             (:func:`weight_by_depth`); per pixel (6.5/80)^β (get_defaults.m).
+        share: factor of the weight ``auto``, at least 0. ``auto``: 1 for a Φ that ignores contrast, else
+            :data:`LIGHT`, which leaves most of the work to a denoiser.
+        chroma: factor, at least 0, of the same sum over the image less its grey version, the mean of R, G and B. It is
+            added for RGB images, since photos vary far less in colour than in brightness; for β = 2 only. Not in the
+            papers. ``auto``: :data:`CHROMA` with β = 2, and 0 for a Φ that ignores contrast.
 
     Raises:
-        InvrepError: beta is below 1 or weight is negative.
+        InvrepError: beta is below 1, weight, share or chroma is negative, or chroma comes with another β than 2.
     """
 
-    floor = 1e-5
+    floor = 1e-5  # of images in units of the published σ
 
-    def __init__(self, *, beta: float = 2.0, weight: float | str = "auto") -> None:
+    def __init__(
+        self, *, beta: float = 2.0, weight: float | str = "auto", share: float | str = 1.0, chroma: float | str = 0.0
+    ) -> None:
         super().__init__()
         self.power = number("prior.tv.beta", beta, minimum=1)
+        self.chroma = chroma if chroma == "auto" else number("prior.tv.chroma", chroma, minimum=0, word="auto")
+        if self.chroma not in (0, "auto") and self.power != 2:
+            raise InvrepError(f"prior.tv.chroma={chroma} needs prior.tv.beta=2, not {beta}; take prior.tv.chroma=0.")
+        self.share = share if share == "auto" else number("prior.tv.share", share, minimum=0, word="auto")
         self.weight = weight if weight == "auto" else number("prior.tv.weight", weight, minimum=0, word="auto")
 
     def automatic(self, phi: Representation, *, per_pixel: bool) -> float:
         """Return the value of the weight ``auto`` for a representation."""
-        return (STEEPNESS / BOUND) ** self.power if per_pixel else weight_by_depth(phi.receptive_field)
+        usual = (STEEPNESS / BOUND) ** self.power if per_pixel else weight_by_depth(phi.receptive_field)
+        light = 1.0 if phi.ignores_contrast else LIGHT
+        return usual * (light if self.share == "auto" else float(self.share))
+
+    def fixed(self, phi: Representation, sigma: float, mean: Tensor) -> TotalVariation:
+        """Return the term for Φ and images in units of σ; the clamp keeps its grey levels."""
+        other = copy.copy(self)
+        other.floor = self.floor * (PUBLISHED_SIGMA / sigma) ** self.power
+        if self.chroma == "auto":
+            other.chroma = 0.0 if phi.ignores_contrast or self.power != 2 else CHROMA
+        return other
 
     def forward(self, x: Float[Tensor, "batch channel row column"]) -> Float[Tensor, " batch"]:
         """Return R for each image. Shape: (B, C, H, W) → (B,)."""
-        values: Tensor = _TotalVariation.apply(x, self.power, self.floor)
+        chroma = float(self.chroma) if self.chroma != "auto" and x.shape[1] == 3 else 0.0
+        values: Tensor = _TotalVariation.apply(x, self.power, self.floor, chroma)
         return values
 
 
@@ -120,16 +154,21 @@ class AlphaNorm(nn.Module):
 
     Args:
         alpha: exponent, at least 1.
-        weight: λ_α / σ^(α−2), at least 0; 4e-10 in the authors' code.
+        weight: λ_α / σ^(α−2), at least 0; 4e-10 in the authors' code. ``auto``: 4e-10 for a Φ that ignores contrast,
+            whose codes would leave it to chance, else 0.
 
     Raises:
         InvrepError: alpha is below 1 or weight is negative.
     """
 
-    def __init__(self, *, alpha: float = 6.0, weight: float = 4e-10) -> None:
+    def __init__(self, *, alpha: float = 6.0, weight: float | str = 4e-10) -> None:
         super().__init__()
         self.power = number("prior.alpha.alpha", alpha, minimum=1)
-        self.weight = number("prior.alpha.weight", weight, minimum=0)
+        self.weight = weight if weight == "auto" else number("prior.alpha.weight", weight, minimum=0, word="auto")
+
+    def automatic(self, phi: Representation, *, per_pixel: bool) -> float:
+        """Return the value of the weight ``auto`` for a representation."""
+        return 4e-10 if phi.ignores_contrast else 0.0
 
     def forward(self, x: Float[Tensor, "batch channel row column"]) -> Float[Tensor, " batch"]:
         """Return R for each image. Shape: (B, C, H, W) → (B,)."""

@@ -42,6 +42,8 @@ class Representation(nn.Module):
         grid: largest stride on the way to the code, which sets the jitter; None where it is the stride.
         channel_axes: channel dimension of each part of the code; None for the usual one, 1 of (B, C, H, W) and the last
             of (B, tokens, C).
+        ignores_contrast: whether the code is that of the image at any contrast, as with HOG's normalised cells; the
+            default recipe keeps the papers' energy for it.
         schedule: learning rate and number of passes of each stage of the CVPR 2015 descent (paper.md §2).
         weights: weights of the code's parts in an objective; None for equal ones.
         part_names: names of the code's parts; None for a single part, or for parts without names.
@@ -61,6 +63,7 @@ class Representation(nn.Module):
     start: int = 0
     grid: int | None = None
     channel_axes: tuple[int, ...] | None = None
+    ignores_contrast: bool = False
     schedule: tuple[tuple[float, int], ...] = ((4e-3, 100), (4e-4, 200), (4e-5, 100))
     weights: tuple[float, ...] | None = None
     part_names: tuple[str, ...] | None = None

@@ -60,10 +60,10 @@ def module_network(
     Raises:
         InvrepError: there is no such target, layer or file; the target makes no module; the weights do not fit.
     """
-    made = _make(target, args or {}, seed)
+    made = make_module(target, args or {}, seed)
     if isinstance(made, Representation):
         if weights is not None:
-            _load(made, weights, set(made.state_dict()))
+            load_weights(made, weights, set(made.state_dict()))
         return made
     crop = _sides((size, size) if isinstance(size, int) else size) if size else None
     network = Network(
@@ -79,7 +79,7 @@ def module_network(
         needed = set(made.state_dict())
         with suppress(Exception):  # a module that fails on the meta device needs every weight
             needed &= network.published_trace.weights_up_to(network.paths)
-        _load(made, weights, needed)
+        load_weights(made, weights, needed)
     if layer not in LISTING and (lack := without_values(made)):
         raise InvrepError(f"The module of rep.target={target} cannot be run: its weight {lack}.")
     network.weights_id = _digest(made) if weights is None else file_id(weights)
@@ -87,14 +87,20 @@ def module_network(
     return network
 
 
-def _make(target: str, args: Mapping[str, Any], seed: int) -> nn.Module:
+def make_module(target: str, args: Mapping[str, Any], seed: int, *, group: str = "rep") -> nn.Module:
     """Return the module or representation of a target.
+
+    Args:
+        target: import path of a function or class that returns an nn.Module, or of an nn.Module.
+        args: keyword arguments of the factory.
+        seed: seed of torch while the factory runs; torch's random state stays unchanged.
+        group: config group whose keys the messages name.
 
     Raises:
         InvrepError: the target cannot be imported, refuses the arguments, fails, or makes no module.
     """
     if not isinstance(target, str) or "." not in target:
-        raise InvrepError(f"rep.target={target} is not valid: expected package.module.factory.")
+        raise InvrepError(f"{group}.target={target} is not valid: expected package.module.factory.")
     find_here()
     with torch.random.fork_rng(devices=[]):
         try:
@@ -102,23 +108,23 @@ def _make(target: str, args: Mapping[str, Any], seed: int) -> nn.Module:
         except Exception as error:
             reason = str(error.__cause__ or error).splitlines()[0].rstrip(".")
             raise InvrepError(
-                f"rep.target={target} cannot be imported ({reason}); expected package.module.factory."
+                f"{group}.target={target} cannot be imported ({reason}); expected package.module.factory."
             ) from error
         torch.manual_seed(seed)  # after the import, which draws numbers only once
         try:
             made = factory if isinstance(factory, nn.Module) else factory(**args)
         except TypeError as error:
-            raise InvrepError(f"rep.target={target} does not take rep.args={dict(args)}: {error}.") from error
+            raise InvrepError(f"{group}.target={target} does not take {group}.args={dict(args)}: {error}.") from error
         except InvrepError:
             raise
         except Exception as error:
-            raise InvrepError(f"rep.target={target} failed while it was called: {words(error)}") from error
+            raise InvrepError(f"{group}.target={target} failed while it was called: {words(error)}") from error
     if not isinstance(made, nn.Module):
-        raise InvrepError(f"rep.target={target} made a {type(made).__name__}, expected an nn.Module.")
+        raise InvrepError(f"{group}.target={target} made a {type(made).__name__}, expected an nn.Module.")
     return made
 
 
-def _load(module: nn.Module, weights: str | os.PathLike[str], needed: set[str]) -> None:
+def load_weights(module: nn.Module, weights: str | os.PathLike[str], needed: set[str]) -> None:
     """Load a file's weights into a module; the file must hold the needed names.
 
     Args:

@@ -4,9 +4,19 @@ import torch
 from torch import nn
 
 from invrep.data.photo_reading import bundled, read
+from invrep.presets import build, preset
+from invrep.priors.prior import Prior
 from invrep.representations.base import Representation
 from invrep.representations.network import Network
 from invrep.representations.surrogate import Surrogate
+
+
+def papers_prior() -> Prior:
+    """Return the CVPR energy with σ by the image's size: total variation and the α-norm alone."""
+    config = preset("prior", "cvpr15")
+    config.sigma = "auto"
+    prior: Prior = build(config)
+    return prior
 
 
 def photographs(size: tuple[int, int], color: str) -> torch.Tensor:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from helpers.inversions import papers_prior
 from helpers.paths import ROOT
 from PIL import Image
 from torch import Tensor, nn
@@ -30,7 +31,6 @@ from invrep.inversion.measures import measure
 from invrep.inversion.module import Inversion
 from invrep.inversion.solver import solve
 from invrep.optim.descent import Descent
-from invrep.presets import build, preset
 from invrep.representations.base import Representation
 from invrep.representations.network import Network
 from invrep.representations.surrogate import Surrogate
@@ -61,7 +61,7 @@ def run(phi: Network, photo: Tensor, compute: Compute | None) -> Inversion:
         torch.stack([photo, photo.flip(2)]),
         [(0, "a", 0), (1, "b", 0)],
         phi=phi,
-        prior=build(preset("prior", "natural")),
+        prior=papers_prior(),
         descent=Descent(name="Adam", lr=0.03, steps=6, basis="fourier", noise="natural"),
         segment=2,
         trainer={"accelerator": "cpu"},
@@ -281,6 +281,7 @@ def test_everything_that_a_job_measures_is_exact(job, photos, rounds, monkeypatc
         watched(place, name)
     monkeypatch.setattr(invrep.jobs.job, "Classifier", lambda _: lambda *_: measures.append("class") or [])
     options = ("save_codes=true", "restarts=2", "objective.region=1x1", "compute.precision=tf32")
+    options += ("prior=cvpr15", "prior.sigma=auto", "optim.lr=.03", "optim.decorrelate=0")  # four passes are enough
     outcome = job(f"data.path={photos}", "rep=module", f"rep.target={__name__}.Recording", *options)
     assert outcome.status == 0, outcome.err
     assert {"measure", "psnr", "ssim", "pixel_spread", "code_spread", "class"} == set(measures)

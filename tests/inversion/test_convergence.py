@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.inversions import Fragile, flat, photographs, small_network
+from helpers.inversions import Fragile, flat, papers_prior, photographs, small_network
 
 from invrep.api import representation
 from invrep.inversion.convergence import CHECKS, converged
@@ -72,7 +72,7 @@ def test_a_descent_settles_once_its_recipe_no_longer_changes(options, settled):
 def test_a_photo_is_not_stopped_while_the_rate_falls(optim):
     """Readme's 1e-3 once stopped HOG's default descent at twice its final energy."""
     photos = photographs((24, 32), "gray")[:2]
-    how = {"phi": representation("hog"), "prior": build(preset("prior", "natural")), "segment": 2}
+    how = {"phi": representation("hog"), "prior": papers_prior(), "segment": 2}
     config = {**preset("optim", optim), "steps": 40}
     whole, tolerant = (
         solve(photos, [(0, "a", 0), (1, "b", 0)], descent=build({**config, **more}), **how)
@@ -97,7 +97,7 @@ def follow(tolerance: float | None, names: str = "abc", **options) -> Inversion:
         targets.clamp(max=0.5),
         [(k, name, 0) for k, name in enumerate(names)],
         phi=Counted(),
-        prior=build(preset("prior", "natural")),
+        prior=papers_prior(),
         objective=lambda code, **_: Match([targets]),
         descent=Descent(**recipe | {"tolerance": tolerance, "straight_through": False} | options),
         segment=10,
@@ -129,7 +129,7 @@ def test_an_image_ends_alike_whether_or_not_its_neighbours_go_on():
         targets,
         [(k, "c", 0) for k in range(3)],
         phi=Fragile(),
-        prior=build(preset("prior", "natural")),
+        prior=papers_prior(),
         descent=found.descent,
         segment=10,
     )
@@ -165,7 +165,7 @@ def test_networks_too(names):
             photos,
             [(k, name, 0) for k, name in enumerate(names)],
             phi=small_network(),
-            prior=build(preset("prior", "natural")),
+            prior=papers_prior(),
             descent=Descent(**vars(descent) | {"tolerance": tolerance}),
             segment=4,
         )

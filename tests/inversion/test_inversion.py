@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers.inversions import Fragile, flat, photographs, small_network
+from helpers.inversions import Fragile, flat, papers_prior, photographs, small_network
 from torch import nn
 
 from invrep.api import representation
@@ -135,7 +135,7 @@ def test_what_is_no_divergence_is_not_called_one():
 
 def test_an_image_that_diverges_goes_on_with_a_smaller_step():
     photo = photographs((24, 32), "gray")[:2]
-    prior = Prior(**build(preset("prior", "natural")).terms)
+    prior = Prior(**papers_prior().terms)
     config = {**preset("optim", "cvpr15"), "schedule": [[0.5, 100], [0.05, 100]]}  # a hundred times the paper's
     rows = [(0, "a", 0), (1, "b", 0)]
     inversion = solve(photo, rows, phi=representation("hogb"), prior=prior, descent=build(config), segment=10)
@@ -333,7 +333,7 @@ def test_every_descent_goes_with_every_prior(prior, optim):
 
 
 def _terms() -> dict[str, nn.Module]:
-    return build(preset("prior", "natural")).terms
+    return papers_prior().terms
 
 
 @pytest.mark.parametrize("name", ["LBFGS", "Rprop"])

@@ -119,7 +119,7 @@ def test_what_is_the_same_shares_a_folder():
         ["trainer.devices=2", "logger=none", "data.batch_size=1", "data.limit=3", "restarts=4"],
     ]
     assert len({folder_of(*command) for command in same}) == 1
-    assert folder_of("prior=cvpr15") == folder_of("prior.sigma=27098.11571533")
+    assert folder_of("prior=cvpr15") == folder_of("prior=chroma", "prior.sigma=27098.11571533", "~prior.chroma")
 
 
 def test_a_users_part_keeps_its_own_name():

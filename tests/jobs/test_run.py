@@ -306,7 +306,7 @@ def test_what_changes_a_result_changes_the_folder(job, photos):
         ("prior.tv.beta=2.0",),
         ("objective.weight=1",),
         ("rep.cell=8",),
-        ("optim.lr=3e-2",),
+        ("optim.warm_up=5.0",),
         ("restarts=3.0", "seed=0.0", "images_every=1e2"),
         ("data.batch_size=2.0", "data.limit=1.0"),
         ("log_every=5",),

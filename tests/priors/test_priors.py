@@ -92,6 +92,39 @@ class TestTotalVariation(PriorTests):
             np.testing.assert_allclose(tensor.grad[b], np.stack([w[1] for w in wanted]), rtol=1e-9, atol=1e-15)
 
 
+class TestTotalVariationOfColour(PriorTests):
+    def make(self) -> torch.nn.Module:
+        return TotalVariation(chroma=2.5)
+
+    def test_value_is_that_of_the_two_sums(self):
+        x = torch.randn(2, 3, 6, 7, dtype=torch.float64)
+        wanted = TotalVariation()(x) + 2.5 * ChromaVariation()(x)
+        torch.testing.assert_close(self.make()(x), wanted)
+        torch.testing.assert_close(self.make()(x[:, :1]), TotalVariation()(x[:, :1]))
+
+    def test_other_exponents_are_refused(self):
+        with pytest.raises(InvrepError, match=r"prior.tv.chroma=2 needs prior.tv.beta=2, not 1"):
+            TotalVariation(beta=1, chroma=2)
+        phi = Representation()
+        fixed = Prior(tv=TotalVariation(beta=1, chroma="auto")).for_shape((3, 8, 8), phi)
+        assert fixed.terms["tv"].chroma == 0
+
+
+@pytest.mark.parametrize("beta", [1.0, 1.5])
+def test_the_clamp_is_the_same_number_of_grey_levels_at_every_size(beta):
+    """The authors' x is X over one σ for all sizes (x0_sigma.mat), and their clamp is 1e-5 of it (invert_nn.m)."""
+    grey = torch.zeros(1, 3, 8, 8, dtype=torch.float64)
+    grey[..., 4:] = 0.8 * (1e-5 ** (1 / beta)) * 27098.11571533  # just below the clamp
+    slopes = []
+    for sigma in (27098.11571533, 500.0):
+        fixed = Prior(sigma=sigma, tv=TotalVariation(beta=beta, weight=1)).for_shape((3, 8, 8), Representation())
+        x = (grey / 255).requires_grad_()
+        fixed(x)["tv"].sum().backward()
+        slopes.append(x.grad * sigma**2)  # of the sum over pixels
+    torch.testing.assert_close(slopes[0], slopes[1])
+    assert slopes[0].abs().max() < 0.95 * beta * grey.max() ** (beta - 1) * 255  # the clamp held
+
+
 class TestAlphaNorm(PriorTests):
     def make(self) -> torch.nn.Module:
         return AlphaNorm()

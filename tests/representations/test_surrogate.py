@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers.inversions import small_network
+from helpers.inversions import papers_prior, small_network
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import resnet18
@@ -133,7 +133,7 @@ def test_a_descent_begins_soft_and_ends_hard(photo: Tensor) -> None:
             photo[None],
             [(0, "a", 0)],
             phi=phi,
-            prior=build(preset("prior", "natural")),
+            prior=papers_prior(),
             descent=build({**preset("optim", "adam"), "steps": 8, **more}),
             segment=4,
             trainer={"accelerator": "cpu"},

@@ -52,13 +52,13 @@ def test_every_key_is_documented_and_jobs_compare_by_layer_and_weight(job, photo
     runs = [OfflineRun(p) for p in outcome.output.iterdir() if p.name.startswith("alexnet")]
     for run in runs:
         history = {key for row in run.history for key in row if not key.startswith("_")}
-        keys = {re.sub("/(?!tv|alpha|global_step).*", "", key) for key in history}
+        keys = {re.sub("/(?!tv|box|global_step).*", "", key) for key in history}
         keys |= {key for key in run.summary if key.startswith("mean/")} | {f"used.{key}" for key in run.config["used"]}
         assert keys <= documented, keys - documented
     used = {run.config["used"]["layer"]: run.config["used"] for run in runs}
     assert {layer: (u["tv_weight"], u["receptive_field"], u["prior"]) for layer, u in used.items()} == {
-        "relu1": (0.5, 11, "natural"),
-        "relu2": (0.5, 51, "natural"),
+        "relu1": (0.01, 11, "natural"),
+        "relu2": (0.01, 51, "natural"),
     }
     assert all(run.summary["mean/error"] > 0 and run.summary["mean/spread_code"] > 0 for run in runs)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from helpers.inversions import small_network
+from helpers.inversions import papers_prior, small_network
 from helpers.processes import files
 from omegaconf import OmegaConf
 from torch import Tensor
@@ -155,7 +155,7 @@ def test_a_damaged_checkpoint_counts_for_nothing(
             small,
             ROWS,
             phi=representation("hogb"),
-            prior=build(preset("prior", "natural")),
+            prior=papers_prior(),
             descent=build(OmegaConf.merge(preset("optim", "adam"), {"steps": 6, "polish": 3})),
             segment=1,
             trainer={"accelerator": "cpu"},

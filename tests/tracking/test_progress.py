@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.inversions import papers_prior
 from rich.console import Console
 
 import invrep.tracking.progress
@@ -128,7 +129,7 @@ def test_a_descent_tells_of_the_pass_that_compiles(mode: str | None, photo: torc
     descent = replace(build(preset("optim", "adam")), steps=3)
     compute = Compute(compile=mode)
     told = Compiles(lambda report: seen.append(report.compiling))
-    options = {"phi": phi, "prior": build(preset("prior", "natural")), "descent": descent, "compute": compute}
+    options = {"phi": phi, "prior": papers_prior(), "descent": descent, "compute": compute}
     solve(photo[None], [(0, "a", 0)], trainer={"accelerator": "cpu"}, callbacks=[told], **options)
     assert any(seen) == (mode is not None) and not seen[-1]
     assert seen[:2] == ([True, False] if mode else seen[:2])

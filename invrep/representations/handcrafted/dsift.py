@@ -62,6 +62,7 @@ class DSIFT(Representation):
         InvrepError: an argument has the wrong type or is out of range, or the image is too small for one descriptor.
     """
 
+    ignores_contrast = True
     channels = (1, 3)
     color = "gray"
     schedule = SCHEDULE

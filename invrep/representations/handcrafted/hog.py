@@ -64,6 +64,7 @@ class HOG(Representation):
             for one block of 2 × 2 cells).
     """
 
+    ignores_contrast = True
     schedule = SCHEDULE
 
     def __init__(
