@@ -10,9 +10,9 @@ other network is ResNet-18 layer3 for AlexNet, else AlexNet relu4.
         [--priors natural none …] [--number 20] [--seeds 0 1 2] [--side 224] [--passes 100] [--pages FOLDER]
 
 ``--pages`` writes a page of pictures for each case: photos by priors, with the code error below. ``--invented`` inverts
-with the denoiser and without it, to one code error (within 3 %, by fewer passes of the one that ends lower), and writes
-a page with their difference: what differs at one error came from the prior, not from the code. ``--time 30 40 50``
-times so many passes: the error and the seconds over those of ``before`` after all of its passes.
+with the denoiser and without it, to one code error within a few percent, by fewer passes of the one that ends lower. It
+writes a page with their difference: what differs at one error came from the prior, not from the code.
+``--time 30 40 50`` times so many passes: the error and the seconds over those of ``before`` after all of its passes.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def table(case: str, args: argparse.Namespace) -> None:
     phi = representation(case, args.weights)
     other = representation("resnet18:layer3" if case.startswith("alexnet") else "alexnet:relu4", args.weights)
     every = files(args.photos)
-    chosen = every[{"report": 2, "tuning": 0}[args.part] :: 5][: args.number]
+    chosen = (every if args.part == "all" else every[{"report": 2, "tuning": 0}[args.part] :: 5])[: args.number]
     photos = [squashed(file, args.side) for file in chosen]
     looks = Looks(phi, other, [squashed(file, args.side) for file in every], lpips_of(args.weights))
     columns, errors, before = {"photo": photos}, {}, []
@@ -158,7 +158,7 @@ def invented(case: str, args: argparse.Namespace) -> None:
     """Write a page of pre-images with and without the denoiser at one code error, and of their differences."""
     phi = representation(case, args.weights)
     chosen = files(args.photos)[2::5][: args.number]
-    columns: dict[str, list[Tensor]] = {"photo": [], "denoiser": [], "without": [], "difference × 3": []}
+    columns: dict[str, list[Tensor]] = {"photo": [], "denoiser": [], "without": [], "difference, 3x": []}
     errors: dict[str, list[float]] = {"denoiser": [], "without": []}
     for file in chosen:
         photo = squashed(file, args.side)
@@ -179,7 +179,7 @@ def invented(case: str, args: argparse.Namespace) -> None:
                 found[low] = image, error
         images = {name: image.clamp(0, 1) for name, (image, _) in found.items()}
         gap = 3 * (images["denoiser"] - images["without"]).abs().mean(0, keepdim=True).expand(3, -1, -1)
-        for name, image in {"photo": photo, **images, "difference × 3": gap}.items():
+        for name, image in {"photo": photo, **images, "difference, 3x": gap}.items():
             columns[name].append(image)
         for name in errors:
             errors[name].append(found[name][1])
@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--cases", nargs="+", default=CASES)
     parser.add_argument("--priors", nargs="+", default=["natural"])
-    parser.add_argument("--part", choices=["report", "tuning"], default="report")
+    parser.add_argument("--part", choices=["report", "tuning", "all"], default="report")
     parser.add_argument("--number", type=int, default=20)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--side", type=int, default=224)
