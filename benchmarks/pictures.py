@@ -1,7 +1,7 @@
 """What priors do to pictures: measures of pre-images and pages of them, over those of the former default recipe.
 
-``before`` is that recipe: the CVPR energy (prior=cvpr15 prior.sigma=auto), Adam at a rate of .03. Every fifth photo of a
-folder, from the first, served to choose the constants; every fifth from the third reports. Photos are squashed to a
+``before`` is that recipe: the CVPR energy (prior=cvpr15 prior.sigma=auto), Adam at a rate of .03. Every fifth photo of
+a folder, from the first, served to choose the constants; every fifth from the third reports. Photos are squashed to a
 square. Each number is a median over photos; behind it, in brackets, is the median of the photos' ratios to ``before``
 (of PSNR, SSIM and LPIPS: differences). Measures are those of picture_measures.py; the other network is ResNet-18 layer3
 for AlexNet, else AlexNet relu4.
