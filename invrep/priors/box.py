@@ -53,7 +53,6 @@ class Box(nn.Module):
     def __init__(self, *, weight: float | str = "auto") -> None:
         super().__init__()
         self.weight = weight if weight == "auto" else number("prior.box.weight", weight, minimum=0, word="auto")
-
         self.black, self.white = torch.zeros(()), torch.ones(())
 
     def automatic(self, phi: Representation, *, per_pixel: bool) -> float:

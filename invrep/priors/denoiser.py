@@ -63,7 +63,16 @@ class Denoiser:
         return min(NOISE_PER_PIXEL * float(phi.stride or phi.grid or math.inf), MOST_NOISE)
 
     def fixed(self, phi: Representation) -> Denoiser | None:
-        """Return the denoiser with its noise resolved for a representation; None where it makes no step."""
+        """Return the denoiser with its noise resolved for a representation; None where it makes no step.
+
+        Raises:
+            InvrepError: a module was given, and ``auto`` leaves it out.
+        """
+        if self.noise == "auto" and phi.ignores_contrast and not isinstance(self.module, FFDNet):
+            raise InvrepError(
+                f"The denoiser {_name(self.module)} has no effect by default on a code that ignores contrast, such as "
+                f"HOG: give its noise in grey levels, for instance prior.denoiser.noise=12."
+            )
         other = copy.copy(self)
         other.noise = self.automatic(phi) if self.noise == "auto" else self.noise
         return other if other.noise else None
@@ -84,7 +93,8 @@ class Denoiser:
         assert not isinstance(self.noise, str)  # fixed() resolves it
         sigma = self.noise * LAST_NOISE**progress / 255
         colour = rgb.shape[1] == 3
-        images = (rgb if colour else rgb.flatten(0, 1)[:, None].expand(-1, 3, -1, -1)).float()
+        images = rgb if colour else rgb.flatten(0, 1)[:, None].expand(-1, 3, -1, -1)
+        images = images.to(torch.float32, copy=True, memory_format=torch.contiguous_format)  # a module may write here
         if isinstance(self.module, nn.Module):
             self.module.to(images.device)
         # One image at a time on a CPU, where the rounding of a product depends on the number of its rows.
@@ -101,7 +111,7 @@ class Denoiser:
             if out_of_memory(error):
                 raise
             raise InvrepError(
-                f"{name} fails on images of shape {tuple(images.shape)}: {words(error)} Expected a module of (images "
+                f"{name} fails on images of shape {tuple(images.shape)}: {words(error)}. Expected a module of (images "
                 f"in [0, 1], σ)."
             ) from error
         if not isinstance(clean, Tensor) or clean.shape != images.shape:

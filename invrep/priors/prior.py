@@ -174,6 +174,7 @@ def with_denoiser(
     Raises:
         InvrepError: there is no such target or file, the target makes no module, or the weights do not fit.
     """
+    check_kind("prior.denoiser", denoiser, isinstance(denoiser, Denoiser), "a Denoiser; without one take prior=natural")
     if target is None and (args or weights is not None):
         raise InvrepError("prior.args and prior.weights are those of prior.target, which is missing.")
     if target is not None:

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from helpers.inversions import papers_prior, small_network
 from safetensors.torch import save_file
 from torch import nn
 
@@ -66,6 +67,14 @@ def test_the_noise_follows_the_distance_between_positions(stride, noise):
     assert Denoiser().fixed(phi).noise == noise
 
 
+def test_a_denoiser_that_was_given_is_not_left_out_in_silence():
+    phi, prior = representation("hog"), of_the_user(target=f"{__name__}.Blur")
+    with pytest.raises(InvrepError, match=r"Blur has no effect by default .*such as HOG: .*prior.denoiser.noise=12"):
+        prior.for_shape((3, 32, 32), phi)
+    prior.denoiser.noise = 12.0
+    assert prior.noise(phi) == 12
+
+
 def test_without_noise_there_is_no_step():
     assert Denoiser(noise=0).fixed(Representation()) is None
 
@@ -96,6 +105,38 @@ def test_the_users_module_stays_as_it_is():
     found(Denoiser(module=module, noise=8, every=4))
     assert module.training and module.weight.requires_grad and not module.told
     assert before == module.state_dict()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_module_may_write_into_its_images(channels):
+    def clean(images: torch.Tensor, sigma: float) -> torch.Tensor:
+        return images * 0.5
+
+    def writing(images: torch.Tensor, sigma: float) -> torch.Tensor:
+        return images.mul_(0.5)
+
+    images = torch.rand(2, channels, 8, 8)
+    steps = [Denoiser(module=module, noise=8).fixed(Representation())(images, 0.25) for module in (clean, writing)]
+    assert torch.equal(*steps) and steps[0].abs().max() > 0.1
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_only_the_denoiser_computes_in_bfloat16_and_only_where_that_is_native(native, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    rounded: list[bool] = []
+
+    def module(images: torch.Tensor, sigma: float) -> torch.Tensor:
+        rounded.append(torch.is_autocast_enabled("cpu"))
+        return images
+
+    def pictures(prior: Prior) -> torch.Tensor:
+        descent = Descent(name="Adam", lr=0.03, steps=9, basis="fourier", noise="natural")
+        return invert(photo(32), small_network(), prior=prior, optim=descent).reconstructions
+
+    unmoved = pictures(Prior(denoiser=Denoiser(module=module, noise=8, every=4)))
+    assert rounded == [native] * 2
+    torch.testing.assert_close(unmoved, pictures(Prior()), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("every", [3, 8])
@@ -178,6 +219,7 @@ def test_a_denoiser_of_the_users_is_found_by_its_path(tmp_path):
         ({"target": "Blur"}, "prior.target=Blur is not valid"),
         ({"target": f"{__name__}.Blur", "args": {"width": 3}}, r"does not take prior.args=\{'width': 3\}"),
         ({"target": f"{__name__}.photo"}, "made a Tensor, expected an nn.Module"),
+        ({"denoiser": None}, "prior.denoiser is None; expected a Denoiser; without one take prior=natural"),
         ({"weights": "drunet.pth"}, r"prior.weights are those of prior.target, which is missing"),
         ({"target": f"{__name__}.Blur", "weights": "absent.pth"}, "absent.pth"),
     ],
@@ -199,9 +241,7 @@ def test_the_plan_says_that_no_image_converges_beside_a_denoiser():
 def test_codes_that_ignore_contrast_keep_the_papers_energy(name):
     phi = representation(name)
     ours = build(preset("prior", "natural")).for_shape((3, 32, 32), phi)
-    config = preset("prior", "cvpr15")
-    config.sigma = "auto"
-    theirs = build(config).for_shape((3, 32, 32), phi)
+    theirs = papers_prior().for_shape((3, 32, 32), phi)
     assert ours.factors == theirs.factors and ours.denoiser is None
     descent = build(preset("optim", "adam"))
     basis = descent.make_basis((3, 32, 32), phi)
