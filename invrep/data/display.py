@@ -7,6 +7,17 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as F
 
+from invrep.representations.base import Representation
+
+
+def display_for(phi: Representation) -> str:
+    """Return how images of a representation are displayed, see :func:`shown`.
+
+    A code that ignores contrast leaves the brightness of a pre-image open, so that its own minimum and maximum become
+    black and white. Any other code is of an image in [0, 1], whose values are shown as they are.
+    """
+    return "rescale" if phi.ignores_contrast else "clip"
+
 
 def shown(image: Tensor, display: str) -> Tensor:
     """Return an image (C, H, W) for display, in [0, 1]; NaN becomes 0.

@@ -44,7 +44,7 @@ def check(config: DictConfig) -> None:
     if config.dtype != "float32" and config.compute.precision != "float32":
         raise InvrepError(f"compute.precision={config.compute.precision} goes with dtype=float32, not {config.dtype}.")
     choice("dtype", config.dtype, ("float32", "float64"))
-    choice("display", config.display, ("rescale", "clip"))
+    choice("display", config.display or "clip", ("rescale", "clip"))
     choice("data.color", config.data.color or "rgb", ("rgb", "gray"))
     for key in ("dry_run", "save_codes"):
         if not isinstance(config[key], bool):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from invrep.data.batching import Size, ahead
 from invrep.data.code_files import code_id, code_size
+from invrep.data.display import display_for
 from invrep.data.photo import NO_PHOTO, Photo, Photos, alone, content_of
 from invrep.data.photo_reading import in_a_sentence, read, size_of
 from invrep.data.photo_sources import find
@@ -53,7 +54,7 @@ class Job:
     """Hold the parts of a job.
 
     Attributes:
-        config: composed config, with automatic values of ``data`` filled in.
+        config: composed config, with automatic values of ``data`` and ``display`` filled in.
         photos: photos of the job, by their place.
         phi: representation Φ, private to the job.
         objective: class of the objective with its settings; its arguments are a code, ``phi`` and ``shape``.
@@ -165,7 +166,7 @@ def assemble(config: DictConfig, console: Console, photos: Photos | None = None)
     """Return the parts of a job.
 
     Args:
-        config: composed and checked config; automatic values of ``data`` are filled in, in place.
+        config: composed and checked config; automatic values of ``data`` and ``display`` are filled in, in place.
         console: console for messages to the user.
         photos: photos of the job; None: the photos at ``data.path``.
 
@@ -197,6 +198,7 @@ def assemble(config: DictConfig, console: Console, photos: Photos | None = None)
     with open_dict(config):
         data.color = data.color or phi.color
         config.optim.basis = config.basis or config.optim.basis
+        config.display = config.display or display_for(phi)
         if "path" in data:
             data.resize = data.resize or ("model" if phi.input_size else "none")
         else:

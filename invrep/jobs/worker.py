@@ -256,7 +256,7 @@ def _write(
 ) -> None:
     config = job.config
     for image, pixels in photos:
-        job.results.save_photo(image, pixels)
+        job.results.save_photo(image, pixels, config.display)
     for row, finished in kept:
         # the film comes first, since save() marks the pre-image as finished
         if film is not None and (suffix := film_format(config.video)):

@@ -45,7 +45,7 @@ def grid(rows: Sequence[GridRow], *, title: str, display: str, mark: str, path: 
     Args:
         rows: rows of the picture, one for each photo.
         title: heading of the first column of reconstructions, such as ``vgg16 relu5``.
-        display: ``rescale`` or ``clip``, see :func:`invrep.data.display.shown`; photos are always clipped.
+        display: ``rescale`` or ``clip``, see :func:`invrep.data.display.shown`, for photos too.
         mark: text that is stored in the file and identifies its content, see :func:`marked`.
         path: path of the PNG file.
     """
@@ -60,7 +60,7 @@ def grid(rows: Sequence[GridRow], *, title: str, display: str, mark: str, path: 
     FigureCanvasAgg(figure)
     top = heading
     for row, height in zip(rows, heights, strict=True):
-        pictures = [] if row.photo is None else [shown(row.photo, "clip")]
+        pictures = [] if row.photo is None else [shown(row.photo, display)]
         pictures = [*pictures, *(shown(image, display) for image in row.reconstructions)][:columns]
         for k, picture in enumerate(pictures):
             left = gap + k * (width + gap)

@@ -286,9 +286,18 @@ class Results:
         self.write(self.part(*finished.key), lambda path: save_file(tensors, path))
         self._table.add([row_of(finished)])
 
-    def save_photo(self, image: str, pixels: Tensor) -> None:
-        """Write the PNG of a photo as Φ saw it, (C, H, W) in [0, 1]."""
-        self.write(self.photo(image), lambda path: to_pil(shown(pixels, "clip")).save(path, format="PNG"))
+    def save_photo(self, image: str, pixels: Tensor, display: str) -> None:
+        """Write the PNG of a photo as Φ saw it, displayed as its pre-images are.
+
+        Args:
+            image: id of the photo.
+            pixels: photo (C, H, W) in [0, 1].
+            display: ``rescale`` or ``clip``, see :func:`invrep.data.display.shown`.
+
+        Raises:
+            InvrepError: the file cannot be written.
+        """
+        self.write(self.photo(image), lambda path: to_pil(shown(pixels, display)).save(path, format="PNG"))
 
     def save_code(self, image: str, code: Sequence[Tensor], size: tuple[int, int]) -> None:
         """Write the code of a photo, see :func:`invrep.data.code_files.save_code`.

@@ -19,7 +19,7 @@ def made_job(place: Path, layer: str, images: list[str], *, restarts: int = 2, w
     results = Results(place / f"net-{layer}-{weight:g}")
     for image in images:
         tone = torch.full((3, 40, 64), (images.index(image) + 1) / (len(images) + 1))
-        results.save_photo(image, tone)
+        results.save_photo(image, tone, "clip")
         for restart in range(restarts):
             error = error_of(layer, images.index(image), restart) * weight / 5
             row = {"image": image, "restart": restart, "error": error, "root_error": error**0.5, "energy": 2 * error}

@@ -18,6 +18,7 @@ import invrep.jobs.run
 import invrep.jobs.worker
 import invrep.results.exports
 from invrep.api import representation
+from invrep.data.display import to_pil
 from invrep.data.photo_reading import read
 from invrep.jobs.identity import name_of
 from invrep.results.store import Results
@@ -373,6 +374,19 @@ def test_display_is_what_the_png_shows(job, photos):
             assert (low, high) == (0, 255)
         else:
             assert (low, high) == tuple(round(255 * float(v.clamp(0, 1))) for v in (raw.min(), raw.max()))
+
+
+@pytest.mark.parametrize(
+    ("rep", "display"), [(["rep=hog"], "rescale"), (["rep=resnet18", "layer=relu", "rep.weights=random"], "clip")]
+)
+def test_photo_and_pre_image_are_displayed_alike(job, tmp_path, rep, display):
+    grey = torch.linspace(0.25, 0.75, 40).expand(40, 40).contiguous()  # neither black nor white
+    to_pil(grey[None]).save(tmp_path / "grey.png")
+    outcome = job(*rep, f"data.path={tmp_path / 'grey.png'}", "data.resize=none", "optim.steps=1")
+    assert outcome.status == 0, outcome.err
+    assert OmegaConf.load(outcome.folder / "config.yaml").display == display
+    with Image.open(Results(outcome.folder).photo("grey.png")) as photo:
+        assert photo.convert("L").getextrema() == ((0, 255) if display == "rescale" else (64, 191))
 
 
 def test_a_part_is_enough_to_go_on(job, photos, monkeypatch):
