@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invrep.errors import InvrepError
 from invrep.optim.bases import FourierBasis, PixelBasis, cosines, frequencies
-from invrep.optim.optimizers import COUPLED, OURS, names, strength
+from invrep.optim.optimizers import COUPLED, OURS, names
 from invrep.optim.start_noise import generator_of
 from invrep.priors.prior import FixedPrior
 from invrep.priors.terms import BOUND, PIXEL_RMS
@@ -20,7 +20,7 @@ from invrep.representations.base import Representation
 from invrep.stable_names import known_as
 from invrep.validation import choice, number
 
-FUSED = ("Adam", "AdamW", "HypergradientAdam")  # on a CPU, torch fuses their seven operations only where it is told to
+FUSED = ("Adam", "AdamW")  # on a CPU, torch fuses their seven operations only where it is told to
 EXCLUDE_FUSED = {"fused", "foreach", "capturable", "differentiable"}
 # Checks of CUDA graphs in each step: on a machine without a GPU they look for its driver, for .7 ms each time.
 GRAPH_CHECKS = ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check")
@@ -35,8 +35,7 @@ class Descent:
     """Describe how an energy is descended.
 
     Attributes:
-        name: class of ``torch.optim``, ``HypergradientAdam`` (ours), ``HeavyBall`` (CVPR) or ``ForgettingAdaGrad``
-            (IJCV).
+        name: class of ``torch.optim``, ``HeavyBall`` (CVPR) or ``ForgettingAdaGrad`` (IJCV).
         lr: learning rate of the optimised variable, above 0, see :attr:`scale`; ``auto``: .03 for a Φ that ignores
             contrast, else .08; for ``ForgettingAdaGrad`` in units of
             the paper's H·W·.05·80²/6. A schedule of stages ignores it.
@@ -137,17 +136,12 @@ class Descent:
         if not polish:
             return [self]
         first = replace(self, steps=steps - polish, polish=0)
-        name = "Adam" if self.name == "HypergradientAdam" else self.name  # a tenth of the rate is meant
-        return [
-            first,
-            replace(first, name=name, steps=polish, lr=self.top(phi) / 10, schedule="constant", jitter=False),
-        ]
+        return [first, replace(first, steps=polish, lr=self.top(phi) / 10, schedule="constant", jitter=False)]
 
     def settled(self, phi: Representation) -> int | None:
         """Return the first pass with the rate and gradient of all later ones; None where the last two passes differ."""
         steps, rate = self.plan(phi)
-        # a smoothed gradient sharpens until the last pass, and hypergradients may raise a rate in any
-        if self.straight_through or (self.name == "HypergradientAdam" and strength(self.steps)):
+        if self.straight_through:  # a smoothed gradient sharpens until the last pass
             return None
         rates = [rate(k) for k in range(steps)]
         first = next((k for k in range(steps - 1, 0, -1) if rates[k - 1] != rates[-1]), 0)
@@ -216,8 +210,7 @@ class Descent:
         on_cpu = image.device.type == "cpu"
         fused = {"fused": True} if on_cpu and self.name in FUSED and not EXCLUDE_FUSED & set(self.options or {}) else {}
         try:
-            passes = {"passes": self.steps} if self.name == "HypergradientAdam" else {}
-            made: torch.optim.Optimizer = kind([image], lr=lr, **fused, **passes, **(self.options or {}))
+            made: torch.optim.Optimizer = kind([image], lr=lr, **fused, **(self.options or {}))
             if on_cpu:
                 for check in GRAPH_CHECKS:
                     vars(made)[check] = lambda: None
@@ -239,8 +232,6 @@ class Descent:
                 if prior.denoiser
                 else "its smoothed gradient sharpens (optim.straight_through)"
                 if self.straight_through
-                else "each image's rate varies (optim.name=HypergradientAdam)"
-                if self.name == "HypergradientAdam" and strength(self.steps)
                 else f"the rate falls (optim.schedule={self.schedule})"
             )
             found.append(

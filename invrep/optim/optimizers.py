@@ -1,4 +1,4 @@
-"""Optimise the image tensor: by torch's optimizers, by Adam with a rate for each image, or as the papers' authors."""
+"""Optimise the image tensor: by torch's optimizers, or as the papers' authors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 COUPLED = ("Adafactor", "LBFGS")  # one step length or history for the whole batch
-ENOUGH = 300  # passes from which on Adam's rate is not raised
 UNFIT = ("Optimizer", "SparseAdam", "Muon")  # an image is neither sparse nor a matrix
 
 
@@ -58,55 +57,7 @@ class ForgettingAdaGrad(torch.optim.RMSprop):
         return loss
 
 
-def strength(passes: int | None) -> float:
-    """Return how strongly a descent of so many passes follows its hypergradients: 0 from 300 passes on, at most 10."""
-    return min(10.0, max(0.0, 2 * (ENOUGH / passes - 1))) if passes else 0.0
-
-
-class HypergradientAdam(torch.optim.Adam):
-    """Descend as Adam, and raise an image's rate while its gradients agree with its steps, if the passes are few.
-
-    Let c be the cosine between an image's last step and its new descent direction, both in Adam's scaling, and ĉ its
-    mean, which forgets a tenth in each pass. The image's rate is multiplied by exp(:func:`strength` · (ĉ + .15)), from
-    1 to 4. A step that the new gradient would repeat was too short. At the best of constant rates c is about -.15. HOG,
-    which ignores contrast, is there from the start; early layers of networks have a longer way. A rate below the
-    recipe's would be lower than deep layers need, whose c is small throughout. With enough passes nothing is gained,
-    so the factor is 1. (After Baydin et al., Online Learning Rate Adaptation with Hypergradient Descent, ICLR 2018.)
-
-    Args:
-        params: image tensor (B, C, H, W).
-        lr: learning rate at a factor of 1.
-        passes: number of passes of the whole descent; None: enough of them.
-        options: further arguments of torch's Adam.
-    """
-
-    def __init__(self, params: Any, lr: float, *, passes: int | None = None, **options: Any) -> None:
-        super().__init__(params, lr=lr, **options)
-        self.strength = strength(passes)
-
-    def step(self, closure: Any = None) -> Any:  # untyped, since torch overloads this method
-        """Do one pass."""
-        if not self.strength:
-            return super().step(closure)
-        loss = None if closure is None else torch.enable_grad()(closure)()
-        (group,) = self.param_groups
-        (image,) = group["params"]
-        state, before = self.state[image], image.detach().clone()
-        agreement = image.new_full((len(image), *[1] * (image.ndim - 1)), 0.0)  # ĉ + .15
-        if state:
-            size = state["exp_avg_sq"].sqrt().add_(group["eps"])
-            new, last = ((way / size).flatten(1) for way in (image.grad, state["exp_avg"]))
-            lengths = new.square().sum(1) * last.square().sum(1)
-            cosine = (new * last).sum(1) / lengths.sqrt().clamp(min=torch.finfo(image.dtype).tiny)
-            agreement = torch.lerp(state["agreement"], cosine.view_as(agreement) + 0.15, 0.1)
-        super().step()
-        state["agreement"] = agreement
-        with torch.no_grad():
-            image.copy_(torch.lerp(before, image, (self.strength * agreement).exp().clamp(1, 4)))
-        return loss
-
-
-OURS = {"HeavyBall": HeavyBall, "ForgettingAdaGrad": ForgettingAdaGrad, "HypergradientAdam": HypergradientAdam}
+OURS = {"HeavyBall": HeavyBall, "ForgettingAdaGrad": ForgettingAdaGrad}
 
 
 def names() -> list[str]:

@@ -100,7 +100,7 @@ CASES: list[tuple[tuple[str, ...], Callable[[Path], None] | None, tuple[str, ...
     (("optim=torch", "optim.name=Adamm", "optim.lr=1"), None, ("Adamm", "Adam")),
     (("optim=torch",), None, ("optim.name", "missing")),
     (("optim.options={momentum:.9}",), None, ("optim.options.momentum", "no key")),
-    (("+optim.options.momentum=.9",), None, ("momentum", "HypergradientAdam")),
+    (("+optim.options.momentum=.9",), None, ("momentum", "Adam")),
     (("optim=torch", "optim.name=LBFGS", "optim.lr=1", "restarts=2"), None, ("LBFGS", "restarts=1")),
     (("prior.tv.weight=heavy",), None, ("prior.tv.weight=heavy", "'auto'")),
     (("prior.tv.beta=.5",), None, ("prior.tv.beta=0.5", "at least 1")),

@@ -56,7 +56,6 @@ def test_verdicts(energies, options, expected):
         ({"schedule": "constant", "warm_up": 5}, 4),
         ({"schedule": [[0.1, 30], [0.01, 70]], "steps": 100}, 30),
         ({"schedule": "constant", "straight_through": True}, None),
-        ({"schedule": "constant", "name": "HypergradientAdam"}, None),
     ],
 )
 def test_a_descent_settles_once_its_recipe_no_longer_changes(options, settled):

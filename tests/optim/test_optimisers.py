@@ -4,15 +4,13 @@ import pytest
 import torch
 
 from invrep.errors import InvrepError
-from invrep.inversion.status import BatchStatus
 from invrep.optim.descent import Descent
-from invrep.optim.optimizers import ForgettingAdaGrad, HeavyBall, names, strength
+from invrep.optim.optimizers import ForgettingAdaGrad, HeavyBall, names
 from invrep.presets import build, preset
 from invrep.priors.prior import Prior
 from invrep.representations.base import Representation
 
 PHI = Representation()
-BOWL = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)
 
 
 def test_heavy_ball_is_the_authors_with_momentum_reset():
@@ -48,71 +46,6 @@ def test_forgetting_adagrad_is_the_authors(decay, momentum):
         optimiser.step()
         torch.testing.assert_close(x.detach(), y, rtol=1e-9, atol=1e-12)
     assert optimiser.param_groups[0]["lr"] == 0.3
-
-
-def descend(name: str, lr: float, *, steps: int = 100) -> list[torch.Tensor]:
-    """Return the image tensor after each of 100 passes on a bowl; the second image starts 1000 times as far out."""
-    x = torch.nn.Parameter(torch.tensor([[0.004, -0.003, 0.001], [4, -3, 1]], dtype=torch.float64)[:, None, None])
-    options = {"betas": (0.8, 0.95), "eps": 1e-12}
-    optimiser = Descent(name=name, steps=steps, options=options).optimiser(x, lr)
-    found = []
-
-    def closure() -> torch.Tensor:
-        optimiser.zero_grad()
-        loss = (x.square() * BOWL).sum()
-        loss.backward()
-        return loss
-
-    for k in range(100):
-        optimiser.param_groups[0]["lr"] = lr * (1 - k / 100)
-        optimiser.step(closure)
-        found.append(x.detach().clone())
-    return found
-
-
-def test_hypergradient_adam_is_its_rule():
-    found = descend("HypergradientAdam", 0.02)
-    for image, start in ((0, [0.004, -0.003, 0.001]), (1, [4.0, -3.0, 1.0])):
-        x = torch.tensor(start, dtype=torch.float64)
-        mean, square, agreement = torch.zeros_like(x), torch.zeros_like(x), 0.0
-        for k, seen in enumerate(found[:40]):
-            slope = 2 * x * BOWL
-            if k:
-                new, last = slope / square.sqrt(), mean / square.sqrt()
-                cosine = float(new @ last / (new.norm() * last.norm()))
-                agreement = 0.9 * agreement + 0.1 * (cosine + 0.15)
-            mean, square = 0.8 * mean + 0.2 * slope, 0.95 * square + 0.05 * slope.square()
-            rate = 0.02 * (1 - k / 100) * min(4.0, max(1.0, math.exp(4 * agreement)))
-            x = x - rate * mean / (1 - 0.8 ** (k + 1)) / (square / (1 - 0.95 ** (k + 1))).sqrt()
-            torch.testing.assert_close(seen[image].flatten(), x, rtol=1e-6, atol=1e-9)
-
-
-def test_with_enough_passes_hypergradient_adam_is_adam():
-    assert [strength(passes) for passes in (1, 50, 100, 200, 300, 400, None)] == [10, 10, 4, 1, 0, 0, 0]
-    assert all(map(torch.equal, descend("HypergradientAdam", 0.02, steps=300), descend("Adam", 0.02)))
-
-
-def test_hypergradients_mend_a_rate_that_is_far_too_small():
-    ours, plain = (descend(name, 0.02)[-1][1].norm() for name in ("HypergradientAdam", "Adam"))
-    assert ours < 2 and plain > 3
-
-
-def test_an_image_that_diverges_forgets_its_hypergradients():
-    x = torch.nn.Parameter(torch.ones(2, 1, 1, 2))
-    optimiser = Descent(name="HypergradientAdam", steps=50).optimiser(x, 0.1)
-    status = BatchStatus(2)
-    status.begin(x)
-    for slope in (1.0, math.nan, 1.0, 1.0):
-        x.grad = torch.tensor([1.0, slope])[:, None, None, None].expand_as(x).contiguous()
-        optimiser.step()
-        with torch.no_grad():
-            status.take_back(x, x.sum((1, 2, 3)), optimiser, coupled=False)
-    assert status.pace.tolist() == pytest.approx([1, 0.1]) and x.isfinite().all()
-
-
-def test_a_polish_keeps_its_tenth_of_the_rate():
-    stages = Descent(name="HypergradientAdam", steps=60, polish=10).stages(PHI)
-    assert [stage.name for stage in stages] == ["HypergradientAdam", "Adam"]
 
 
 def test_cvpr15_schedule_is_the_papers():
@@ -206,7 +139,7 @@ def test_wrong_values_are_refused(options):
 
 @pytest.mark.parametrize(
     ("name", "option"),
-    [("Adam", {"momentum": 0.9}), ("ForgettingAdaGrad", {"decay": 1}), ("HypergradientAdam", {"momentum": 0.9})],
+    [("Adam", {"momentum": 0.9}), ("ForgettingAdaGrad", {"decay": 1})],
 )
 def test_wrong_options_of_the_class_are_refused(name, option):
     with pytest.raises(InvrepError, match=next(iter(option))):
