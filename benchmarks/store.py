@@ -1,21 +1,21 @@
 """What the store of results costs at many pre-images: saving, resuming, finishing, in seconds and memory.
 
-Each stage is a process of its own on a folder of pre-images of 8×8 pixels with curves of 40 points.
+Each stage is a process of its own on a folder of pre-images of 8×8 pixels. Their curves have the 144 points that a
+job of 300 passes leaves.
 
     python benchmarks/store.py [--rows 100000] [--folder FOLDER]
 
-With 100 000 rows, one thread and a folder in /dev/shm, on a busy machine, which seconds of CPU do not show; beside it
-the store of CSV files and indexes before (commit c797cbf), by the same stages:
+With --rows 30000, one thread and a folder in /dev/shm, on a busy machine, which seconds of CPU do not show:
 
-| stage | seconds of CPU | MB above imports | before: seconds of CPU | before: MB |
-| --- | --- | --- | --- | --- |
-| save 2000 pre-images | 7.4 | 45 | 1.5 | 4 |
-| find what is finished, before the job's end | 2.2 | 55 | 11.1 | 43 |
-| compact and export | 6.0 + 14.7 | 531, 440 | stopped after 90, unfinished | 828 with imports |
-| find what is finished, after it | 2.0 | 36 | not measured | |
-| mean curves | 0.7 | 86 | not measured | |
+| stage | seconds of CPU | MB above imports |
+| --- | --- | --- |
+| save 2000 pre-images | 7.6 | 68 |
+| find what is finished, before the job's end | .8 | 49 |
+| compact and export | 5.2 + 8.1 | 425, 612 |
+| find what is finished, after it | .7 | 35 |
+| mean curves | 1.1 | 165 |
 
-Saving a pre-image costs 3.7 ms instead of .7 ms. The store has 733 lines; results.py, files.py and merge.py had 639.
+The table has 91 MB, 3 kB a pre-image.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from invrep.inversion.curve import point_follows
 from invrep.results.exports import export
 from invrep.results.rows import Finished, row_of
 from invrep.results.store import Results
@@ -40,13 +41,19 @@ from invrep.results.table import MOST_PARTS
 
 SAVED = 2000
 NAMES = ("error", "energy", "data", "tv", "alpha")
+PASSES = [0]
+for passed in range(1, 300):
+    if passed % 20 == 0 or point_follows([(PASSES[-1], {})], passed, 0):
+        PASSES.append(passed)
+PASSES.append(300)
 
 
 def found(number: int, draw: random.Random) -> Finished:
-    """Return a pre-image as a job of 400 passes leaves it."""
-    row = {"image": f"photos/{number:08}.jpg", "restart": 0, "pairwise_error": math.nan, "passes": 400}
+    """Return a pre-image as a job of 300 passes leaves it: values of float32, and errors that fall with noise."""
+    row = {"image": f"photos/{number:08}.jpg", "restart": 0, "pairwise_error": math.nan, "passes": 300}
     row |= {name: draw.random() for name in (*NAMES, "root_error", "psnr", "ssim", "distance", "code_norm", "seconds")}
-    curve = [(10 * at, {name: draw.random() for name in NAMES}) for at in range(40)]
+    falls = torch.tensor([[draw.uniform(0.9, 1.1) / (1 + at) for _ in NAMES] for at in PASSES]).tolist()
+    curve = [(at, dict(zip(NAMES, values, strict=True))) for at, values in zip(PASSES, falls, strict=True)]
     return Finished(row | {"content": f"{number:016x}"}, curve, torch.zeros(1, 8, 8))
 
 
@@ -81,7 +88,7 @@ def exported(folder: Path, rows: int) -> None:
 
 
 def averaged(folder: Path, rows: int) -> None:
-    assert len(Results(folder).mean_curves()) == 40
+    assert len(Results(folder).mean_curves()) == len(PASSES)
 
 
 def measured(stage: Callable[..., None], *arguments: object) -> None:

@@ -6,8 +6,10 @@ import hashlib
 import math
 import os
 import warnings
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,8 @@ from invrep.data.batching import MOST_RESTARTS
 from invrep.data.given_images import as_images, is_shape
 from invrep.errors import InvrepError, UnfitError, nearest
 from invrep.inversion.compute import exact
-from invrep.inversion.outcome import Curve, Outcome, outcome_of
+from invrep.inversion.curve import Curve
+from invrep.inversion.outcome import Outcome, outcome_of
 from invrep.inversion.solver import solve
 from invrep.inversion.trial import Trial
 from invrep.objectives.base import Objective
@@ -136,7 +139,7 @@ def invert(
         steps: number of passes; None: the preset's.
         seed: seed of the start noise.
         ids: names of the images, which their noise depends on; None: hashes of their values.
-        log_every: number of passes between two points of the curve.
+        log_every: most passes between two points of the curve; early passes are all points.
         batch_size: number of pre-images that are computed together; fewer take less memory.
         accelerator: Lightning's accelerator, such as ``cpu`` or ``gpu``.
         progress: bool; True draws a progress bar.
@@ -260,8 +263,9 @@ def _remarks(said: Sequence[str], restarts: int) -> list[str]:
 
 def _together(curves: Sequence[Curve]) -> Iterator[tuple[int, list[dict[str, Tensor]]]]:
     """Yield each recorded pass with the values of every batch; a batch that ended earlier keeps its final values."""
-    for at in sorted({at for curve in curves for at, _ in curve}):
-        yield at, [[terms for passes, terms in curve if passes <= at][-1] for curve in curves]
+    axes = [[at for at, _ in curve] for curve in curves]
+    for at in sorted(set(chain(*axes))):
+        yield at, [curve[bisect_right(axis, at) - 1][1] for axis, curve in zip(axes, curves, strict=True)]
 
 
 def _part(group: str, given: Any, options: Mapping[str, Any]) -> Any:

@@ -12,7 +12,8 @@ from torch import Tensor
 from invrep.errors import out_of_memory
 from invrep.evaluation.metrics import psnr, ssim
 from invrep.inversion.compute import exact
-from invrep.inversion.module import Inversion, bared
+from invrep.inversion.curve import bared
+from invrep.inversion.module import Inversion
 
 log = logging.getLogger(__name__)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from invrep.errors import out_of_memory
 from invrep.inversion.compute import Compute, laid, multiplies_bfloat16
+from invrep.inversion.curve import Curve, bared, held, point_follows, undo
 from invrep.inversion.jitter import Jitter
 from invrep.inversion.pixels import Pixels
 from invrep.inversion.status import BatchStatus
@@ -49,7 +49,7 @@ class Inversion(pl.LightningModule):
         objective: map from codes, a list of (B, …), to (B,) values.
         prior: priors with their constants.
         descent: one stage of the recipe of descent.
-        segment: number of passes between two recorded points of the curve.
+        segment: number of passes in a Lightning step, and most passes between two points of the curve.
         jitter: offsets at which each pass sees each image; None: Φ sees all of ``start``.
         compute: precision, memory layout and compilation of the passes.
         before: previous stage; this stage continues its count of passes and its curve.
@@ -58,9 +58,10 @@ class Inversion(pl.LightningModule):
     Attributes:
         image: optimised variable, (B, C, H, W), in the recipe's basis.
         passes: number of forward and backward passes so far.
-        curve: list of (pass, {name: (B,)}), at the start, after every segment and at the end. The names are
-            ``energy``, ``data``, the prior's terms, and the objective's ``error`` or ``activation``. A converged image
-            keeps its final values.
+        curve: list of (pass, {name: (B,)}): each of a stage's first passes, then passes a 40th apart, the first pass of
+            each segment, and the end. The names are ``energy``, ``data``, the prior's terms, and the objective's
+            ``error`` or ``activation``. A converged image keeps its final values. An image that diverges has, for the
+            passes that are undone, the values to which it returns.
         status: status of each image: active, converged or slowed down.
         latest: values of the last pass, {name: (B,)}.
         empty: bool (B,), on the CPU; True where the target code is zero, so that no relative error exists.
@@ -99,7 +100,7 @@ class Inversion(pl.LightningModule):
         self.compute = compute or Compute()
         self.pixels = Pixels(phi.mean, prior.scale)
         self.passes: int = self.first
-        self.curve: list[tuple[int, dict[str, Tensor]]] = list(before.curve) if before else []
+        self.curve: Curve = list(before.curve) if before else []
         self.status: BatchStatus = BatchStatus(len(start), before.status.active if before else None)
         self.empty = empty(objective, start).cpu()
         self.on_tick: Callable[[Inversion], None] | None = None
@@ -109,6 +110,7 @@ class Inversion(pl.LightningModule):
         self._settled = None if prior.denoiser else descent.settled(phi)
         self._slowed = False  # True once an image of this stage has diverged
         self._next_tick = 0.0
+        self._due = False  # True while the next pass is to be a point of the curve
         self.compiling = False
         self._compiled = (0, False)  # number of images in the latest pass, and whether it was in bfloat16
 
@@ -156,9 +158,10 @@ class Inversion(pl.LightningModule):
         """Return which images enter a mean, (B,) bool: images without a failure and without a remark."""
         return self.status.active & ~self.bare
 
-    def points(self) -> list[tuple[int, dict[str, Tensor]]]:
+    def points(self) -> Curve:
         """Return the curve, with NaN for the relative error of an image that has none."""
-        return [(at, bared(terms, self.bare)) for at, terms in self.curve]
+        bare = self.bare
+        return [(at, bared(terms, bare)) for at, terms in self.curve] if bool(bare.any()) else list(self.curve)
 
     def reconstruction(self) -> Tensor:
         """Return the pre-images, (B, C, H, W), without the jitter's margin; 0 to 1 is black to white, unclipped."""
@@ -248,6 +251,9 @@ class Inversion(pl.LightningModule):
         with self.compute.rounding():
             backward(loss, self.surrogate)
         self._keep({name: value.detach() for name, value in terms.items()})
+        if self._due:  # the first pass of an optimiser's step sees the images as the last step left them
+            self._record(self.passes)
+            self._due = False
         if self._slowed:
             self._blame()
         self.passes += 1
@@ -299,7 +305,7 @@ class Inversion(pl.LightningModule):
                 group["lr"] = self._rate(self.passes - self.first) * unit
                 if "max_eval" in group:
                     group["max_eval"] = min(25, self.steps - self.passes)
-            first = self.passes == begin
+            self._due = self.passes == begin or point_follows(self.curve, self.passes, self.first)
             was = self.image.detach().clone() if self._slowed else None
             self._announce()
             optimiser.step(cast("Callable[[], float]", self._evaluate))  # torch returns the closure's loss unchanged
@@ -309,15 +315,13 @@ class Inversion(pl.LightningModule):
                 if self.prior.ball is not None:
                     self.image.copy_(self.basis.analyse(self.prior.project(self.basis.synthesise(self.image))))
                 self._denoise()
-            if first:
-                self._record(begin)
-                if self.status.started is None:
-                    self.status.started = self.latest["energy"]
+            if self.status.started is None:
+                self.status.started = self.curve[-1][1]["energy"]
             if self.on_tick is not None and (self.compiling or time.monotonic() >= self._next_tick):
                 self.compiling = False
                 self.on_tick(self)
                 self._next_tick = time.monotonic() + TICK
-        self._settle(optimiser)
+        self._settle(optimiser, begin)
         if self.status.over:
             self.trainer.should_stop = True
 
@@ -352,12 +356,10 @@ class Inversion(pl.LightningModule):
         if self.last and self.passes >= FEWEST:
             self.status.active &= self.latest["energy"] < self.curve[0][1]["energy"]
         if bool(self.status.done.any()):
-            self.curve = [(at, self._held(at, terms)) for at, terms in self.curve]
-
-    def _held(self, at: int, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return a point of the curve in which images converged by pass ``at`` have their final values."""
-        over = self.status.ended_by(at)
-        return {name: torch.where(over, self.latest[name], value) for name, value in terms.items()}
+            first = int(self.status.ended[self.status.done].min())
+            for k, (at, terms) in enumerate(self.curve):
+                if at >= first:
+                    self.curve[k] = at, held(self.status.ended_by(at), self.latest, terms)
 
     def _final(self) -> dict[str, Tensor]:
         """Return the values of all images; where memory is short, compute them one image at a time."""
@@ -383,10 +385,17 @@ class Inversion(pl.LightningModule):
         self._remaining = self.objective.of(rows)
 
     @torch.no_grad()
-    def _settle(self, optimiser: torch.optim.Optimizer) -> None:
-        """End a segment: reset images that diverge to their last good state, and exclude converged images."""
+    def _settle(self, optimiser: torch.optim.Optimizer, begin: int) -> None:
+        """End a segment: reset images that diverge to their last good state, and exclude converged images.
+
+        Args:
+            optimiser: optimiser of the image tensor.
+            begin: number of passes before the segment.
+        """
         energy, coupled = self.latest["energy"], self.descent.name in COUPLED
         sound = self.status.take_back(self.image, energy, optimiser, coupled=coupled)
+        if self.passes > begin and not bool(sound.all()):  # L-BFGS may have used up a segment's passes before it
+            undo(self.curve, ~sound, begin)
         if self.descent.tolerance is None:
             return
         settled = self._settled is not None and self.passes - self.first > self._settled
@@ -395,14 +404,3 @@ class Inversion(pl.LightningModule):
         energy = torch.where(sound, energy, torch.inf)
         if self.status.check(energy, passes=self.passes, left=left, tolerance=self.descent.tolerance):
             self._go_on_with((~self.status.done).nonzero()[:, 0])
-
-
-def bared(terms: Mapping[str, Tensor], bare: Tensor) -> dict[str, Tensor]:
-    """Return the values with NaN for the relative error of every image in ``bare``.
-
-    Args:
-        terms: values by name, {name: (B,)}; relative errors are ``error``, ``error/LAYER`` and ``root_error``.
-        bare: bool (B,), True for an image without a relative error.
-    """
-    relative = [name for name in terms if name == "root_error" or name.partition("/")[0] == "error"]
-    return {**terms, **{name: terms[name].masked_fill(bare, math.nan) for name in relative}}

@@ -8,10 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from invrep.inversion.curve import Curve
 from invrep.inversion.measures import measure
 from invrep.inversion.module import Inversion
-
-Curve = list[tuple[int, dict[str, Tensor]]]  # (pass, {name: (B,)})
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,15 @@ def outcome_of(inversion: Inversion, photos: Float[Tensor, "batch channel row co
     return Outcome(
         images=inversion.reconstruction().detach().cpu(),
         measures=measures,
-        curve=[(at, {name: value.cpu() for name, value in terms.items()}) for at, terms in inversion.points()],
+        curve=_on_the_cpu(inversion.points()),
         passes=torch.where(status.done, status.ended, inversion.passes).tolist(),
         remarks=inversion.remarks,
         failures=status.whys(),
     )
+
+
+def _on_the_cpu(curve: Curve) -> Curve:
+    """Return a curve on the CPU, by one copy of all its points."""
+    values = torch.stack([value for _, terms in curve for value in terms.values()]).cpu().unbind()
+    every = iter(values)
+    return [(at, {name: next(every) for name in terms}) for at, terms in curve]

@@ -76,7 +76,7 @@ def solve(
         descent: recipe of descent.
         objective: function (codes Φ0, a list of (B, …); ``phi=Φ``, ``shape=(C, H, W)``) → :class:`Objective`.
         seed: seed of the start noise, combined with id and restart.
-        segment: number of passes between two recorded points of the curve.
+        segment: number of passes in a Lightning step, and most passes between two points of the curve.
         trainer: keyword arguments of Lightning's Trainer (accelerator, devices).
         callbacks: Lightning callbacks.
         checkpoint: callback that resumes from its file, if it exists, and writes it; None: no checkpoints.

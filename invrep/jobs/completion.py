@@ -113,6 +113,8 @@ def finish(job: Job, places: Sequence[int]) -> Summary:
         summary.bare += 1
         summary.remarked.setdefault(remark, {})[decoded(image)] = None
     sound = rows.filter(pl.col("remark") == "").select(cs.numeric())
+    if "passes_to_try" in sound.columns and sound["passes_to_try"].is_finite().any():
+        summary.passes_to_try = int(cast(float, sound["passes_to_try"].fill_nan(None).quantile(0.5, "lower")))
     summary.columns = {column.name: Summed.of(column) for column in sound} | _spreads(job, here, summary)
     _draw(job, here[:MOST_ROWS])
     export(results)

@@ -16,6 +16,8 @@ class Summary:
         count: number of pre-images.
         images: number of their photos.
         table: first rows of ``metrics.csv``.
+        passes_to_try: number of passes to try for pre-images whose error is still falling, their median; None without
+            any. ``columns["still_falling"].mean`` is their share.
         columns: statistics of the columns of ``metrics.csv`` and ``spread.csv``, without rows that have a remark.
         remarked: photos by remark, as keys of a dictionary; their numbers say nothing about Φ.
         bare: number of pre-images with a remark.
@@ -26,6 +28,7 @@ class Summary:
     count: int = 0
     images: int = 0
     table: list[dict[str, Any]] = field(default_factory=list)
+    passes_to_try: int | None = None
     columns: dict[str, Summed] = field(default_factory=dict)
     remarked: dict[str, dict[str, None]] = field(default_factory=dict)
     bare: int = 0

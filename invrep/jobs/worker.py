@@ -21,9 +21,10 @@ from torch import Tensor
 from invrep.data.batching import Batch
 from invrep.data.photo import Photos
 from invrep.errors import UnfitError, out_of_memory
+from invrep.evaluation.still_falling import falling
 from invrep.inversion.compute import exact
 from invrep.inversion.module import Inversion
-from invrep.inversion.outcome import Outcome, outcome_of
+from invrep.inversion.outcome import outcome_of
 from invrep.inversion.solver import solve
 from invrep.jobs.job import Job, Read, assemble
 from invrep.jobs.process import prepare_process
@@ -209,12 +210,17 @@ class Worker:
         """
         outcome = outcome_of(inversion, photos)
         classes = None if photos is None else _classes(self.job, photos, inversion)
+        curve = [(at, {name: values.tolist() for name, values in terms.items()}) for at, terms in outcome.curve]
         kept = []
         for k, (_, image, restart) in enumerate(rows):
             if (why := outcome.failures[k]) is not None:
                 self.job.failures[image] = f"{image} {why} (restart {restart})."
                 continue
-            finished = _finished(outcome, k, image, restart)
+            row = {"image": image, "restart": restart, "pairwise_error": math.nan, "passes": outcome.passes[k]}
+            row |= {name: float(values[k]) for name, values in outcome.measures.items()}
+            points = [(at, {name: values[k] for name, values in terms.items()}) for at, terms in curve]
+            row |= {"remark": outcome.remarks[k], **falling(points)}
+            finished = Finished(row, points, outcome.images[k].float().clone())
             finished.row |= {**extras[k], **(classes[k] if classes else {})}
             kept.append((k, finished))
         return kept
@@ -262,12 +268,3 @@ def _write(
         if film is not None and (suffix := film_format(config.video)):
             film.save(row, job.results, *finished.key, display=config.display, suffix=suffix)
         job.results.save(finished, config.display)
-
-
-def _finished(outcome: Outcome, k: int, image: str, restart: int) -> Finished:
-    """Return the row, curve and pixels of image ``k`` of a batch."""
-    row = {"image": image, "restart": restart, "pairwise_error": math.nan, "passes": outcome.passes[k]}
-    row |= {name: float(values[k]) for name, values in outcome.measures.items()}
-    row |= {"remark": outcome.remarks[k]}
-    points = [(at, {name: float(values[k]) for name, values in terms.items()}) for at, terms in outcome.curve]
-    return Finished(row, points, outcome.images[k].float().clone())

@@ -55,6 +55,7 @@ def _points(rows: pl.DataFrame) -> pl.DataFrame:
     """Return the points of the rows' curves, one row for each point."""
     lists = [name for name in rows.columns if name.startswith(CURVE)]
     points = rows.select(*KEY, *lists).explode(lists).rename(lambda name: name.removeprefix(CURVE))
+    points = points.with_columns(cs.float().cast(pl.Float32))  # half as many digits, and as many as a pass has
     first = ("image", "restart", "pass", "activation" if "activation" in points.columns else "error", "energy")
     return points.drop_nulls("pass").select(*dict.fromkeys([*first, *points.columns]))
 

@@ -188,24 +188,30 @@ class Results:
     def mean_curves(self, keys: Collection[Key] | Keys | None = None) -> list[tuple[int, dict[str, float]]]:
         """Return the mean curve of pre-images without a remark, as (pass, {name: mean}).
 
+        A pre-image counts at every pass: with its latest point, and after its descent's end with its last one.
+
         Args:
             keys: image ids and restarts; None: all.
         """
         if not self.table.files():
             return []
-        curves = self.table.collect(
+        values = pl.all().exclude(f"{CURVE}pass").fill_nan(None)
+        sums = self.table.collect(  # for each axis of passes, of which a job has few
             lambda rows: (
                 _chosen(rows, keys)
                 .filter(pl.col("remark") == "")
                 .select(f"^{CURVE}.*$")
-                .explode(cs.all())
-                .group_by(f"{CURVE}pass")
-                .agg(pl.all().fill_nan(None).mean())
+                .with_columns(pl.col(f"{CURVE}pass").hash().alias("axis"))
+                .explode(cs.starts_with(CURVE))
+                .group_by("axis", f"{CURVE}pass")
+                .agg(values.mean(), values.count().name.suffix("."))
             )
-        ).sort(f"{CURVE}pass")
-        names = [name.removeprefix(CURVE) for name in curves.columns]
-        named = (dict(zip(names, values, strict=True)) for values in curves.iter_rows())
-        return [(at.pop("pass"), {name: value for name, value in at.items() if value is not None}) for at in named]
+        )
+        names = [name.removeprefix(CURVE) for name in sums.columns if name.startswith(CURVE) and name[-1] != "."]
+        return [
+            (at.pop("pass"), {name: value for name, value in at.items() if value is not None})
+            for at in (dict(zip(names, row, strict=True)) for row in _merged(sums).iter_rows())
+        ]
 
     def pixels(self, keys: Collection[Key] | None = None) -> dict[Key, Tensor]:
         """Return reconstructions by key, each (C, H, W); 0 to 1 is black to white, unclipped.
@@ -333,6 +339,22 @@ class Results:
         error = pl.col("distance") / pairwise if pairwise > 0 else pl.lit(math.nan)
         error = pl.when(own).then(error).otherwise("pairwise_error").alias("pairwise_error")
         self._table.compact(lambda rows: rows.with_columns(error))
+
+
+def _merged(means: pl.DataFrame) -> pl.DataFrame:
+    """Return the mean of several mean curves at every pass that one of them has, in the order of the passes.
+
+    Args:
+        means: points with the columns ``axis``, ``curve.pass``, ``curve.NAME`` and ``curve.NAME.``, the number of
+            values in the mean.
+    """
+    at, means = f"{CURVE}pass", means.sort(f"{CURVE}pass")
+    every = means.select(pl.col(at).unique().sort()).join(means.select(pl.col("axis").unique()), how="cross")
+    latest = every.sort(at).join_asof(means, on=at, by="axis", strategy="backward", check_sortedness=False)
+    names = [name for name in means.columns if f"{name}." in means.columns]
+    weighed = [(pl.col(name) * pl.col(f"{name}.")).sum() / pl.col(f"{name}.").sum() for name in names]
+    whole = latest.group_by(at).agg(weighed).sort(at)
+    return whole.select(at, pl.col(names).fill_nan(None))
 
 
 def _chosen(rows: pl.LazyFrame, keys: Collection[Key] | Keys | None) -> pl.LazyFrame:

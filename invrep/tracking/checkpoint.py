@@ -34,7 +34,7 @@ class Checkpoint(pl.Callback):
         every: number of passes between two checkpoints.
         rows: triple for each row of the image tensor: index of the photo, id, number of the restart.
         photos: tensor (n, C, H, W) in [0, 1].
-        segment: number of passes between two points of the curve.
+        segment: most passes between two points of the curve.
     """
 
     def __init__(

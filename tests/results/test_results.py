@@ -109,6 +109,16 @@ class TestRows:
         assert results.mean_curves([("b", 2), ("b", 1)])[-1][1]["error"] == 0.75
         assert results.curve_points([("z", 0)]) == {("z", 0): []} and results.rows([]) == {}
 
+    def test_mean_curves_hold_the_last_value_of_a_descent_that_ended_early(self, tmp_path):
+        results, early = Results(tmp_path), one("early", value=0.25)
+        early.curve.insert(1, (2, {"error": 0.5, "energy": 1.0}))
+        late = one("late")
+        late.curve[1:] = [(3, {"error": 0.75, "energy": math.nan}), (8, {"error": 0.25, "energy": 0.0})]
+        save(results, early, late, one("without", remark="why"))
+        errors = [(at, values["error"]) for at, values in results.mean_curves()]
+        assert errors == [(0, 1.0), (2, 0.75), (3, 0.625), (4, 0.5), (8, 0.25)]
+        assert results.mean_curves()[-1][1]["energy"] == 0.125 and results.mean_curves()[-2][1]["energy"] == 0.25
+
     def test_pairwise_errors_are_of_the_jobs_own_images(self, tmp_path):
         results = Results(tmp_path)
         save(results, *(one(image, value=0.5) for image in "abc"))
