@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from invrep.data.folders import contents, is_tar, matches, some_of
-from invrep.data.photo import Photos, alone, file_below, photo_of
+from invrep.data.photo import Photos, alone, file_below, photo_of, repeated
 from invrep.data.photo_lists import listed_photos
 from invrep.data.photo_reading import bundled
 from invrep.data.tar_photos import tar_photos
@@ -25,7 +25,8 @@ def find(path: str, limit: int | None = None, *, root: str | None = None, split:
         path: source of the photos. A photo or a tar of photos. A folder with its subfolders, or a pattern such as
             ``photos/**/*.jpg`` or ``val-*.tar``: its photos are sorted by id. A list: ``.txt`` with a path on each
             line, or ``.csv`` with a column ``path`` and optionally ``id``; its relative paths start at its folder.
-            ``bundled:NAME``, or a dataset ``torchvision:NAME``. Lists, tars and datasets keep their order.
+            ``bundled:NAME`` or ``bundled:NAME+NAME``, photos of scikit-image, or a dataset ``torchvision:NAME``. Lists,
+            tars, datasets and bundled photos keep their order.
         limit: largest number of photos, from the first; None for all.
         root: root folder of a dataset, as torchvision names it.
         split: split of a dataset that has several.
@@ -35,8 +36,7 @@ def find(path: str, limit: int | None = None, *, root: str | None = None, split:
             repeats an id.
     """
     if path.startswith(BUNDLED):
-        file = bundled(path.removeprefix(BUNDLED))
-        return alone(photo_of(file.name, file))
+        return _bundled_photos(path, limit)
     if path.startswith(DATASET):
         return dataset_photos(path.removeprefix(DATASET), root, split, limit)
     where = Path(path).expanduser()
@@ -68,6 +68,14 @@ def find(path: str, limit: int | None = None, *, root: str | None = None, split:
         raise InvrepError(f"No photo {what}; expected files such as .jpg, .png or .tif{left_out}{brackets}.")
     ids.sort()
     return Photos(ids[:limit], partial(file_below, place), dict(sorted(found.left_out.items())))
+
+
+def _bundled_photos(path: str, limit: int | None) -> Photos:
+    files = [bundled(name) for name in path.removeprefix(BUNDLED).split("+")]
+    ids = [file.name for file in files]
+    if (twice := repeated(ids)) is not None:
+        raise InvrepError(f"data.path={path} names {twice} twice; expected each photo once.")
+    return Photos(ids[:limit], partial(file_below, files[0].parent))
 
 
 def _check_access(where: Path, path: str) -> None:

@@ -70,6 +70,7 @@ CASES: list[tuple[tuple[str, ...], Callable[[Path], None] | None, tuple[str, ...
     (("data.path=empty",), _folder, ("No photo", "empty")),
     (("data.path=one.png",), _pixel, ("one.png", "at least 4×4", "1×1")),
     (("data.path=bundled:astronout",), None, ("astronout", "the nearest", "astronaut")),
+    (("data.path=bundled:coffee+coffee",), None, ("coffee.png twice", "each photo once")),
     (("data.path=5",), None, ("data.path=5", "no file or folder")),
     (("data.path=[5]",), None, ("data.path=[5]", "expected text", "\"data.path='NAME'\"")),
     (("data.limit=0",), None, ("data.limit=0", "at least 1")),

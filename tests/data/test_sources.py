@@ -49,6 +49,12 @@ def test_a_tars_photos_are_those_of_its_folder(job, photos, tmp_path):
     assert "2 of 3 are finished" in job("data.path=val.tar", "output=tar", "dry_run=true").out
 
 
+def test_bundled_photos_keep_their_order():
+    found = find("bundled:rocket+chelsea+coffee", 2)
+    assert [photo.id for photo in found] == ["rocket.jpg", "chelsea.png"]
+    assert [photo.fetch()[:4] for photo in found] == [b"\xff\xd8\xff\xe0", b"\x89PNG"]
+
+
 def test_shards_keep_their_order_and_give_each_photo_its_bytes(tmp_path):
     data = [png(k) for k in range(4)]
     tar(tmp_path / "val-1.tar", z_png=data[2], z_cls=b"3", a_jpg=data[3])

@@ -25,7 +25,7 @@ EXPERIMENTS = sorted(
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_runs_in_miniature_and_is_laid_out(job, photos, name):
-    where = () if name in ("ijcv16/classes", "ijcv16/filters") else (f"data.path={photos}",)
+    where = () if name in ("gallery/classes", "ijcv16/classes", "ijcv16/filters") else (f"data.path={photos}",)
     outcome = job(f"experiment={name}", "quick=true", *where, "logger=none", "output=out", defaults=False)
     assert outcome.status == 0, outcome.err
     folder = outcome.output / "miniatures" / name
@@ -67,7 +67,8 @@ def test_the_layers_of_a_whole_sweep_exist(name):
                     {value} if override.key_or_group == "layer" else {value["layer"]} if type(value) is dict else set()
                 )
     config.rep.layer = "list"
-    assert asked <= {path for path, _ in build(config.rep).module.named_modules()}
+    phi = build(config.rep)
+    assert asked <= {path for path, _ in phi.module.named_modules()} | phi.aliases.keys()
 
 
 def _tables_and_figures(folder: Path) -> dict[str, bytes]:

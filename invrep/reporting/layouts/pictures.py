@@ -55,6 +55,7 @@ def grid(
     photo: bool = True,
     value: str | None = None,
     wrap: int | None = None,
+    width: float | None = None,
     labels: Labels | None = None,
 ) -> list[Path]:
     """Draw pre-images as PNG (300 dpi) and PDF, with the photos before or above them.
@@ -70,6 +71,7 @@ def grid(
         photo: bool; True shows the photos.
         value: column of ``metrics.csv`` below each picture, errors in percent; None: no number.
         wrap: most pictures in a line, the photo included; a longer row continues below. None: no limit.
+        width: width of a picture in inches; None: 1.6, and 1.1 in lines of more than six.
         labels: for each key the names of its values, or a format such as ``λ = {}``.
 
     Returns:
@@ -116,7 +118,7 @@ def grid(
         parts = [line[k : k + wrap] for k in range(0, len(line), wrap)] if wrap else [line]
         lines += parts
         sides += [named(rows, row, labels), *[""] * (len(parts) - 1)]
-    return save(stem, figure_files(_draw(lines, sides), cells))
+    return save(stem, figure_files(_draw(lines, sides, width), cells))
 
 
 def photos(cells: Sequence[Cell], stem: Path, *, wrap: int = 5) -> list[Path]:
@@ -142,17 +144,18 @@ def _short(name: str, value: float) -> str:
     return f"{100 * value:.3g} %" if name in ("error", "root_error", "pairwise_error") else f"{value:.3g}"
 
 
-def _draw(lines: Sequence[Sequence[_Tile | None]], sides: Sequence[str]) -> Figure:
+def _draw(lines: Sequence[Sequence[_Tile | None]], sides: Sequence[str], width: float | None = None) -> Figure:
     """Draw lines of tiles of one width, with a text beside each line.
 
     Args:
         lines: tiles of each line; None leaves a gap.
         sides: text beside each line.
+        width: width of a tile in inches; None: by the number of tiles.
     """
     opened = {tile.path: Image.open(tile.path) for line in lines for tile in line if tile and tile.path}
     usual = next((p.height / p.width for p in opened.values()), 1.0)
     count = max(map(len, lines))
-    width, gap, text = (1.6 if count <= 6 else 1.1), 0.05, 0.13  # in inches
+    width, gap, text = width or (1.6 if count <= 6 else 1.1), 0.05, 0.13  # in inches
     left = 0.2 if any(sides) else gap
     heights: list[tuple[float, float, float]] = []
     for line in lines:
@@ -183,7 +186,8 @@ def _draw(lines: Sequence[Sequence[_Tile | None]], sides: Sequence[str]) -> Figu
                 axes.add_patch(Rectangle((0, 0), 1, 1, color="0.9"))
                 axes.text(0.5, 0.5, tile.below or "missing", color="0.3", **small, va="center")
                 continue
-            axes.imshow(picture.convert("RGB"), interpolation="none", aspect="auto")
+            smooth = "antialiased" if picture.width > DPI * width else "none"
+            axes.imshow(picture.convert("RGB"), interpolation=smooth, aspect="auto")
             for box_top, box_left, bottom, right in (inside(b, picture.height, picture.width) for b in tile.boxes):
                 corner = (box_left - 0.5, box_top - 0.5)
                 frame = Rectangle(corner, right - box_left, bottom - box_top, fill=False, color="red", linewidth=0.8)
