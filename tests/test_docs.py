@@ -38,7 +38,7 @@ from invrep.presets import FOLDER
 
 SITE = runpy.run_path(str(ROOT / "docs" / "conf.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PROGRAMS = ("make", "pip", "pytest", "sbatch", "source", "export", "eval", "pre-commit")
+PROGRAMS = ("make", "python", "pip", "pytest", "sbatch", "source", "export", "eval", "pre-commit")
 SRUN = {"ntasks", "ntasks-per-node", "nodes", "gpus-per-node", "cpus-per-task", "time", "requeue", "open-mode"}
 ONE_SIZE = ("vit", "swin", "dinov2", "clip", "siglip", "timm")  # networks that take no small images
 PLUGINS = ("launcher", "hparams")  # groups that need plugins of Hydra; test_launch.py runs them where they are
@@ -341,7 +341,7 @@ def test_other_commands_exist(page, line):
         assert words[1:] == ["-m", "slow"] or (ROOT / words[1]).is_file()
     elif words[0] == "eval":
         assert words[1:] in (["$(invrep -sc install=bash)"], ["$(python train.py -sc install=bash)"])
-    elif words[0] == "sbatch":
+    elif words[0] in ("sbatch", "python"):
         assert words[1] in {block.caption for block in BLOCKS}
     else:
         assert line in (

@@ -35,6 +35,7 @@ from invrep.results.exports import export
 from invrep.results.lists import write_list
 from invrep.results.rows import SPREADS, as_rows, decoded
 from invrep.results.table import KEY
+from invrep.tracking.destination import Ending
 from invrep.tracking.logger import Record
 
 TABLE_ROWS = 1000  # rows of a logger's table; metrics.csv has all
@@ -63,7 +64,7 @@ def complete(job: Job, plan: Plan, executor: Executor) -> Summary:
             config.logger,
             results.read_config() or {},
             folder=results.folder,
-            name=results.folder.name,
+            title=_title(job),
             group=sweep_name(),
             every=config.images_every,
             display=config.display,
@@ -80,7 +81,8 @@ def complete(job: Job, plan: Plan, executor: Executor) -> Summary:
                 for place in [results.checkpoints, *([results.ranks] if executor.index is None else [])]:
                     shutil.rmtree(place, ignore_errors=True)
         finally:
-            summary.seen = record.close(summary.table, results.grid, not whole, summary.means)
+            counts = {"photos": summary.images, "pre_images": summary.count}
+            summary.seen = record.close(Ending(summary.table, summary.means, counts, results.grid, not whole))
     return summary
 
 
@@ -206,9 +208,7 @@ def _draw(job: Job, places: Sequence[int]) -> None:
     """Draw the grid of photos and pre-images, unless the file already shows these results."""
     ids, shows = job.photos.ids, job.kind.shows
     rows = job.results.rows(Keys([ids[place] for place in places], min(job.config.restarts, MOST_COLUMNS)))
-    title = " ".join(filter(None, (job.config.name, layer_name(job.config.layer))))
-    if not job.kind.needs_photo and shows == "activation":
-        title += f" {job.config.objective.channels}"
+    title = _title(job)
     exact = [{name: value for name, value in row.items() if name != "seconds"} for row in rows.values()]
     shown = [title, job.config.display, [ids[place] for place in places], exact]
     mark = hashlib.sha256(repr(shown).encode(errors="surrogateescape")).hexdigest()
@@ -223,6 +223,12 @@ def _draw(job: Job, places: Sequence[int]) -> None:
     if drawn:
         picture = partial(grid, drawn, title=title, display=job.config.display, mark=mark)
         job.results.write(job.results.grid, lambda path: picture(path=path))
+
+
+def _title(job: Job) -> str:
+    """Return the name of representation and layer, and of the channels that an image without a photo maximises."""
+    title = " ".join(filter(None, (job.config.name, layer_name(job.config.layer))))
+    return title if job.kind.needs_photo or job.kind.shows == "error" else f"{title} {job.config.objective.channels}"
 
 
 def _short(shows: str, value: float) -> str:

@@ -13,7 +13,7 @@ from invrep.presets import FOLDER, build, preset
 from invrep.validation import choice, number
 
 # keys of whole numbers, and the word accepted instead of a number
-WHOLE: dict[str, str | None] = {"restarts": None, "log_every": None, "images_every": None, "seed": None}
+WHOLE: dict[str, str | None] = {"restarts": None, "log_every": None, "images_every": "null", "seed": None}
 WHOLE |= {"data.batch_size": "auto", "data.limit": "null", "checkpoint.every": "null"}
 
 

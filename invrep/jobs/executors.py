@@ -118,7 +118,7 @@ class OneOfMany:
             work(job, left, Ticks(lambda _: None))
             self._leave(job, plan.shares[0])
             return None
-        if record is not None:
+        if record is not None and plan.left:
             record.open()
         with Bar(_pixels(job, left), job.console) as bar:
             work(job, left, bar)

@@ -120,8 +120,7 @@ class Worker:
         named = [(places.index(place), photos[place].id, restart) for place, restart in rows]
         shown = None if photos[places[0]].open is None else tensors
         if self.record is not None:
-            counts = {sum(place == p for p, _ in rows) for place in places}
-            self.record.photos, self.record.restarts = shown, counts.pop() if len(counts) == 1 else None
+            self.record.begin(named, shown)
         config, checkpoint = self.job.config, None
         if config.checkpoint.every is not None:
             every = config.checkpoint.every

@@ -1,70 +1,48 @@
-"""Write a job's curves, pictures and final table to a logger."""
+"""Write a running job's curves and pictures to a logger, and its results at the end."""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
-import netrc
-import os
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
-from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
-from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from torch import Tensor
-from torchvision.utils import make_grid
 
-from invrep.data.display import shown, to_pil
 from invrep.inversion.module import Inversion
-from invrep.results.rows import SPREADS
-from invrep.results.store import Results
+from invrep.tracking.destination import CURVES, Destination, Ending, LightningDestination
+from invrep.tracking.live_grid import Picture, Shot, Visible, mean_of
+from invrep.tracking.wandb_run import WandbRun, is_wandb, unchanged
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
-CURVES = ("error", "activation", "energy", "data")  # every other curve is the term of a prior
-MEANS = ("error", "root_error", "pairwise_error", "activation", "psnr", "ssim", "energy")  # columns for W&B's summary
-GRID_IMAGES = 8  # photos in a live grid; the final grid has its own limit
-
-
-def _logged_in() -> bool:
-    """Return whether a key for W&B's server is in the environment or in the netrc file; never prompt for one."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0]
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+GRIDS = 60  # most live pictures of a job: with photos of 224 pixels, about 60 MB
 
 
 class Record(pl.Callback):
-    """Write curves, pictures and the final table to a Lightning logger; a failing logger never fails the job.
+    """Write curves, pictures and results to a logger; a failing logger never fails the job.
 
     The logger is opened with the first values for it, since W&B takes seconds to start and no pass shall wait for it.
     The axis is ``pass``, the number of passes of the job: a second batch continues the count of the first.
+
+    A picture is written with the values of its own pass, which the next pass measures. The picture of a batch's end
+    waits for the next batch, since the job's last one gives way to the final picture.
 
     Args:
         config: config of the logger (``_target_`` and its arguments); None or empty: no logger.
         hyperparameters: resolved config of the job, which the logger gets when it is opened.
         folder: output folder of the job; the logger writes only below it.
-        name: name of the run.
+        title: name of representation and layer, for captions.
         group: name of the run's sweep; None outside a sweep.
-        every: number of passes between two pictures.
+        every: number of passes between two pictures; None: no pictures, at the end neither.
         display: ``rescale`` or ``clip``, see :func:`invrep.data.display.shown`.
-
-    Attributes:
-        photos: photos (n, C, H, W) of the current batch, in [0, 1]; None without photos.
-        restarts: number of restarts of each photo in the current batch; None where the photos differ: no picture.
     """
-
-    place: str | None = None  # W&B's folder for the previous job of this process
 
     def __init__(
         self,
@@ -72,64 +50,42 @@ class Record(pl.Callback):
         hyperparameters: Mapping[str, Any],
         *,
         folder: Path,
-        name: str,
+        title: str,
         group: str | None,
-        every: int,
+        every: int | None,
         display: str,
     ) -> None:
         super().__init__()
-        self.every = every
-        self.display = display
-        self.folder = folder
-        self.logger: Logger | None = None
-        self.offset = 0
-        self.recorded = 0
-        self.pictured = -1
-        self.photos: Tensor | None = None
-        self.restarts: int | None = 1
-        self._unopened = partial(self._open, config, name, group) if config and "_target_" in config else None
+        self.every, self.display, self.title = every, display, title
+        self.folder, self.group = folder, group
+        self.destination: Destination | None = None
+        self.offset = 0  # passes of earlier batches
+        self.last = 0  # greatest value of the axis so far
+        self.recorded = 0  # points of the curve that are written
+        self._config = config if config and "_target_" in config else None
         self._hyperparameters = hyperparameters
+        self._unopened = self._config is not None
+        self._visible: Visible | None = None
+        self._shot: Shot | None = None  # waits for the values of its pass
+        self._end: tuple[int, Picture] | None = None  # waits for the next batch
+        self._pictured, self._grids = 0, 0
+        self._resumed = 0  # passes of the first batch that an earlier process did
+        self._replayed: Sequence[tuple[int, Mapping[str, float]]] = ()
 
     def open(self) -> None:
         """Open the logger and write the job's config to it, unless that has been done."""
-        if self._unopened is not None:
-            begin, self._unopened = self._unopened, None
-            self._guard(begin)
-            if self.logger is not None:
-                self._guard(partial(self.logger.log_hyperparams, dict(self._hyperparameters)))
+        if self._unopened:
+            self._unopened = False
+            self._guard(self._open)
 
-    def _open(self, config: DictConfig, name: str, group: str | None) -> None:
-        target = str(config["_target_"])
-        if not target.endswith("WandbLogger"):
-            told = {"save_dir": self.folder, "name": "", "version": target.rpartition(".")[2]}
-            takes = inspect.signature(get_class(target)).parameters
-            self.logger = instantiate(config, **{key: value for key, value in told.items() if key in takes})
-            return
-        import wandb
-
-        place = str(self.folder.resolve() / "wandb")
-        for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):  # W&B's default is below the home folder
-            if os.environ.get(variable) in (None, Record.place):  # keep a folder that the user has set
-                os.environ[variable] = place
-        Record.place = place
-        os.environ.setdefault("WANDB_SILENT", "true")  # the job's summary names the run
-        offline = {} if os.environ.get("WANDB_MODE") else {"offline": not _logged_in()}
-        logger = instantiate(
-            config,
-            save_dir=str(self.folder.resolve()),  # W&B's process keeps its first working folder
-            name=name,
-            group=group,
-            settings=wandb.Settings(silent=True, console="off"),
-            **offline,
-        )
-        asked = getattr(logger, "_wandb_init", {})
-        if asked.get("anonymous", "") is None:  # Lightning always passes it, and W&B warns
-            del asked["anonymous"]
-        run = logger.experiment
-        run.define_metric("pass")
-        for metric in (*CURVES, "prior/*", "reconstructions"):
-            run.define_metric(metric, step_metric="pass")
-        self.logger = logger
+    def _open(self) -> None:
+        assert self._config is not None
+        if is_wandb(self._config):
+            run = WandbRun(self._config, self._hyperparameters, folder=self.folder, group=self.group)
+            self.destination, self.last = run, run.passes
+            self.offset = max(run.passes - self._resumed, 0)
+        else:
+            self.destination = LightningDestination(self._config, self.folder, self._hyperparameters)
 
     def _guard(self, act: Callable[[], R]) -> R | None:
         """Call ``act``; if it fails, warn and continue without the logger."""
@@ -147,146 +103,117 @@ class Record(pl.Callback):
 
     def _abandon(self) -> None:
         """Drop the logger, and close W&B's run: an open run would receive the next job of a sweep."""
-        self.logger = None
+        self.destination = None
         if "wandb" in sys.modules:
             with contextlib.suppress(Exception):
                 sys.modules["wandb"].finish(exit_code=1)
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Start a batch, or a further stage of a batch."""
-        self.recorded, self.pictured = len(pl_module.curve), -1
+    def begin(self, rows: Sequence[tuple[int, str, int]], photos: Tensor | None) -> None:
+        """Begin a batch.
+
+        Args:
+            rows: triple for each row of the batch: index of the photo, id, number of the restart.
+            photos: photos (n, C, H, W) in [0, 1]; None without photos.
+        """
+        self._write_end()
+        self._visible, self._shot = Visible(rows, photos, self.title, self.display), None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Keep the start of a batch; a further stage or a resumed descent has no start."""
+        self.recorded, self._pictured = len(pl_module.curve), pl_module.passes
+        if self._unopened:
+            self._resumed = pl_module.passes
+        if pl_module.passes == 0:
+            self._keep(pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        """Write the points of the curve that a segment has added."""
+        """Write the points of the curve that a segment has added, and keep a picture every so many passes."""
         self._write(pl_module)
+        if self.every and pl_module.passes - self._pictured >= self.every and pl_module.passes < pl_module.whole:
+            self._pictured = pl_module.passes
+            self._keep(pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Write the last point and picture of the batch."""
-        self.pictured = -1
+        """Write the last point of a stage, and keep the picture of the batch's end."""
         self._write(pl_module)
-        self.offset += pl_module.passes if pl_module.last else 0
+        if pl_module.last:
+            self._shot = None
+            self._keep(pl_module)
+            if self._shot is not None:
+                self._end = self.offset + pl_module.passes, self._guard(partial(self._draw, pl_module))
+            self.offset += pl_module.passes
+            self._shot = None
+
+    def _keep(self, inversion: Inversion) -> None:
+        wanted = (
+            self.every is not None
+            and self._config is not None
+            and (self._unopened or (self.destination and self.destination.pictures))
+        )
+        if wanted and self._visible is not None and self._grids < GRIDS:
+            self._shot = self._guard(partial(self._visible.shot, inversion))
 
     def _write(self, inversion: Inversion) -> None:
         self.open()
-        if self.logger is None:
-            self.recorded = len(inversion.curve)
-            return
         for passes, terms in inversion.curve[self.recorded :]:
-            counted = inversion.counted
-            values = {
-                name if name in CURVES else f"prior/{name}": float(value[counted].mean())
-                for name, value in terms.items()
-                if bool(counted.any())
-            }
-            self._guard(partial(self._scalars, values, self.offset + passes))
+            if self.destination is None:
+                break
+            counted, picture = inversion.counted, None
+            if self._shot is not None and self._shot.passes <= passes and self.destination.pictures:
+                picture = self._guard(partial(self._draw, inversion, terms if self._shot.passes == passes else None))
+                self._shot = None
+            means = {name: mean_of(value, counted) for name, value in terms.items()}
+            self._send(self.offset + passes, means, picture)
         self.recorded = len(inversion.curve)
-        if self.pictured < 0 or inversion.passes - self.pictured >= self.every:
-            self.pictured = inversion.passes
-            self._guard(lambda: self._picture(inversion))
 
-    def _scalars(self, values: dict[str, float], at: int) -> None:
-        if self.logger is None:
-            return
-        if isinstance(self.logger, WandbLogger):
-            self.logger.experiment.log({**values, "pass": at})
-        else:
-            self.logger.log_metrics(values, step=at)
+    def _draw(self, inversion: Inversion, values: Mapping[str, Tensor] | None = None) -> Picture:
+        assert self._visible is not None and self._shot is not None
+        self._grids += 1
+        return self._visible.draw(self._shot, inversion, values)
 
-    def _picture(self, inversion: Inversion) -> None:
-        shows = isinstance(self.logger, TensorBoardLogger) or hasattr(self.logger, "log_image")
-        if self.restarts is None or not shows:
-            return
-        columns = self.restarts + (self.photos is not None)
-        tiles = []
-        for k, image in enumerate(inversion.reconstruction().detach()[: self.restarts * GRID_IMAGES]):
-            if self.photos is not None and k % self.restarts == 0:
-                tiles.append(shown(self.photos[k // self.restarts], "clip"))
-            tiles.append(shown(image, self.display))
-        at = self.offset + inversion.passes
-        self._image("reconstructions", make_grid(tiles, nrow=columns, pad_value=1.0), at)
+    def _send(self, at: int, means: Mapping[str, float | None], picture: Picture | None = None) -> None:
+        named = {
+            name if name.partition("/")[0] in CURVES else f"prior/{name}": value
+            for name, value in means.items()
+            if value is not None
+        }
+        if self.destination is not None and (named or picture is not None):
+            self.last = max(self.last, at)
+            self._guard(partial(self.destination.write, at, named, picture))
 
-    def _image(self, key: str, image: Tensor, at: int) -> None:
-        if isinstance(self.logger, WandbLogger):
-            import wandb
+    def _write_end(self) -> None:
+        if self._end is not None:
+            (at, picture), self._end = self._end, None
+            self._send(at, {}, picture)
 
-            self.logger.experiment.log({key: wandb.Image(to_pil(image)), "pass": at})
-        elif isinstance(self.logger, TensorBoardLogger):
-            self.logger.experiment.add_image(key, image, at)
-        elif (log_image := getattr(self.logger, "log_image", None)) is not None:  # Lightning's name for it
-            log_image(key, [to_pil(image)], step=at)
-
-    def replay(self, curve: Sequence[tuple[int, dict[str, float]]]) -> None:
-        """Write a mean curve from disk, of pre-images that other processes have made.
+    def replay(self, curve: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """Take the mean curve of pre-images that other processes have made; the job's end writes it.
 
         Args:
             curve: list of (pass, {name: mean}).
         """
-        self.open()
-        usual = ("error", "activation", "energy", "data")
-        for at, values in curve if self.logger is not None else ():
-            named = {name if name in usual else f"prior/{name}": value for name, value in values.items()}
-            self._guard(partial(self._scalars, named, at))
+        self._replayed = curve
 
-    def close(
-        self,
-        rows: Sequence[Mapping[str, Any]],
-        grid: Path | None,
-        failed: bool,
-        means: Mapping[str, float],
-    ) -> str | None:
-        """Write the final table and grid, end the logger's run, and return how to view it.
+    def close(self, ending: Ending) -> str | None:
+        """Write the results and the final picture, end the logger's run, and return how to view it.
+
+        A repeated command that has added nothing leaves W&B's finished run as it is.
 
         Args:
-            rows: rows of ``metrics.csv`` for the logger's table.
-            grid: path of the final picture.
-            failed: bool; True: the job failed, and W&B marks the run so.
-            means: means of the columns of ``metrics.csv`` and ``spread.csv``, by name.
+            ending: results of the job.
 
         Returns:
             A URL or a command; None without a logger.
         """
+        held = self._unopened and self._config is not None and is_wandb(self._config)
+        if held and (seen := unchanged(self.folder, ending, self.group)) is not None:
+            return seen
         self.open()  # a job that ends before its first pass has a run too
-        if self.logger is None:
+        for at, values in self._replayed:
+            self._send(self.offset + at, values)
+        if not ending.rows:
+            self._write_end()
+        if self.destination is None:
             return None
-        return self._guard(partial(self._close, self.logger, rows, grid, failed, means))
-
-    def _close(
-        self,
-        logger: Logger,
-        rows: Sequence[Mapping[str, Any]],
-        grid: Path | None,
-        failed: bool,
-        means: Mapping[str, float],
-    ) -> str | None:
-        if isinstance(logger, TensorBoardLogger):
-            logger.finalize("failed" if failed else "success")
-            return f"tensorboard --logdir {self.folder}"
-        if not isinstance(logger, WandbLogger):
-            logger.finalize("failed" if failed else "success")
-            return None
-        import wandb
-
-        run = logger.experiment
-        try:
-            if rows:
-                names = list(dict.fromkeys(name for row in rows for name in row))
-                run.log({"results": wandb.Table(columns=[*names], data=[[row.get(n) for n in names] for row in rows])})
-            for name in (*MEANS, *SPREADS):
-                if name in means:
-                    run.summary[f"mean/{name}"] = means[name]
-            if grid is not None and grid.exists():
-                run.log({"grid": wandb.Image(str(grid))})
-            if rows:
-                results = Results(self.folder)
-                named = re.sub(r"[^\w.-]", "_", self.folder.name, flags=re.ASCII)  # W&B accepts no other character
-                artifact = wandb.Artifact(named, type="results", metadata={"folder": str(self.folder)})
-                for path in (results.grid, results.metrics, results.curves, results.spread, results.config):
-                    if path.is_file():
-                        artifact.add_file(str(path))
-                run.log_artifact(artifact)
-            place, url = Path(run.dir).parent, None if run.offline else run.url
-        finally:
-            wandb.finish(exit_code=int(failed))
-        if run.disabled:  # WANDB_MODE=disabled keeps no files
-            return None
-        return url or f"wandb sync {os.path.relpath(place)}"
+        ending = ending if self.every else replace(ending, grid=None)
+        return self._guard(partial(self.destination.close, ending, self.last, self.title))

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from helpers.paths import ROOT
 from PIL import Image
+from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from invrep.cli.arguments import arguments
 from invrep.errors import InvrepError
@@ -87,14 +88,23 @@ def test_a_folder_named_by_a_date(job, tmp_path):
     assert swept.status == 0 and len(list((tmp_path / "swept").glob("hog-*"))) == 2, swept.err
 
 
-def test_an_agent_of_wandb_runs_the_sweep_of_the_docs(job, tmp_path):
-    (sweep,) = re.findall(r"^```yaml\n(.*?)^```", (DOCS / "wandb.md").read_text(), re.M | re.S)
-    parameters = yaml.safe_load(sweep)["parameters"]
-    chosen = {key: values.get("value", values.get("max")) for key, values in parameters.items()}
+SWEEPS = [
+    yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", (DOCS / "wandb.md").read_text(), re.M | re.S)
+]
+
+
+@pytest.mark.parametrize("sweep", SWEEPS, ids=["args", "args_no_hyphens"])
+def test_an_agent_of_wandb_runs_the_sweeps_of_the_docs(job, tmp_path, sweep):
+    """W&B's own code makes the command, from the first value of each parameter."""
+    first = {k: v.get("value", v.get("values", [v.get("max")])[0]) for k, v in sweep["parameters"].items()}
+    macros = create_sweep_command_args({"args": {key: {"value": value} for key, value in first.items()}})
+    command = create_sweep_command(sweep.get("command", ["${env}", "python", "${program}", "${args}"]))
+    (macro,) = [word[2:-1] for word in command if word.startswith("${args")]
     Image.effect_noise((24, 16), 40).save(tmp_path / "photo.jpg")
-    outcome = job(*(f"--{key}={value}" for key, value in chosen.items()), "dry_run=true")
-    assert outcome.status == 0 and f"{chosen['optim.steps']} passes" in outcome.out, outcome.err
-    assert f"without their dashes: rep={chosen['rep']} " in outcome.err
+    outcome = job(*macros[macro], "dry_run=true")
+    passes = first.get("optim.steps", 4)
+    assert outcome.status == 0 and f"{passes} passes" in outcome.out and "hogb" in outcome.out, outcome.err
+    assert ("without their dashes: rep=hogb " in outcome.err) == (macro == "args")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import multiprocessing
 import os
 import signal
@@ -68,18 +67,16 @@ def test_a_sweep_on_two_ranks_with_a_failing_job_and_one_run_in_wandb(
     rows = Results(outcome.folder).rows()
     assert [image for image, _ in rows] == ["0.png", "1.png", "2.png"]
     run = OfflineRun(outcome.folder)  # there is one only
-    shown = next(row for row in run.history if "results/path" in row)
-    table = json.loads((run.files / shown["results/path"]).read_text())
-    assert [line[table["columns"].index("image")] for line in table["data"]] == ["0.png", "1.png"]
+    assert [row["image"] for row in run.table()] == ["0.png", "1.png"]
     errors = [row["error"] for row in rows.values()]
-    assert [line[table["columns"].index("error")] for line in table["data"]] == pytest.approx(errors[:2])
+    assert [row["error"] for row in run.table()] == pytest.approx(errors[:2])
     assert run.summary["mean/error"] == pytest.approx(sum(errors) / 3)
     curve = [row for row in run.history if "energy" in row]
     assert [row["pass"] for row in curve] == [0, 1, 2, 3, 4] and curve[-1]["error"] == pytest.approx(
         sum(errors) / 3, rel=1e-4
     )
-    picture = next(row["grid/path"] for row in run.history if "grid/path" in row)
-    assert (run.files / picture).read_bytes() == (outcome.folder / "grid.png").read_bytes()
+    (picture,) = run.pictures()
+    assert (run.files / picture["grid/path"]).read_bytes() == (outcome.folder / "grid.png").read_bytes()
 
 
 def test_a_rank_that_dies_leaves_the_others_to_finish(seven: Path, tmp_path: Path) -> None:

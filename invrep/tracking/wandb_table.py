@@ -1,0 +1,71 @@
+"""Build W&B's table of results, with photo and pre-image in its rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import wandb
+from PIL import Image
+
+from invrep.results.store import Results
+from invrep.tracking.progress import worded
+from invrep.tracking.wandb_values import utf8
+
+PICTURED = 100  # rows with pictures: with photos of 224 pixels, about 20 MB
+SIDE = 256  # pixels; longest side of a picture
+
+
+def table(results: Results, rows: Sequence[Mapping[str, Any]], title: str, *, pictures: bool) -> wandb.Table:
+    """Return the rows of ``metrics.csv``; the first hundred begin with photo and pre-image, of 256 pixels at most.
+
+    Args:
+        results: folder of the job.
+        rows: rows, by column.
+        title: name of representation and layer, for captions.
+        pictures: bool; False: no photos and no pre-images.
+    """
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != "content"]
+    photos: dict[str, wandb.Image | None] = {}
+    data = []
+    for number, row in enumerate(rows):
+        image, restart = row["image"], row["restart"]
+        photo = pre_image = None
+        if pictures and number < PICTURED:
+            if image not in photos:  # restarts share one file
+                photos[image] = _picture(results.photo(image), utf8(image))
+            photo = photos[image]
+            pre_image = _picture(
+                results.picture(image, restart), utf8(f"{image}, {title}, restart {restart}: {_measure(row)}")
+            )
+        data.append([photo, pre_image, *(_cell(row.get(name)) for name in names)])
+    first = ["photo", "pre-image"]
+    empty = 2 if not pictures else 1 if not any(photos.values()) else 0  # columns without a picture
+    columns: list[str | int] = [*first, *names]
+    return wandb.Table(columns=columns[empty:], data=[line[empty:] for line in data])
+
+
+def _measure(row: Mapping[str, Any]) -> str:
+    """Return a row's error or activation as text, or its remark."""
+    shows = "activation" if "activation" in row else "error"
+    return row.get("remark") or f"{shows} {worded(shows, row[shows])}"
+
+
+def _picture(path: Path, caption: str) -> wandb.Image | None:
+    """Return a PNG for the table, reduced to the longest side; None without the file."""
+    if not path.is_file():
+        return None
+    with Image.open(path) as image:
+        if max(image.size) <= SIDE:
+            return wandb.Image(str(path), caption=caption)
+        image.thumbnail((SIDE, SIDE))
+        return wandb.Image(image.copy(), caption=caption)
+
+
+def _cell(value: Any) -> Any:
+    """Return a value for a cell; a blank one instead of NaN."""
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return utf8(value) if isinstance(value, str) else value
