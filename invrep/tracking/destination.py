@@ -14,9 +14,12 @@ from omegaconf import DictConfig
 from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from invrep.messages import printable
 from invrep.tracking.live_grid import Picture
+from invrep.tracking.progress import worded
 
 GRID = "grid"  # key of all pictures
+SAID = 128  # rows whose photos the final caption names; the picture has no more
 CURVES = ("error", "activation", "energy", "data")  # every other curve is the term of a prior
 
 
@@ -38,17 +41,20 @@ class Ending:
     grid: Path | None = None
     failed: bool = False
 
-    def picture(self, title: str) -> Picture | None:
-        """Return the final picture; None without results."""
-        if not self.rows or self.grid is None or not self.grid.exists():
-            return None
+    @property
+    def pictured(self) -> Path | None:
+        """Return the path of the final picture if it is of these results."""
+        return self.grid if self.rows and self.grid is not None and self.grid.exists() else None
+
+    def caption(self, title: str) -> str:
+        """Return the final picture's caption.
+
+        Args:
+            title: name of representation and layer.
+        """
         shows = "activation" if "activation" in self.means else "error"
-        value = f", mean {shows} {self.means[shows]:.4g}" if shows in self.means else ""
-        with Image.open(self.grid) as image:
-            image.load()
-        return Picture(
-            image, f"{title}, end{value} | {', '.join(dict.fromkeys(str(row['image']) for row in self.rows))}"
-        )
+        value = f", mean {shows} {worded(shows, self.means[shows])}" if shows in self.means else ""
+        return f"{title}, end{value} | {', '.join(dict.fromkeys(printable(row['image']) for row in self.rows[:SAID]))}"
 
 
 class Destination(Protocol):
@@ -98,7 +104,8 @@ class LightningDestination:
 
     def close(self, ending: Ending, at: int, title: str) -> str | None:
         """Write the final picture, and return a command that shows the job in TensorBoard."""
-        if (picture := ending.picture(title)) is not None:
-            self.write(at, {}, picture)
+        if self.pictures and (path := ending.pictured) is not None:
+            with Image.open(path) as image:
+                self.write(at, {}, Picture(image, ending.caption(title)))
         self.logger.finalize("failed" if ending.failed else "success")
         return f"tensorboard --logdir {self.folder}" if isinstance(self.logger, TensorBoardLogger) else None

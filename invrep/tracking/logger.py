@@ -22,7 +22,7 @@ from invrep.tracking.wandb_run import WandbRun, is_wandb, unchanged
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
-GRIDS = 60  # most live pictures of a job: with photos of 224 pixels, about 60 MB
+GRIDS = 30  # most live pictures of a job: with photos of 224 pixels, 50 MB, or 120 MB with four restarts
 
 
 class Record(pl.Callback):
@@ -135,9 +135,10 @@ class Record(pl.Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the last point of a stage, and keep the picture of the batch's end."""
+        if pl_module.last and self._shot is not None and self._shot.passes == pl_module.passes:
+            self._shot = None  # the end is a picture of its own
         self._write(pl_module)
         if pl_module.last:
-            self._shot = None
             self._keep(pl_module)
             if self._shot is not None:
                 self._end = self.offset + pl_module.passes, self._guard(partial(self._draw, pl_module))

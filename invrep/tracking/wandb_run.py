@@ -204,8 +204,8 @@ class WandbRun:
             "pass": at,
             "results": table(results, ending.rows, title, pictures=ending.grid is not None),
         }
-        if (picture := ending.picture(title)) is not None:
-            row[GRID] = wandb.Image(str(ending.grid), caption=utf8(picture.caption))
+        if (path := ending.pictured) is not None:
+            row[GRID] = wandb.Image(str(path), caption=utf8(ending.caption(title)))
         self.run.log(row)
         name = re.sub(r"[^\w.-]", "_", short(self.folder.name, 128), flags=re.ASCII)  # W&B accepts no other character
         artifact = wandb.Artifact(name, type="results", metadata={"folder": utf8(str(self.folder))})

@@ -94,4 +94,4 @@ def test_a_logger_of_the_users_own_gets_curves_and_pictures(job, photos, kind):
         assert all(width > height for _, _, (width, height) in pictures)
     else:
         start, end = (caption for _, _, caption in pictures)
-        assert start.startswith("hog, start | a.png: error ") and end.startswith("hog, end, mean error 0.")
+        assert start.startswith("hog, start | a.png: error ") and end.startswith("hog, end, mean error ")
