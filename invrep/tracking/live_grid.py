@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -126,9 +125,3 @@ def _cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFo
         return text
     kept = next((n for n in range(len(text) // 2, 0, -1) if font.getlength(f"{text[:n]}…{text[-n:]}") <= width), 1)
     return f"{text[:kept]}…{text[-kept:]}"
-
-
-def mean_of(values: Tensor, counted: Tensor) -> float | None:
-    """Return the mean of the values (B,) of the images that count, a bool (B,); None if it is not finite."""
-    mean = values[counted].mean()
-    return float(mean) if bool(torch.isfinite(mean)) else None

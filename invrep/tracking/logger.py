@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from invrep.inversion.curve import Curve
 from invrep.inversion.module import Inversion
 from invrep.tracking.destination import CURVES, Destination, Ending, LightningDestination
-from invrep.tracking.live_grid import Picture, Shot, Visible, mean_of
+from invrep.tracking.live_grid import Picture, Shot, Visible
 from invrep.tracking.wandb_run import WandbRun, is_wandb, unchanged
 
 log = logging.getLogger(__name__)
@@ -67,7 +70,7 @@ class Record(pl.Callback):
         self._unopened = self._config is not None
         self._visible: Visible | None = None
         self._shot: Shot | None = None  # waits for the values of its pass
-        self._end: tuple[int, Picture] | None = None  # waits for the next batch
+        self._end: tuple[int, Picture | None] | None = None  # waits for the next batch
         self._pictured, self._grids = 0, 0
         self._resumed = 0  # passes of the first batch that an earlier process did
         self._replayed: Sequence[tuple[int, Mapping[str, float]]] = ()
@@ -156,14 +159,14 @@ class Record(pl.Callback):
 
     def _write(self, inversion: Inversion) -> None:
         self.open()
-        for passes, terms in inversion.curve[self.recorded :]:
+        points = inversion.curve[self.recorded :] if self.destination is not None else []
+        for (passes, terms), means in zip(points, _means(points, inversion.counted), strict=True):
             if self.destination is None:
                 break
-            counted, picture = inversion.counted, None
+            picture = None
             if self._shot is not None and self._shot.passes <= passes and self.destination.pictures:
                 picture = self._guard(partial(self._draw, inversion, terms if self._shot.passes == passes else None))
                 self._shot = None
-            means = {name: mean_of(value, counted) for name, value in terms.items()}
             self._send(self.offset + passes, means, picture)
         self.recorded = len(inversion.curve)
 
@@ -172,11 +175,11 @@ class Record(pl.Callback):
         self._grids += 1
         return self._visible.draw(self._shot, inversion, values)
 
-    def _send(self, at: int, means: Mapping[str, float | None], picture: Picture | None = None) -> None:
+    def _send(self, at: int, means: Mapping[str, float], picture: Picture | None = None) -> None:
         named = {
             name if name.partition("/")[0] in CURVES else f"prior/{name}": value
             for name, value in means.items()
-            if value is not None
+            if math.isfinite(value)
         }
         if self.destination is not None and (named or picture is not None):
             self.last = max(self.last, at)
@@ -218,3 +221,10 @@ class Record(pl.Callback):
             return None
         ending = ending if self.every else replace(ending, grid=None)
         return self._guard(partial(self.destination.close, ending, self.last, self.title))
+
+
+def _means(points: Curve, counted: Tensor) -> list[dict[str, float]]:
+    """Return the means of a curve's points over the images that count, a bool (B,), by one copy from the device."""
+    values = [value for _, terms in points for value in terms.values()]
+    means = iter(torch.stack(values)[:, counted].mean(1).tolist() if values else [])
+    return [{name: next(means) for name in terms} for _, terms in points]

@@ -23,7 +23,8 @@ from invrep.tracking.destination import CURVES, GRID, Ending
 from invrep.tracking.live_grid import Picture
 from invrep.tracking.wandb_values import plain, short, tags, utf8
 
-MEANS = ("error", "root_error", "pairwise_error", "activation", "psnr", "ssim", "energy", "class_kept", *SPREADS)
+MEASURES = ("error", "root_error", "pairwise_error", "activation", "psnr", "ssim", "energy")
+MEANS = (*MEASURES, "class_kept", "still_falling", *SPREADS)
 LIGHTNING = ("save_dir", "dir", "version", "log_model", "prefix", "checkpoint_name", "add_file_policy", "experiment")
 
 
