@@ -11,7 +11,9 @@ from invrep.results.store import Results
 
 FIELDS = {"conv1": 11, "relu1": 11, "relu2": 51, "relu3": 99, "fc6": None}
 BOXES = {"relu3": "4 -8 24 56;0 0 10 8"}  # of two parts; the photos are 40 rows of 64 pixels
+LAYERS = ["relu3", "relu1", "relu2"]
 HOSTILE = "a\"'<script>alert(1)<&%20#?\n.png"
+IMAGES = ["a.png", HOSTILE, "sub/a.png", "d.png"]
 
 
 def made_job(place: Path, layer: str, images: list[str], *, restarts: int = 2, weight: float = 5.0) -> Results:

@@ -35,13 +35,24 @@ NAME = "report.html"
 TEMPLATES = Path(__file__).parent
 
 # the order matters: the top-level code of a part uses the parts before it
-SCRIPT = ("elements", "words", "plot", "rows", "grid", "pre_image", "closer", "charts", "table", "controls")
+SCRIPT = (
+    *("vendor/panzoom.min", "script/elements", "script/pictures", "script/words", "script/plot", "script/rows"),
+    *("script/grid", "script/grid_keys", "script/stage", "script/pre_image", "script/closer", "script/address"),
+    *("script/charts", "script/table", "script/controls"),
+)
+
+STYLE = ("report", "gallery", "viewer", "print")
 
 MOST_PICTURES = 12_000  # most thumbnails on a page; further photos are only in the table and the plots
 
+MOST_EXACT = 8 * 2**20  # most bytes of PNGs that are embedded without loss, for differences of photo and pre-image
 MOST_EMBEDDED = 24 * 2**20  # most bytes of embedded full-size pictures and films; more are linked
 
-SIDES = ((600, 160), (2400, 128), (MOST_PICTURES, 96))  # (most pictures, pixels of a thumbnail's longer side)
+# (most pictures in the grid, pixels of a thumbnail's longer side): 520 for screens of two pixels to one of the style's
+SIDES = ((300, 520), (2000, 260), (5000, 192), (MOST_PICTURES, 128))
+SMALL = 96  # side of the thumbnails of further restarts, which are buttons
+
+BLOCK = 64  # pictures in a block of JSON, which the script parses when it needs one of them
 
 
 def write(runs: Sequence[Run], path: Path, console: Console) -> None:
@@ -56,9 +67,9 @@ def write(runs: Sequence[Run], path: Path, console: Console) -> None:
         InvrepError: results are damaged, or the page cannot be written.
     """
     swept = compare(runs)
-    data = _data(runs, swept, path.parent, console)
-    script = "\n".join((TEMPLATES / "script" / f"{part}.js").read_text(encoding="utf-8") for part in SCRIPT)
-    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    data, box = _data(runs, swept, path.parent, console)
+    script = "\n".join((TEMPLATES / f"{part}.js").read_text(encoding="utf-8") for part in SCRIPT)
+    style = "\n".join((TEMPLATES / f"{part}.css").read_text(encoding="utf-8") for part in STYLE)
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -75,6 +86,8 @@ def write(runs: Sequence[Run], path: Path, console: Console) -> None:
         facts=_facts(runs, data),
         table=table_of(runs, swept),
         data=data,
+        thumbs=_blocks(box.thumbs),
+        full=_blocks(box.full),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     # a file name may hold bytes that are no Unicode
@@ -114,23 +127,21 @@ def _facts(runs: Sequence[Run], data: Mapping[str, Any]) -> list[tuple[str, str]
     return facts
 
 
-def _data(runs: Sequence[Run], swept: Mapping[str, Sequence[Any]], page: Path, console: Console) -> dict[str, Any]:
-    """Return the data of the page's script, as values that JSON can represent."""
+def _blocks(pictures: Sequence[str]) -> list[list[str]]:
+    return [list(pictures[k : k + BLOCK]) for k in range(0, len(pictures), BLOCK)]
+
+
+def _data(
+    runs: Sequence[Run], swept: Mapping[str, Sequence[Any]], page: Path, console: Console
+) -> tuple[dict[str, Any], Pictures]:
+    """Return the data of the page's script, as values that JSON can represent, and the pictures that it counts."""
     # a photo is identified by id and content, since two folders may have photos of the same name
     there = sorted({(image, row["content"]) for run in runs for (image, _), row in run.rows.items()})
     pictures = sum(len(run.rows) for run in runs) + len(there)
     order = there[: max(1, MOST_PICTURES * len(there) // max(pictures, MOST_PICTURES))]
     photos = {key: k for k, key in enumerate(order)}
     shown = [(run, [key for key, row in run.rows.items() if (key[0], row["content"]) in photos]) for run in runs]
-    files = [run.results.picture(*key) for run, keys in shown for key in keys]
-    count = len(files) + len(photos)
-    files = list(dict.fromkeys([*files, *(run.results.photo(image) for run, keys in shown for image, _ in keys)]))
-    films = [film for run, keys in shown for key in keys if (film := _film(run, key))]
-    # a WebP of the page's quality has about a third of a PNG's bytes
-    size = sum(f.stat().st_size for f in films) + sum(f.stat().st_size for f in files if f.is_file()) / 3
-    side = next((side for most, side in SIDES if count <= most), SIDES[-1][1])
-    box = Pictures(page, side, embed=size <= MOST_EMBEDDED)
-    box.add(files, console)
+    box = _pictures(shown, page, console)
     thumbs: dict[int, int] = {}
     for run, keys in shown:
         for image, restart in keys:
@@ -143,13 +154,40 @@ def _data(runs: Sequence[Run], swept: Mapping[str, Sequence[Any]], page: Path, c
         ],
         "photos": [{"name": _text(image), "thumb": thumbs[k]} for k, (image, _) in enumerate(order)],
         "jobs": [_job(run, keys, swept, photos, box) for run, keys in shown],
-        "measures": [{"name": HEADINGS[name], "percent": name in PERCENT} for name in OF_A_PICTURE],
-        "thumbs": box.thumbs,
-        "full": box.full,
-        "side": side,
-        "embedded": box.embed,
+        "measures": [{"key": name, "name": HEADINGS[name], "percent": name in PERCENT} for name in OF_A_PICTURE],
+        "block": BLOCK,
+        "aspect": box.aspect,
+        "embedded": box.quality is not None,
         "left_out": len(order) < len(there),
-    }
+    }, box
+
+
+def _pictures(shown: Sequence[tuple[Run, Sequence[Key]]], page: Path, console: Console) -> Pictures:
+    """Return the pictures of some jobs' pre-images and photos: how many there are decides how they are kept.
+
+    Args:
+        shown: jobs with the image ids and restarts of their pre-images, in the order of restarts.
+        page: folder of the page.
+        console: console for a progress bar.
+    """
+    grid: dict[Path, None] = {}
+    others: list[Path] = []
+    for run, keys in shown:
+        for image, restart in keys:
+            path, photo = run.results.picture(image, restart), run.results.photo(image)
+            if photo in grid:
+                others.append(path)
+            else:
+                grid |= {path: None, photo: None}
+    films = [film for run, keys in shown for key in keys if (film := _film(run, key))]
+    size = sum(path.stat().st_size for path in [*grid, *others] if path.is_file())
+    # a WebP of quality 90 has about a third of a PNG's bytes
+    embed = sum(film.stat().st_size for film in films) + size / 3 <= MOST_EMBEDDED
+    quality = None if not embed else 100 if size <= MOST_EXACT else 90
+    box = Pictures(page, quality)
+    box.add(list(grid), next((side for most, side in SIDES if len(grid) <= most), SIDES[-1][1]), console)
+    box.add(others, SMALL, console)
+    return box
 
 
 def _film(run: Run, key: Key) -> Path | None:

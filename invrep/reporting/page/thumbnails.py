@@ -8,6 +8,7 @@ import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -34,61 +35,64 @@ class Pictures:
 
     Args:
         page: folder of the page; links are relative to it.
-        side: longer side of a thumbnail, in pixels.
-        embed: bool; True embeds full sizes and films, False links them.
+        quality: quality of the full sizes, which are embedded, 0 to 100 (without loss); None links them, and films too.
 
     Attributes:
         thumbs: thumbnails, WebP in base64.
         full: full sizes, as data URIs or relative addresses.
         paths: indices of each picture, by its path.
-        contents: indices of each picture, by the hash of its content.
+        contents: indices of each picture, by the hash of its content and the side of its thumbnail.
+        aspect: greatest height of a picture over its width.
     """
 
-    def __init__(self, page: Path, side: int, embed: bool) -> None:
-        self.page, self.side, self.embed = page, side, embed
+    def __init__(self, page: Path, quality: int | None) -> None:
+        self.page, self.quality = page, quality
         self.thumbs: list[str] = []
         self.full: list[str] = []
         self.paths: dict[Path, Picture] = {}
-        self.contents: dict[bytes, Picture] = {}
+        self.contents: dict[tuple[bytes, int], Picture] = {}
+        self.aspect = 0.0
 
-    def add(self, paths: Sequence[Path], console: Console) -> None:
+    def add(self, paths: Sequence[Path], side: int, console: Console) -> None:
         """Add the pictures at some paths, several at a time.
 
         Args:
             paths: paths of PNG files.
+            side: longer side of their thumbnails, in pixels.
             console: console for a progress bar.
         """
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            done = pool.map(self._encode, paths)
+            done = pool.map(self._encode, paths, repeat(side))
             bar = track(done, "pictures", total=len(paths), console=console, transient=True)
             for path, encoded in zip(paths, bar, strict=True):
                 if encoded is None:
                     self.paths[path] = Picture(-1, -1)
                     continue
-                content, thumb, full = encoded
-                if content not in self.contents:
-                    self.contents[content] = Picture(len(self.thumbs), len(self.full))
+                content, aspect, thumb, full = encoded
+                self.aspect = max(self.aspect, aspect)
+                if (content, side) not in self.contents:
+                    self.contents[content, side] = Picture(len(self.thumbs), len(self.full))
                     self.thumbs.append(thumb)
                     self.full.append(full)
-                self.paths[path] = self.contents[content]
+                self.paths[path] = self.contents[content, side]
 
-    def _encode(self, path: Path) -> tuple[bytes, str, str] | None:
-        """Return the hash of a PNG's content, its thumbnail, and its full size or link; None if it is unreadable."""
+    def _encode(self, path: Path, side: int) -> tuple[bytes, float, str, str] | None:
+        """Return a PNG's hash, height over width, thumbnail, and full size or link; None if it is unreadable."""
         try:
             data = path.read_bytes()
             image = Image.open(io.BytesIO(data)).convert("RGB")
         except (OSError, SyntaxError, ValueError):
             return None
-        full = _uri(_webp(image, 90), "image/webp") if self.embed else self.link(path)
+        full = self.link(path) if self.quality is None else _uri(_webp(image, self.quality), "image/webp")
         small = image.copy()
-        small.thumbnail((self.side, self.side), Image.Resampling.LANCZOS)
-        return hashlib.sha256(data).digest(), as_base64(_webp(small, 75)), full
+        small.thumbnail((side, side), Image.Resampling.LANCZOS)
+        return hashlib.sha256(data).digest(), image.height / image.width, as_base64(_webp(small, 75)), full
 
-    def film(self, path: Path) -> str:
-        """Return the address of a film, as a data URI if films are embedded, else relative to the page."""
-        if not self.embed:
-            return self.link(path)
-        return _uri(path.read_bytes(), "video/mp4" if path.suffix == ".mp4" else "image/gif")
+    def film(self, path: Path) -> int:
+        """Add a film, as a data URI or a relative address, and return its index into ``full``."""
+        kind = "video/mp4" if path.suffix == ".mp4" else "image/gif"
+        self.full.append(self.link(path) if self.quality is None else _uri(path.read_bytes(), kind))
+        return len(self.full) - 1
 
     def link(self, path: Path) -> str:
         """Return a file's address relative to the page."""
@@ -97,7 +101,7 @@ class Pictures:
 
 def _webp(image: Image.Image, quality: int) -> bytes:
     file = io.BytesIO()
-    image.save(file, "WEBP", quality=quality, method=3)
+    image.save(file, "WEBP", quality=quality, method=3, lossless=quality == 100)
     return file.getvalue()
 
 

@@ -3,7 +3,7 @@
 function plots() {
   const [figure, second] = [byId("by-key"), byId("by-pass")];
   const jobs = bands.flatMap((band) => columns.map((_, c) => band.jobs[c])).filter((job) => job?.shows === mainly && job.curve.length > 1);
-  figure.hidden = columns.length < 2;
+  figure.hidden = columns.length < 2 || flat;
   second.hidden = !jobs.length;
   if (!figure.hidden) {
     const series = bands.map((band, k) => {

@@ -3,23 +3,27 @@
 const closer = byId("closer");
 let here = null; // {row, column, restart}
 
-function open(row, column) {
-  here = { row, column, restart: 0 };
-  closerShow();
-  if (!closer.open) closer.showModal();
+const jobHere = () => rows[here.row].band.jobs[here.column];
+const cellHere = () => jobHere().cells[rows[here.row].photo];
+const restartHere = () => cellHere().restarts[Math.min(here.restart, cellHere().restarts.length - 1)];
+
+function open(row, column, restart = 0) {
+  here = { row, column, restart };
+  if (!closer.open) {
+    closer.showModal();
+    if (!following) remember("pushState", address());
+    zoomTo("");
+  }
   closer.scrollTop = 0;
-  drawCurve(); // now that its width is known
+  closerShow(); // now that its widths are known
 }
 
 function closerShow() {
-  const { row, column } = here;
-  const job = rows[row].band.jobs[column];
-  const name = photoName(data.photos[rows[row].photo]);
-  const cell = job.cells[rows[row].photo];
-  const restart = cell.restarts[Math.min(here.restart, cell.restarts.length - 1)];
+  const [job, cell, restart] = [jobHere(), cellHere(), restartHere()];
+  const name = photoName(data.photos[rows[here.row].photo]);
   byId("closer-title").textContent = `${name} · ${nameOf(job)}`;
   showPhoto(job, cell, name);
-  showPreImage(job, restart, name);
+  showPreImage(job, cell, restart, name);
   showFilm(restart);
   showRestarts(job, cell, restart);
   showMeasures(restart);
@@ -29,6 +33,8 @@ function closerShow() {
   byId("copy").textContent = "copy";
   const free = (r, c) => Boolean(rows[r]?.band.jobs[c]?.cells[rows[r].photo]);
   for (const [id, r, c] of neighbours()) byId(id).disabled = !free(r, c);
+  arrangeStage();
+  drawCurve();
 }
 
 const neighbours = () => [
@@ -45,26 +51,53 @@ function go(id) {
   const had = document.activeElement;
   here = { row, column, restart: here.restart };
   closerShow();
-  drawCurve();
   move(row, column, false);
   if (had?.disabled || !closer.contains(document.activeElement)) byId("close").focus(); // what had it is gone
 }
-for (const id of ["before", "after", "above", "below"]) byId(id).addEventListener("click", () => go(id));
-byId("close").addEventListener("click", () => closer.close());
-closer.addEventListener("click", (event) => { if (event.target === closer) closer.close(); });
-closer.addEventListener("close", () => { closer.querySelector("video")?.pause(); move(...at); });
-closer.addEventListener("keydown", (event) => {
-  if (event.altKey || event.ctrlKey || event.metaKey || ["VIDEO", "PRE", "INPUT"].includes(event.target.tagName)) return;
-  const id = { ArrowLeft: "before", ArrowRight: "after", ArrowUp: "above", ArrowDown: "below" }[event.key];
-  if (!id) return;
-  event.preventDefault();
-  go(id);
-});
-byId("copy").addEventListener("click", async () => {
+
+function goTo(restart) {
+  const count = cellHere().restarts.length;
+  here.restart = (restart + count) % count;
+  closerShow();
+}
+
+async function copy() {
   try {
     await navigator.clipboard.writeText(byId("command").textContent);
     byId("copy").textContent = "copied";
   } catch {
     getSelection().selectAllChildren(byId("command")); // a page opened from a file may not write to the clipboard
   }
+}
+
+function showKeys() {
+  const keys = byId("keys");
+  (closer.open ? closer : document.body).append(keys); // what lies outside an open dialog cannot be reached
+  keys.togglePopover();
+}
+
+for (const id of ["before", "after", "above", "below"]) byId(id).addEventListener("click", () => go(id));
+byId("close").addEventListener("click", () => closer.close());
+byId("help-keys").addEventListener("click", showKeys);
+byId("copy").addEventListener("click", copy);
+closer.addEventListener("click", (event) => { if (event.target === closer) closer.close(); });
+closer.addEventListener("close", () => { closer.querySelector("video")?.pause(); move(...at); });
+
+const ARROWS = { ArrowLeft: "before", ArrowRight: "after", ArrowUp: "above", ArrowDown: "below" };
+const LETTERS = {
+  r: () => goTo(here.restart + 1), R: () => goTo(here.restart - 1), c: copy,
+  s: () => { view.slide = !view.slide; arrangeStage(); }, d: () => { view.difference = !view.difference; closerShow(); },
+  "+": () => zoomBy(1), "=": () => zoomBy(1), "-": () => zoomBy(-1), 0: () => resetZoom(),
+};
+// a press on a picture takes the focus out of the dialog, so the whole page listens
+addEventListener("keydown", (event) => {
+  if (!closer.open || event.altKey || event.ctrlKey || event.metaKey) return;
+  const arrow = ["VIDEO", "PRE", "INPUT"].includes(event.target.tagName) ? null : ARROWS[event.key];
+  if (!arrow && !LETTERS[event.key]) return;
+  event.preventDefault();
+  if (arrow) go(arrow);
+  else LETTERS[event.key]();
+});
+addEventListener("keydown", (event) => {
+  if (event.key === "?" && !event.target.matches?.("input, select")) { event.preventDefault(); showKeys(); }
 });

@@ -6,18 +6,20 @@ if (mainly === "activation") for (const id of ["low", "high"]) byId(id).removeAt
 byId("columns-tool").hidden = data.keys.length < 2;
 byId("columns").append(...data.keys.map((key, k) => make("option", { value: k, selected: k === state.columns }, key.name)));
 byId("columns").addEventListener("input", (event) => { state.columns = Number(event.target.value); state.by = null; again(); });
-byId("sort").addEventListener("input", (event) => { state.order = event.target.value; state.by = null; show(); });
+byId("sort").addEventListener("input", (event) => { state.order = event.target.value; state.by = null; layOut(); show(); });
 byId("search").addEventListener("input", (event) => { state.search = event.target.value; show(); });
 for (const id of ["low", "high"])
   byId(id).addEventListener("input", (event) => { state[id] = event.target.value === "" ? null : Number(event.target.value); show(); });
 const few = data.keys.map((key, k) => [key, k]).filter(([key]) => key.values.length <= 40);
 byId("only").hidden = !few.length;
-byId("only").querySelector("div").append(...few.map(([key, k]) => make("fieldset", {}, make("legend", {}, key.name), ...key.values.map((name, value) => {
+byId("only").append(...few.map(([key, k]) => make("fieldset", {}, make("legend", {}, key.name), ...key.values.map((name, value) => {
   const box = make("input", { type: "checkbox", checked: true });
   box.addEventListener("input", () => { state.off[k][box.checked ? "delete" : "add"](value); again(); });
   return make("label", {}, box, " ", name);
 }))));
-const tools = document.querySelector(".tools");
+byId("filter").addEventListener("keydown", (event) => { if (event.key === "Escape") byId("filter").open = false; });
+document.addEventListener("pointerdown", (event) => { if (!byId("filter").contains(event.target)) byId("filter").open = false; });
+const tools = document.querySelector(".tools form");
 tools.addEventListener("submit", (event) => event.preventDefault());
 tools.addEventListener("reset", (event) => {
   event.preventDefault();
@@ -38,7 +40,10 @@ let wide = innerWidth;
 addEventListener("resize", () => {
   if (innerWidth === wide) return;
   wide = innerWidth;
+  measure();
   plots();
   if (closer.open) drawCurve();
 });
 again();
+if (location.hash) follow();
+addEventListener("DOMContentLoaded", () => { if (closer.open) closerShow(); }); // full sizes are there now

@@ -3,11 +3,10 @@
 const calm = matchMedia("(prefers-reduced-motion: no-preference)");
 
 function source(pair) {
-  return pair[1] >= 0 ? data.full[pair[1]] : pair[0] >= 0 ? thumb(pair[0]) : "";
+  return (pair[1] >= 0 && entry("full", pair[1])) || (pair[0] >= 0 && entry("thumbs", pair[0]) != null ? thumb(pair[0]) : "");
 }
 
-function put(figure, pair, alt) {
-  const img = figure.querySelector("img");
+function put(img, pair, alt) {
   img.onerror = () => { img.onerror = null; if (pair[0] >= 0) img.src = thumb(pair[0]); };
   img.alt = alt;
   img.hidden = pair[0] < 0 && pair[1] < 0;
@@ -17,29 +16,43 @@ function put(figure, pair, alt) {
 function showPhoto(job, cell, name) {
   const figure = byId("original");
   figure.hidden = cell.photo[0] < 0;
-  put(figure, cell.photo, `Photo ${name} as the representation saw it`);
-  figure.querySelector("figcaption").textContent = "photo as Φ saw it" + seen(job, cell);
   const image = figure.querySelector("img");
+  put(image, cell.photo, `Photo ${name} as the representation saw it`);
+  figure.querySelector("figcaption").replaceChildren(make("b", {}, "photo"), " as Φ saw it");
+  byId("seen").textContent = seen(job, cell);
   figure.querySelectorAll(".field").forEach((box) => box.remove());
   image.onload = () => frame(job, cell, image);
   if (image.complete && image.naturalWidth) frame(job, cell, image);
 }
 
-function showPreImage(job, restart, name) {
+function showPreImage(job, cell, restart, name) {
   const figure = byId("found");
-  put(figure, restart.picture, `Pre-image ${restart.n} of ${name}, ${nameOf(job)}`);
+  const [image, other] = figure.querySelectorAll("img");
+  image.onload = () => stage.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
+  put(image, restart.picture, `Pre-image ${restart.n} of ${name}, ${nameOf(job)}`);
+  const caption = figure.querySelector("figcaption");
   const value = make("b", {}, shown(job, restart.value));
-  figure.querySelector("figcaption").replaceChildren(`pre-image, restart ${restart.n}: ${job.shows} `, value);
+  caption.replaceChildren(make("b", {}, "pre-image"), `, restart ${restart.n}: ${job.shows} `, value);
+  if (!view.difference || cell.photo[0] < 0) return;
+  put(other, cell.photo, "");
+  const words = [make("b", {}, "difference"), ` of photo and restart ${restart.n}`];
+  caption.replaceChildren(...words);
+  const still = image.src;
+  gainOf(cell.photo, restart.picture).then((gain) => {
+    if (image.src !== still || !view.difference) return; // another picture has come
+    stage.style.setProperty("--gain", gain);
+    caption.replaceChildren(...words, `, ×\u202f${gain}: white is ${significant(100 / gain, 2)} % of the range`);
+  }, () => {}); // a picture that cannot be decoded is not on the stage either
 }
 
 function showFilm(restart) {
   const figure = byId("film");
   const words = "Film of the pre-image over the passes";
   const playing = { controls: true, loop: true, autoplay: calm.matches, playsinline: true, preload: "metadata" };
-  figure.hidden = !restart.film;
-  const film = !restart.film ? [] : restart.mp4
-    ? [make("video", { src: restart.film, ...playing, "aria-label": words })]
-    : [make("img", { src: restart.film, alt: words })];
+  figure.hidden = restart.film == null;
+  const film = figure.hidden ? [] : restart.mp4
+    ? [make("video", { src: entry("full", restart.film), ...playing, "aria-label": words })]
+    : [make("img", { src: entry("full", restart.film), alt: words })];
   figure.querySelector(".frame").replaceChildren(...film);
   if (restart.mp4) film[0].muted = true; // the attribute alone does not count on elements made here
 }
@@ -49,9 +62,7 @@ function showRestarts(job, cell, restart) {
     const button = make("button", { type: "button", "aria-pressed": String(one === restart) },
       picture(one.picture[0], `Restart ${one.n}`), shown(job, one.value));
     button.addEventListener("click", () => {
-      here.restart = k;
-      closerShow();
-      drawCurve();
+      goTo(k);
       closer.querySelectorAll(".restarts button")[k].focus();
     });
     return button;
@@ -69,9 +80,9 @@ function showMeasures(restart) {
 }
 
 function seen(job, cell) {
-  if (cell.boxes.length) return `; dashed: what the region ${job.region} of the code sees`;
+  if (cell.boxes.length) return `Dashed: what the region ${job.region} of the code sees.`;
   if (job.region || job.field == null || job.start == null) return "";
-  return `; a position of the code sees ${job.field} × ${job.field} px, every ${job.stride} px: dashed, the one in the middle`;
+  return `Dashed: what the position in the middle of the code sees, ${job.field} × ${job.field} px; there is one every ${job.stride} px.`;
 }
 
 // dashed: what the region that is matched sees in this photo, or else the position in the middle
@@ -79,7 +90,7 @@ function frame(job, cell, image) {
   const sides = [image.naturalHeight, image.naturalWidth];
   const boxes = cell.boxes.length ? cell.boxes : middle(job, sides);
   byId("original").querySelectorAll(".field").forEach((box) => box.remove());
-  byId("original").querySelector(".frame").append(...boxes.map((box) => {
+  byId("original").querySelector(".layer").append(...boxes.map((box) => {
     const [top, left, bottom, right] = box.map((at, k) => (100 * at) / sides[k % 2]);
     const drawn = make("div", { class: "field" });
     Object.assign(drawn.style, { top: top + "%", left: left + "%", height: bottom - top + "%", width: right - left + "%" });

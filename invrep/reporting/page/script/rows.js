@@ -9,9 +9,11 @@ const factor = mainly === "error" ? 100 : 1;
 
 let columns = []; // {name, value}
 let bands = []; // combinations of all other keys: {name, jobs: [job or undefined, one for each column]}
+let flat = false; // whether every job is a column: most places of a table would be empty
 let rows = []; // {photo, band, values: [number or null], mean}
 
 function layOut() {
+  flat = false;
   const kept = data.jobs.filter((job) => job.point.every((value, key) => !state.off[key].has(value)));
   if (!data.keys.length) {
     columns = [{ name: data.jobs[0].label, value: 0 }];
@@ -28,6 +30,12 @@ function layOut() {
     found.get(id).jobs[columns.findIndex((column) => column.value === job.point[state.columns])] = job;
   }
   bands = [...found.values()].sort((a, b) => a.rest.reduce((order, value, k) => order || (value === "" ? 0 : value - b.rest[k]), 0));
+  flat = columns.length > 3 && bands.length * columns.length > 2 * kept.length;
+  if (!flat) return;
+  const sign = { name: 0, up: 1, down: -1 }[state.order];
+  const jobs = sign ? [...kept].sort((a, b) => (a.mean == null) - (b.mean == null) || sign * (a.mean - b.mean)) : kept;
+  columns = jobs.map((job, value) => ({ name: nameOf(job), value }));
+  bands = [{ name: "", jobs }];
 }
 
 const restartsOf = (job, photo) => job?.cells[photo]?.restarts || [];
@@ -56,7 +64,8 @@ function arrange() {
     rows.sort((a, b) => (key(a) == null) - (key(b) == null) || sign * (key(a) - key(b)) || a.photo - b.photo);
   }
   const photos = new Set(rows.map((row) => row.photo)).size;
-  byId("count").textContent = `${photos} of ${data.photos.length} photos, ${inside} of ${cells} pre-images`;
+  const whole = (part, of, name) => `${part === of ? "" : `${part} of `}${of} ${name}${of === 1 ? "" : "s"}`;
+  byId("count").textContent = `${whole(photos, data.photos.length, "photo")}, ${whole(inside, cells, "picture")}`;
 }
 
 const within = (value) => (state.low == null || factor * value >= state.low) && (state.high == null || factor * value <= state.high);

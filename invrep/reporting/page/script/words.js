@@ -13,7 +13,6 @@ const plain = (text) => (text.includes("e") ? text : text.replace(/(\.\d*?)0+(?=
 const percent = (value) => (value == null ? "–" : significant(100 * value) + " %");
 const shown = (job, value) => (job.shows === "error" ? percent(value) : significant(value));
 const spoken = (value) => (mainly === "error" ? percent(value) : significant(value));
-const thumb = (number) => "data:image/webp;base64," + data.thumbs[number];
 const wordsOf = (key, value) => (data.keys[key].key === "layer" || data.keys[key].key === "rep" ? "" : data.keys[key].name + " ") + data.keys[key].values[value];
 const nameOf = (job) => (job.point.length ? job.point.map((value, key) => wordsOf(key, value)).join(", ") : job.label);
 const photoName = (photo) => (photo.name === "none" ? "no photo" : photo.name);
