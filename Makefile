@@ -12,8 +12,8 @@ test: .venv/installed ## all tests but those marked slow, in three processes: so
 lint: .venv/installed ## style, types, and which room may import which
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-docs: .venv/installed ## the site, docs/_build/index.html
-	$(BIN)/python -m sphinx -W -q docs docs/_build
+docs: .venv/installed ## the site, docs/_build/html/index.html
+	$(BIN)/python -m sphinx -W -q docs docs/_build/html
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -17,8 +17,9 @@ author = "The invrep developers"
 project_copyright = author
 version = release = installed("invrep")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3
+nb_execution_mode = "off"  # docs/notebooks/execute.py stores what the notebooks show
 exclude_patterns = ["_build"]
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}

@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from invrep.api import Inverted, invert, representation
+    from invrep.api import Inverted, invert, load, representation
     from invrep.errors import InvrepError
 
-__all__ = ["Inverted", "InvrepError", "__version__", "invert", "representation"]
-_HOMES = {"Inverted": "invrep.api", "invert": "invrep.api", "representation": "invrep.api"}
+__all__ = ["Inverted", "InvrepError", "__version__", "invert", "load", "representation"]
+_HOMES = dict.fromkeys(("Inverted", "invert", "load", "representation"), "invrep.api")
 _HOMES |= {"InvrepError": "invrep.errors"}
 
 

@@ -67,6 +67,7 @@ class Inversion(pl.LightningModule):
         empty: bool (B,), on the CPU; True where the target code is zero, so that no relative error exists.
         on_tick: function of this module, called a few times a second within a segment.
         compiling: bool; True while the current pass may wait for torch.compile.
+        stopping: bool; True ends the descent, and further stages of it, after the current pass.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Inversion(pl.LightningModule):
         self._next_tick = 0.0
         self._due = False  # True while the next pass is to be a point of the curve
         self.compiling = False
+        self.stopping = False
         self._compiled = (0, False)  # number of images in the latest pass, and whether it was in bfloat16
 
     @property
@@ -321,8 +323,10 @@ class Inversion(pl.LightningModule):
                 self.compiling = False
                 self.on_tick(self)
                 self._next_tick = time.monotonic() + TICK
+            if self.stopping:
+                break
         self._settle(optimiser, begin)
-        if self.status.over:
+        if self.status.over or self.stopping:
             self.trainer.should_stop = True
 
     def _denoise(self) -> None:

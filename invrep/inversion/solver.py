@@ -127,6 +127,8 @@ def solve(
                 begun = inversion.reconstruction().detach().to(device)
                 (trial or Trial())(phi, asked, begun, inversion.surrogate)
             _fit(runner, inversion, checkpoint, number)
+            if inversion.stopping:
+                break
     assert inversion is not None  # every recipe has at least one stage
     return inversion
 

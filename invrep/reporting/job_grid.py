@@ -38,9 +38,7 @@ class GridRow:
 
 
 def grid(rows: Sequence[GridRow], *, title: str, display: str, mark: str, path: Path) -> None:
-    """Draw at most 16 photos, a row each, with at most 7 pre-images each, and save them as PNG at 300 dpi.
-
-    Without photos, the pre-images start in the first column.
+    """Save the picture that :func:`drawn` draws as PNG at 300 dpi.
 
     Args:
         rows: rows of the picture, one for each photo.
@@ -49,6 +47,23 @@ def grid(rows: Sequence[GridRow], *, title: str, display: str, mark: str, path: 
         mark: text that is stored in the file and identifies its content, see :func:`marked`.
         path: path of the PNG file.
     """
+    figure = Figure(dpi=DPI)
+    FigureCanvasAgg(figure)
+    drawn(rows, title=title, display=display, figure=figure)
+    figure.savefig(path, format="png", facecolor="white", metadata={MARK: mark})
+
+
+def drawn(rows: Sequence[GridRow], *, title: str, display: str, figure: Figure) -> Figure:
+    """Draw at most 16 photos, a row each, with at most 7 pre-images each, and return the figure.
+
+    Without photos, the pre-images start in the first column.
+
+    Args:
+        rows: rows of the picture, one for each photo.
+        title: heading of the first column of reconstructions, such as ``vgg16 relu5``.
+        display: ``rescale`` or ``clip``, see :func:`invrep.data.display.shown`, for photos too.
+        figure: empty figure; its size is set.
+    """
     rows = rows[:MOST_ROWS]
     before = int(rows[0].photo is not None)  # columns before the first pre-image
     columns = before + min(max(len(row.reconstructions) for row in rows), MOST_COLUMNS - 1)
@@ -56,8 +71,7 @@ def grid(rows: Sequence[GridRow], *, title: str, display: str, mark: str, path: 
     heights = [width * row.reconstructions[0].shape[1] / row.reconstructions[0].shape[2] for row in rows]
     caption, heading, gap = 0.2, 0.24, 0.06
     total = (columns * (width + gap) + gap, sum(heights) + len(rows) * (caption + gap) + heading)
-    figure = Figure(figsize=total, dpi=DPI)
-    FigureCanvasAgg(figure)
+    figure.set_size_inches(*total)
     top = heading
     for row, height in zip(rows, heights, strict=True):
         pictures = [] if row.photo is None else [shown(row.photo, display)]
@@ -81,7 +95,7 @@ def grid(rows: Sequence[GridRow], *, title: str, display: str, mark: str, path: 
                 below = 1 - (top + height + 0.5 * caption) / total[1]
                 figure.text(middle, below, row.captions[k - before], ha="center", va="center", fontsize=7, color="0.3")
         top += height + caption + gap
-    figure.savefig(path, format="png", facecolor="white", metadata={MARK: mark})
+    return figure
 
 
 def marked(path: Path) -> str | None:

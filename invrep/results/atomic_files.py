@@ -16,11 +16,12 @@ from invrep.errors import InvrepError
 
 
 @contextmanager
-def disk(path: Path) -> Iterator[None]:
+def disk(path: Path, remedy: str | None = None) -> Iterator[None]:
     """Turn an ``OSError`` of the file system into one sentence.
 
     Args:
         path: file or folder that is written inside.
+        remedy: clause that says what to type; None: what a job's user types.
 
     Raises:
         InvrepError: the file system refused to write; a full disk gets its own sentence.
@@ -29,13 +30,10 @@ def disk(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InvrepError(
-                f"No space is left to write {path}; free some and run the same command again: it goes on from what "
-                f"is finished."
-            ) from None
-        raise InvrepError(
-            f"{path} cannot be written ({error.strerror or error}); choose another folder with output=FOLDER."
-        ) from None
+            full = remedy or "free some and run the same command again: it goes on from what is finished"
+            raise InvrepError(f"No space is left to write {path}; {full}.") from None
+        other = remedy or "choose another folder with output=FOLDER"
+        raise InvrepError(f"{path} cannot be written ({error.strerror or error}); {other}.") from None
 
 
 def edited(path: Path, reason: str) -> InvrepError:
@@ -63,7 +61,7 @@ def as_written(path: Path) -> Iterator[None]:
         raise edited(path, (str(error) or type(error).__name__).splitlines()[0]) from None
 
 
-def atomic(path: Path, write: Callable[[Path], Any], beside: str | None = None) -> None:
+def atomic(path: Path, write: Callable[[Path], Any], beside: str | None = None, remedy: str | None = None) -> None:
     """Write a file under a temporary name in its folder, and rename it when it is whole.
 
     Args:
@@ -71,11 +69,12 @@ def atomic(path: Path, write: Callable[[Path], Any], beside: str | None = None) 
         write: function of the temporary path; writes the content.
         beside: text that determines the temporary name; None: the file's own name. The next write with the same text
             replaces what a killed process left behind.
+        remedy: clause of the error that says what to type; None: what a job's user types.
 
     Raises:
         InvrepError: the file cannot be written.
     """
-    with disk(path):
+    with disk(path, remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256((beside or path.name).encode(errors="surrogateescape")).hexdigest()[:16]
         place = path.with_name(f".{name}.tmp")

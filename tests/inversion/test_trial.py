@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 import invrep
+from invrep.api.parts import part
 from invrep.errors import InvrepError, UnfitError
 from invrep.inversion.solver import solve
 from invrep.inversion.trial import Trial
@@ -172,7 +173,7 @@ def test_an_image_without_a_relative_error_is_marked_and_its_neighbours_are_as_w
         found = invrep.invert(two, Edges(), restarts=2, steps=4)
     assert Path(said[0].filename).name == "test_trial.py"
     assert found.remarks == ["", "its code is zero"]
-    for values in (found.metrics["error"], found.metrics["root_error"], found.curve[0][1]["error"]):
+    for values in (found.metrics["error"], found.metrics["root_error"], found.history[0][1]["error"]):
         assert values[0].isfinite().all() and values[1].isnan().all()
     assert found.metrics["psnr"].isfinite().all() and found.reconstructions.isfinite().all()
     with pytest.warns(UserWarning, match="zero but for rounding"):
@@ -211,11 +212,11 @@ def test_the_trial_takes_the_gradient_of_the_descent():
         phi = Network(module)
         rows = [(0, "a", 0)]
         asked = lambda code, **_: Match([torch.ones_like(part) for part in code])  # noqa: E731
-        solve(start, rows, phi=phi, prior=invrep.api._part("prior", "none", {}), descent=descent, objective=asked)
+        solve(start, rows, phi=phi, prior=part("prior", "none", {}), descent=descent, objective=asked)
 
-    tried(invrep.api._part("optim", "adam", {"steps": 2}))
+    tried(part("optim", "adam", {"steps": 2}))
     with pytest.raises(UnfitError, match="behind a ReLU that is off"):
-        tried(invrep.api._part("optim", "adam", {"steps": 2, "straight_through": False}))
+        tried(part("optim", "adam", {"steps": 2, "straight_through": False}))
 
 
 class TestJob:

@@ -169,7 +169,7 @@ class TestMaximise(ObjectiveTests):
     def test_an_activation_rises_over_the_noises(self):
         phi = representation("alexnet", layer="conv2", weights="random")
         found = invrep.invert((3, 64, 64), phi, objective=partial(Maximise, channels=7), restarts=2, steps=40)
-        curve = [terms["activation"][0] for _, terms in found.curve]
+        curve = [terms["activation"][0] for _, terms in found.history]
         assert found.reconstructions.shape == (1, 2, 3, 64, 64) and found.targets == []
         assert (curve[-1] > 3 * curve[0].abs() + 0.1).all(), curve
         mean = found.codes[0][0, :, 7].flatten(1).mean(1).double()
@@ -195,7 +195,7 @@ class TestCaricature(ObjectiveTests):
     def test_starts_at_the_photo_and_raises_its_code(self, photo):
         phi = representation("alexnet", layer="relu2", weights="random")
         found = invrep.invert(photo, phi, objective="caricature", steps=30, log_every=10)
-        first, last = (float(found.curve[k][1]["activation"]) for k in (0, -1))
+        first, last = (float(found.history[k][1]["activation"]) for k in (0, -1))
         assert first == pytest.approx(1, rel=1e-5) and last > 1.1
         (code,) = found.codes
         product = (code[0] * found.targets[0]).sum() / found.targets[0].square().sum()

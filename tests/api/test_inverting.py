@@ -30,7 +30,7 @@ def test_invert_returns_images_codes_and_metrics(photo):
     torch.testing.assert_close(target, found.targets[0])
     error = (code - target[:, None]).flatten(2).square().sum(2) / target.flatten(1).square().sum(1)[:, None]
     torch.testing.assert_close(error, found.metrics["error"].float())
-    assert found.metrics["psnr"].shape == found.curve[-1][1]["energy"].shape == (2, 3)
+    assert found.metrics["psnr"].shape == found.history[-1][1]["energy"].shape == (2, 3)
     assert (found.reconstructions[:, 0] - found.reconstructions[:, 1]).abs().max() > 1e-3
 
 
@@ -46,7 +46,7 @@ def test_the_users_own_module(photo):
     module = nn.Sequential(nn.Conv2d(3, 6, 5, stride=2), nn.ReLU(inplace=True), nn.Conv2d(6, 6, 3))
     before = {name: value.clone() for name, value in module.state_dict().items()}
     found = invrep.invert(photo, module, prior="none", steps=80)
-    assert found.metrics["error"][0, 0] < 0.3 * found.curve[0][1]["error"][0, 0]
+    assert found.metrics["error"][0, 0] < 0.3 * found.history[0][1]["error"][0, 0]
     assert module.training and all(p.requires_grad and p.grad is None for p in module.parameters())
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
