@@ -38,4 +38,4 @@ if __name__ == "__main__":
     given = dict(word.split("=", 1) for word in sys.argv[1:])
     for path in sorted(FOLDER.glob("*.ipynb")):
         execute(path, given)
-        print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+        print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB", flush=True)

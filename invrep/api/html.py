@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from invrep.api.inverted import Inverted
 
 MOST_IMAGES, MOST_RESTARTS = 6, 5
-LONGEST = 360  # pixels of a picture's longer side, twice the tile's for screens of high density
-TILE = 180  # CSS pixels
+WIDE, NARROW = 260, 180  # CSS pixels of a tile, with at most 3 columns and with more
 SMALL = 96  # pixels; a smaller picture is stored without loss and shown with sharp pixels
 # No colour is set: text has that of the notebook, light or dark. Notebooks drop style sheets, but not styles.
 GRID = "display:grid;grid-template-columns:repeat({},minmax(0,{}px));gap:10px;align-items:start"
@@ -29,11 +28,13 @@ CAPTION = "font-size:12px;line-height:1.4;overflow-wrap:anywhere"
 def grid(found: Inverted) -> str:
     """Return the first images beside their pre-images with errors: at most 6 images, and 5 restarts of each.
 
-    A picture of 224 × 224 pixels takes about 10 kB, so that the grid of any result takes less than 1 MB.
+    Pictures have at most twice the pixels of their tiles, for screens of high density. So a grid takes about 1 MB at
+    most.
     """
     images, restarts = found.reconstructions.shape[:2]
     columns = min(restarts, MOST_RESTARTS) + (found.photos is not None)
-    tiles = (tile for image in range(min(images, MOST_IMAGES)) for tile in _row(found, image))
+    width = WIDE if columns <= 3 else NARROW
+    tiles = (tile for image in range(min(images, MOST_IMAGES)) for tile in _row(found, image, width))
     more = [
         *([count(images - MOST_IMAGES, "more image")] if images > MOST_IMAGES else []),
         *([count(restarts - MOST_RESTARTS, "more restart")] if restarts > MOST_RESTARTS else []),
@@ -41,33 +42,34 @@ def grid(found: Inverted) -> str:
     rest = f"<div>{' and '.join(more)}: <code>found.plot(images=[…])</code></div>" if more else ""
     return (
         f'<div style="margin:6px 0"><div style="margin-bottom:8px">{escape(repr(found))}</div>'
-        f'<div style="{GRID.format(columns, TILE)}">{"".join(tiles)}</div>{rest}</div>'
+        f'<div style="{GRID.format(columns, width)}">{"".join(tiles)}</div>{rest}</div>'
     )
 
 
-def _row(found: Inverted, image: int) -> Iterator[str]:
-    """Yield the photo of an image and its pre-images."""
+def _row(found: Inverted, image: int, width: int) -> Iterator[str]:
+    """Yield the photo of an image and its pre-images, for tiles of a width in CSS pixels."""
     name = found.names[image]
     if found.photos is not None:
-        yield _tile(found.photos[image], found.display, name, name)
+        yield _tile(found.photos[image], found.display, width, name, name)
     for restart, pixels in enumerate(found.reconstructions[image, :MOST_RESTARTS]):
         what = f"pre-image of {name}, restart {restart}" if found.photos is not None else f"restart {restart}"
-        yield _tile(pixels, found.display, found.caption(image, restart), what)
+        yield _tile(pixels, found.display, width, found.caption(image, restart), what)
 
 
-def _tile(pixels: Tensor, display: str, caption: str, what: str) -> str:
+def _tile(pixels: Tensor, display: str, width: int, caption: str, what: str) -> str:
     small = max(pixels.shape[1:]) <= SMALL
     look = f"display:block;width:100%;height:auto;{'image-rendering:pixelated' if small else ''}"
+    source = _data_uri(pixels, display, 2 * width, small)
     return (
-        f'<figure style="margin:0;min-width:0"><img src="{_data_uri(pixels, display, small)}" alt="{escape(what)}" '
-        f'style="{look}"><figcaption style="{CAPTION}">{escape(caption)}</figcaption></figure>'
+        f'<figure style="margin:0;min-width:0"><img src="{source}" alt="{escape(what)}" style="{look}">'
+        f'<figcaption style="{CAPTION}">{escape(caption)}</figcaption></figure>'
     )
 
 
-def _data_uri(pixels: Tensor, display: str, lossless: bool) -> str:
-    """Return a picture as WebP within a URI."""
+def _data_uri(pixels: Tensor, display: str, most: int, lossless: bool) -> str:
+    """Return a picture of at most that many pixels a side, as WebP within a URI."""
     picture = to_pil(as_colours(shown(pixels, display)))
-    picture.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
+    picture.thumbnail((most, most), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     picture.save(file, "WEBP", quality=90, lossless=lossless)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"

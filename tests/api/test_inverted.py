@@ -177,7 +177,7 @@ def test_a_result_comes_back_from_its_folder(found, photo, tmp_path):
 
 
 def test_a_file_that_is_no_result_is_refused_in_a_sentence(found, tmp_path):
-    with pytest.raises(InvrepError, match="holds no result; expected the folder of found.save"):
+    with pytest.raises(InvrepError, match=r"holds no result; expected the folder of found\.save"):
         invrep.load(tmp_path)
     found.save(tmp_path)
     path = tmp_path / "inverted.safetensors"
