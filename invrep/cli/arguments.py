@@ -15,6 +15,7 @@ from invrep.errors import InvrepError
 HYDRA = ("help", "hydra-help", "version", "resolve", "run", "multirun", "shell-completion", "info")
 VALUED = ("cfg", "package", "config-path", "config-name", "config-dir", "experimental-rerun")  # flags with a value
 SHORT = ("-c", "-p", "-cp", "-cn", "-cd")  # short forms of VALUED
+QUIET = ("-q", "--quiet")  # flags of ours
 TEXT = ("data.path", "data.root", "output", "name", "rep.weights")  # keys of file and folder names
 
 
@@ -37,7 +38,7 @@ def arguments(typed: Sequence[str]) -> list[str]:
 
     W&B's agents type ``--prior.tv.weight=5`` and None; these become ``prior.tv.weight=5`` and null. Hydra's own flags
     stay and move to the end: its parser rejects overrides on both sides of a flag. A file name that Hydra would read
-    as a number, as in ``data.path=2024_01_05``, is quoted.
+    as a number, as in ``data.path=2024_01_05``, is quoted. ``-q`` and ``--quiet`` become ``quiet=true``.
 
     Args:
         typed: arguments after the command's name.
@@ -48,6 +49,10 @@ def arguments(typed: Sequence[str]) -> list[str]:
     flags, overrides = [], []
     left = list(typed)
     while left:
+        if left[0] in QUIET:
+            overrides.append("quiet=true")
+            left.pop(0)
+            continue
         argument = _without_dashes(left.pop(0))
         if not argument.startswith("-"):
             overrides.append(_as_text(argument))

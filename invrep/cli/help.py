@@ -15,6 +15,8 @@ usage: invrep [key=value …]        one job; without a key, HOG of a bundled ph
        invrep report outputs/      an HTML report of finished jobs
        invrep --version
 
+-q, --quiet, anywhere in the line, prints results and errors alone.
+
 examples:
   invrep                                                      invert HOG of a bundled photo
   invrep rep=dsift prior=chroma data.path=photo.jpg           another representation, prior and photo

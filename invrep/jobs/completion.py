@@ -26,6 +26,7 @@ from invrep.jobs.plan import Plan
 from invrep.jobs.process import return_memory
 from invrep.jobs.provenance import provenance
 from invrep.jobs.summary import Summary
+from invrep.jobs.summary_table import table_rows
 from invrep.jobs.sweep_note import sweep_name
 from invrep.messages import layer_name
 from invrep.objectives.code_selection import boxes_in
@@ -111,6 +112,7 @@ def finish(job: Job, places: Sequence[int]) -> Summary:
     if job.config.save_codes:
         _save_codes(job, here)
     summary = Summary(rows.height, len(done), list(as_rows(rows.head(TABLE_ROWS))))
+    summary.rows = table_rows(rows)
     for image, remark in rows.filter(pl.col("remark") != "").select("image", "remark").iter_rows():
         summary.bare += 1
         summary.remarked.setdefault(remark, {})[decoded(image)] = None

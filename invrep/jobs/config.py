@@ -46,7 +46,7 @@ def check(config: DictConfig) -> None:
     choice("dtype", config.dtype, ("float32", "float64"))
     choice("display", config.display or "clip", ("rescale", "clip"))
     choice("data.color", config.data.color or "rgb", ("rgb", "gray"))
-    for key in ("dry_run", "save_codes"):
+    for key in ("dry_run", "quiet", "save_codes"):
         if not isinstance(config[key], bool):
             raise InvrepError(f"{key}={config[key]} is not valid: expected true or false.")
     for key in ("data.path", "output", "name") if "path" in config.data else ("output", "name"):

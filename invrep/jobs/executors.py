@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 from omegaconf import OmegaConf
@@ -15,10 +17,13 @@ from invrep.jobs.job import Job
 from invrep.jobs.local_ranks import spread
 from invrep.jobs.plan import Plan, missing
 from invrep.jobs.ranks import Rank, gpus
-from invrep.jobs.words import ABSENT, DIED, DONE, STOPPED, Words
+from invrep.jobs.sweep_place import place_in_sweep
+from invrep.jobs.words import ABSENT, DIED, DONE, STOPPED, Gathered, Words
 from invrep.jobs.worker import share, work
 from invrep.tracking.logger import Record
 from invrep.tracking.progress import Bar, Report, Ticks
+
+LOOK = 2.0  # seconds between two looks at the progress of other ranks
 
 
 class Executor(Protocol):
@@ -56,7 +61,7 @@ class ThisProcess:
 
     def execute(self, job: Job, plan: Plan, record: Record | None) -> None:
         """Execute the remaining batches, with a bar and live curves."""
-        with Bar(_pixels(job, plan.left), job.console) as bar:
+        with _bar(job, plan.left) as bar:
             work(job, plan.left, bar, record)
 
 
@@ -77,7 +82,7 @@ class Devices:
         """Start the processes, gather their failures, and note photos that a dead process left unfinished."""
         config = OmegaConf.to_container(job.config, resolve=True)
         parts = zip(self.devices, evenly(plan.left, self.ranks), strict=True)
-        with Bar(_pixels(job, plan.left), job.console) as bar:
+        with _bar(job, plan.left) as bar:
             shares = [(config, job.photos, device, part) for device, part in parts if part]
 
             def tick(rank: int, report: Report) -> None:
@@ -103,6 +108,7 @@ class OneOfMany:
     def __init__(self, rank: Rank, words: Words) -> None:
         self.ranks, self.here, self.index, self.words = rank.count, rank.here, rank.index, words
         self.rank = rank
+        self._looked = 0.0
 
     def execute(self, job: Job, plan: Plan, record: Record | None) -> str | None:
         """Execute this rank's share, then wait: rank 0 for all other ranks, every other rank for rank 0.
@@ -115,19 +121,29 @@ class OneOfMany:
         job.config.trainer.devices = [self.rank.device % there] if there else 1
         left = plan.left_of(self.index)
         if self.index > 0:
-            work(job, left, Ticks(lambda _: None))
+            work(job, left, Ticks(self.words.report))
             self._leave(job, plan.shares[0])
             return None
         if record is not None and plan.left:
             record.open()
-        with Bar(_pixels(job, left), job.console) as bar:
-            work(job, left, bar)
-        absent = self._gather(job, plan)
+        with _bar(job, plan.left) as bar:
+            work(job, left, Ticks(partial(self._show, bar)))
+            gathered = self.words.gather(partial(self._show, bar))
+        absent = self._complete(job, plan, gathered)
         _replay(job, plan, record)
         return absent
 
-    def _gather(self, job: Job, plan: Plan) -> str | None:
-        """Wait for the other ranks, execute the shares of absent ranks, and note what dead ranks left unfinished.
+    def _show(self, bar: Bar, own: Report | None = None) -> None:
+        """Show the progress of this rank and, every few seconds, what the others have reported."""
+        if own is not None:
+            bar.tick(0, own)
+        if time.monotonic() - self._looked >= LOOK:
+            self._looked = time.monotonic()
+            for index, report in self.words.reports().items():
+                bar.tick(index, Report(*report))
+
+    def _complete(self, job: Job, plan: Plan, gathered: Gathered) -> str | None:
+        """Execute the shares of absent ranks, and note what dead ranks left unfinished.
 
         Returns:
             A sentence about the absent ranks; None without any.
@@ -135,7 +151,6 @@ class OneOfMany:
         Raises:
             InvrepError: a user's mistake has ended a rank.
         """
-        gathered = self.words.gather()
         job.failures |= gathered.failures
         if gathered.mistakes:
             raise InvrepError(gathered.mistakes[0])
@@ -146,7 +161,7 @@ class OneOfMany:
         some = ", ".join(map(str, gathered.absent[:10])) + (", …" if len(gathered.absent) > 10 else "")
         self.words.tell(f"rank {some} of {self.ranks} has not come within a minute, and rank 0 does its share")
         left = missing(job, [batch for index in gathered.absent for batch in plan.shares[index]])
-        with Bar(_pixels(job, left), job.console) as bar:
+        with _bar(job, left) as bar:
             work(job, left, bar)
         return (
             f"Rank {some} of {self.ranks} has not come within a minute, and rank 0 has done its share; where nobody "
@@ -179,9 +194,16 @@ class OneOfMany:
         )
 
 
-def _pixels(job: Job, batches: Sequence[Batch]) -> int:
-    """Return the work of batches, in pixels times passes."""
-    return sum(len(batch.rows) * math.prod(batch.size) for batch in batches) * job.descent.plan(job.phi)[0]
+def _bar(job: Job, batches: Sequence[Batch]) -> Bar:
+    """Return the bar of a job over the passes of some batches."""
+    work = sum(len(batch.rows) * math.prod(batch.size) for batch in batches) * job.descent.plan(job.phi)[0]
+    images = len({place for batch in batches for place in batch.places})
+    sweep = place_in_sweep()
+    if sweep is None:
+        return Bar(work, job.console, images=images)
+    if batches:
+        sweep.invert()
+    return Bar(work, job.console, images=images, job=sweep.label, of_sweep=sweep.left, alone=sweep.alone)
 
 
 def _replay(job: Job, plan: Plan, record: Record | None) -> None:

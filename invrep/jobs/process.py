@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import warnings
 from contextlib import suppress
+from pathlib import Path
 
 from PIL import Image
 
@@ -34,3 +36,20 @@ def return_memory() -> None:
     """Let glibc return its free memory to the system."""
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def machine_place() -> str | None:
+    """Return an identifier of the machine and its PID namespace, where process ids are comparable; None if unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return None
+
+
+def runs(pid: int) -> bool:
+    """Return whether a process of this machine and namespace runs and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

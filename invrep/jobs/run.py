@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -11,6 +12,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 
 from invrep.errors import InvrepError, ToldError, out_of_memory
 from invrep.inversion.compute import exact
@@ -29,12 +31,15 @@ from invrep.jobs.signals import ended_by_launcher
 from invrep.jobs.summary import Summary
 from invrep.jobs.summary_text import print_summary
 from invrep.jobs.sweep_note import in_multirun, noted
+from invrep.jobs.sweep_place import place_in_sweep
 from invrep.jobs.words import Words
+from invrep.messages import printable
 from invrep.presets import build
 from invrep.reporting.layer_table import layers_table
 from invrep.reporting.terminal import make_console
 from invrep.representations.network import Network
 from invrep.representations.tracing.layer_names import LISTING
+from invrep.tracking.bar_text import about
 from invrep.tracking.film import film_format
 from invrep.validation import choice
 
@@ -79,7 +84,8 @@ def run(config: DictConfig) -> float | None:
 @exact()
 def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
     prepare_process()
-    console = make_console()
+    console = make_console(quiet=_is_quiet(config))
+    _show_place(console)
     if HydraConfig.initialized() and (began := HydraConfig.get().runtime.cwd) != os.getcwd():
         console.print(f"hydra.job.chdir=true: relative paths begin in {os.getcwd()}, not in {began}", soft_wrap=True)
     config = config.copy()
@@ -100,6 +106,20 @@ def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
         with nullcontext() if config.dry_run else executor.words:
             summary = _carry_out(job, executor)
     return None if summary is None else _told(job, summary, metric)
+
+
+def _is_quiet(config: DictConfig) -> bool:
+    """Return whether only the result is printed; a plan or a list of layers is itself the result."""
+    return config.quiet is True and config.dry_run is not True and config.layer not in LISTING
+
+
+def _show_place(console: Console) -> None:
+    """Print which of a sweep's jobs this is, what it differs in, and the time left."""
+    sweep, rank = place_in_sweep(), launched()
+    if sweep is not None and (rank is None or rank.index == 0):
+        left = about(sweep.left(math.nan))
+        what = ", ".join(filter(None, (sweep.what, f"{left} left" if left else "")))
+        console.print(f"\n[bold]{sweep.label.replace('/', ' of ')}[/]: {escape(printable(what))}", soft_wrap=True)
 
 
 def _carry_out(job: Job, executor: Executor) -> Summary | None:

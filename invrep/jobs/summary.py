@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from invrep.evaluation.column_statistics import Summed
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """Summarise a photo, or one restart of a job's only photo.
+
+    Attributes:
+        name: encoded image id, or number of the restart.
+        columns: statistics of columns of ``metrics.csv``, without pre-images that have a remark.
+    """
+
+    name: str
+    columns: Mapping[str, Summed]
 
 
 @dataclass
@@ -16,6 +30,7 @@ class Summary:
         count: number of pre-images.
         images: number of their photos.
         table: first rows of ``metrics.csv``.
+        rows: first photos; of a job of one photo, its first restarts.
         passes_to_try: number of passes to try for pre-images whose error is still falling, their median; None without
             any. ``columns["still_falling"].mean`` is their share.
         columns: statistics of the columns of ``metrics.csv`` and ``spread.csv``, without rows that have a remark.
@@ -28,6 +43,7 @@ class Summary:
     count: int = 0
     images: int = 0
     table: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[TableRow] = field(default_factory=list)
     passes_to_try: int | None = None
     columns: dict[str, Summed] = field(default_factory=dict)
     remarked: dict[str, dict[str, None]] = field(default_factory=dict)

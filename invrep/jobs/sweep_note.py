@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from invrep.errors import LayerError
 from invrep.jobs.ranks import launched
 from invrep.results.atomic_files import atomic
-from invrep.results.sweep_journal import JOBS
+from invrep.results.sweep_journal import BEGUN, ENDED, JOBS, note_time
 
 
 def in_multirun() -> bool:
@@ -58,13 +58,17 @@ def noted() -> Iterator[Callable[[Path], None]]:
         write(folder=Path(os.path.relpath(folder, sweep)).as_posix())
 
     write()
+    note_time(sweep, hydra.job.num, BEGUN)
     try:
         yield tell
     except BaseException as error:
         reason = "no such layer" if isinstance(error, LayerError) else "failed"
         write(status="failed", message=str(error) or type(error).__name__, reason=reason)
         raise
-    write(status="done")
+    else:
+        write(status="done")
+    finally:
+        note_time(sweep, hydra.job.num, ENDED)
 
 
 def _values(overrides: Sequence[str]) -> dict[str, Any]:

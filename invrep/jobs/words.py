@@ -17,13 +17,14 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from invrep.errors import InvrepError, ToldError
+from invrep.jobs.process import machine_place, runs
 from invrep.jobs.ranks import Rank
 from invrep.jobs.signals import Stop
 from invrep.results.atomic_files import disk
@@ -61,8 +62,8 @@ class Seen:
     @property
     def dead(self) -> bool:
         """Return whether the other rank has died: no sign of life for ``SILENCE``, or no process on this machine."""
-        here = self.word["place"] is not None and self.word["place"] == _place()
-        return (here and not _runs(self.word["pid"])) or self.looks * POLL > SILENCE
+        here = self.word["place"] is not None and self.word["place"] == machine_place()
+        return (here and not runs(self.word["pid"])) or self.looks * POLL > SILENCE
 
 
 @dataclass
@@ -96,7 +97,7 @@ class Words:
         self.life = uuid.uuid4().hex[:12]
         self.first = self.life if rank.index == 0 else None  # rank 0's life; None until rank 0 is known to be alive
         self._said: dict[str, Any] = {"launch": rank.run, "life": self.life, "state": WORKING, "failures": {}}
-        self._said |= {"place": _place(), "pid": os.getpid(), "mistake": None}
+        self._said |= {"place": machine_place(), "pid": os.getpid(), "mistake": None}
         self._seen: dict[Path, Seen] = {}
         self._beats = 0
         self._lock = threading.Lock()
@@ -142,6 +143,15 @@ class Words:
                 if mistake is not None:
                     raise ToldError(mistake) from None
 
+    def report(self, progress: Sequence[Any]) -> None:
+        """Put this rank's progress, plain numbers and texts, into its next sign of life."""
+        self._said["progress"] = list(progress)
+
+    def reports(self) -> dict[int, list[Any]]:
+        """Return the latest progress of every other rank that has reported some, by rank."""
+        words = {index: seen.word for index, seen in self._answers().items()}
+        return {index: word["progress"] for index, word in words.items() if "progress" in word}
+
     def leave(self, failures: dict[str, str]) -> str:
         """Write that this rank's share is done, wait for rank 0, and return rank 0's state.
 
@@ -178,10 +188,13 @@ class Words:
             self._remind({0})
             time.sleep(POLL)
 
-    def gather(self) -> Gathered:
+    def gather(self, waits: Callable[[], None] = lambda: None) -> Gathered:
         """Wait until every other rank is done, stopped, dead or absent, and return the state of their shares.
 
         Rank 0 calls it.
+
+        Args:
+            waits: function that is called a few times a second while this rank waits.
         """
         gathered = Gathered()
         waiting = set(range(1, self.rank.count))
@@ -206,6 +219,7 @@ class Words:
                 waiting.remove(index)
             if waiting:
                 self._remind(waiting)
+                waits()
                 time.sleep(POLL)
         return gathered
 
@@ -282,20 +296,3 @@ class Words:
             some = ", ".join(map(str, sorted(waiting)[:10])) + (", …" if len(waiting) > 10 else "")
             ranks = f"rank{'s' * (len(waiting) > 1)} {some}"
             self.tell(f"rank {self.rank.index} of {self.rank.count} has done its share and waits for {ranks}")
-
-
-def _place() -> str | None:
-    """Return an identifier of the machine and its PID namespace, where process ids are comparable; None if unknown."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return None
-
-
-def _runs(pid: int) -> bool:
-    """Return whether a process of this machine and namespace runs and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

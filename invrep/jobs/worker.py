@@ -76,8 +76,11 @@ def work(job: Job, todo: Sequence[Batch], callback: Ticks, record: Record | None
     try:
         with Writer() as write, closing(ahead):
             worker = Worker(job, write, callback, record)
-            for number, batch in enumerate(todo, 1):
-                callback.label = f"batch {number}/{len(todo)}"
+            last, at = None, 0
+            for batch in todo:
+                first = at + (batch.places[0] != last)  # the restarts of one photo may fill several batches
+                last, at = batch.places[-1], first + len(batch.places) - 1
+                callback.images = (first, at)
                 some = islice(ahead, len(batch.places))
                 reads = {place: read for place, read in some if read is not None}
                 rows = [divmod(row, batch.restarts) for row in batch.rows]

@@ -18,3 +18,11 @@ def make_console(**options: Any) -> Console:
     """Return a console on stdout that prints any text; ``options`` are arguments of rich's Console."""
     take_any_character()
     return Console(highlight=False, **options)
+
+
+def is_live(console: Console) -> bool:
+    """Return whether a console draws on a terminal that can overwrite a line.
+
+    rich believes ``FORCE_COLOR``, which CI services set, and would fill their logs with control characters.
+    """
+    return console.is_interactive and not console.is_dumb_terminal and console.file.isatty()

@@ -24,7 +24,7 @@ from invrep.presets import build
 from invrep.reporting.layouts import Cell
 from invrep.results.store import Results
 from invrep.results.sweep_journal import SweptJob, forget, swept
-from invrep.sweeps.multirun import Multirun
+from invrep.sweeps.multirun import Multirun, count_jobs
 from invrep.validation import number
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ class Experiment(Callback):
         rank = launched()
         if rank is None or rank.index == 0:
             forget(Path(config.hydra.sweep.dir))
+            count_jobs(config)
 
 
 def lay_out(config: DictConfig) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.live import Live
 
 from invrep.inversion.module import Inversion
 from invrep.messages import count
+from invrep.reporting.terminal import is_live
+from invrep.tracking.bar_text import Line, Parts, about, clock, joined, speed
 
 QUIET_SECONDS = 30  # seconds between two lines of progress without a terminal
 
@@ -34,6 +35,7 @@ class Report(NamedTuple):
         compiling: bool; True while torch.compile runs.
         compiled: time that torch.compile has taken, in seconds.
         place: pass of the current batch, as text.
+        images: first and last image of the current batch among those of the process, from 1; (0, 0) if unknown.
     """
 
     done: float
@@ -43,6 +45,7 @@ class Report(NamedTuple):
     compiling: bool
     compiled: float
     place: str = ""
+    images: tuple[int, int] = (0, 0)
 
 
 class Ticks(pl.Callback):
@@ -55,7 +58,7 @@ class Ticks(pl.Callback):
     def __init__(self, report: Callable[[Report], None]) -> None:
         super().__init__()
         self.report = report
-        self.label = ""  # names the current batch
+        self.images = (0, 0)  # first and last image of the current batch, from 1
         self.done = self.resumed = self.compiled = 0.0
         self.within = 0.0  # work done in the current batch
         self._since: float | None = None  # start of torch.compile, in seconds of the monotonic clock
@@ -94,11 +97,11 @@ class Ticks(pl.Callback):
         values = inversion.latest[shows][inversion.counted] if shows in inversion.latest else None
         value = math.nan if values is None or not len(values) else float(values.mean())
         done, place = self.done + self.within, f"pass {inversion.passes}/{inversion.steps}"
-        self.report(Report(done, self.resumed, value, shows, inversion.compiling, self.compiled, place))
+        self.report(Report(done, self.resumed, value, shows, inversion.compiling, self.compiled, place, self.images))
 
 
 class Bar(Ticks):
-    """Draw a bar over all passes of all images of a job, with the error and the time left.
+    """Draw a bar over all passes of all images of a job, with the error, the speed and the time left.
 
     Without a terminal (a file, SLURM), it prints a line every half minute instead. The time left is extrapolated from
     the work that the job's processes have done, without the time of torch.compile.
@@ -106,32 +109,40 @@ class Bar(Ticks):
     Args:
         total: work of the whole job, in pixels times passes.
         console: console on which the bar is drawn.
+        images: number of the job's images; 0: neither a count of images nor their speed is shown.
+        job: which job of a sweep, such as ``job 2/5``; empty outside a sweep.
+        of_sweep: function from the time left of this job to that of the sweep, in seconds, NaN if unknown; None outside
+            a sweep.
+        alone: bool; False if other processes draw on the same terminal, where a bar would overwrite their lines.
     """
 
-    def __init__(self, total: float, console: Console) -> None:
+    def __init__(
+        self,
+        total: float,
+        console: Console,
+        *,
+        images: int = 0,
+        job: str = "",
+        of_sweep: Callable[[float], float] | None = None,
+        alone: bool = True,
+    ) -> None:
         super().__init__(lambda report: self.tick(None, report))
-        self.console = console
+        self.console, self.total, self.count = console, total, images
+        self.job, self.of_sweep = job, of_sweep
         self.ranks: dict[int | None, Report] = {}
-        self.total = total
         self.began = self.last_line = time.monotonic()
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self.task = self.progress.add_task("", total=max(total, 1), state="", left="")
+        self.line = Line()
+        self.live = Live(self.line, console=console, transient=True) if alone and is_live(console) else None
 
     def __enter__(self) -> Bar:
-        self.progress.start()
+        if self.live is not None:
+            self.live.start()
+            self.console.show_cursor()  # a process that is killed or stopped by Ctrl-Z could not bring it back
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        if self.live is not None:
+            self.live.stop()
 
     def tick(self, rank: int | None, report: Report) -> None:
         """Show the progress of a rank.
@@ -142,31 +153,52 @@ class Bar(Ticks):
         """
         news = report.compiling and not (rank in self.ranks and self.ranks[rank].compiling)
         self.ranks[rank] = report
-        if rank is not None:
-            self.label = count(len(self.ranks), "rank")
-        values = [other.value for other in self.ranks.values() if not math.isnan(other.value)]
-        state = f"{report.shows} {worded(report.shows, sum(values) / len(values))}" if values else ""
-        state = "  ".join(filter(None, (report.place if rank is None else "", state)))
         compiling = all(other.compiling for other in self.ranks.values())
-        self._draw("compiling" if compiling else state, now=news and compiling)
+        self._draw(self._parts(compiling), now=news and compiling)
 
     def left(self) -> float:
         """Return the time left in seconds; NaN before this launch has done any work."""
-        reports = self.ranks.values()
-        done, resumed = sum(report.done for report in reports), sum(report.resumed for report in reports)
-        spent = time.monotonic() - self.began - sum(report.compiled for report in reports) / max(len(reports), 1)
-        return spent * (self.total - done) / (done - resumed) if done > resumed else math.nan
+        return (self.total - self._done()) / self._speed()
 
-    def _draw(self, state: str, *, now: bool) -> None:
-        done, left, clock = sum(report.done for report in self.ranks.values()), self.left(), time.monotonic()
-        known = state != "compiling" and not math.isnan(left)
-        self.progress.update(
-            self.task,
-            completed=done,
-            description=self.label,
-            state=state,
-            left=f"left {timedelta(seconds=round(left))}" if known else "",
-        )
-        if not self.console.is_terminal and (now or clock - self.last_line >= QUIET_SECONDS):
-            self.last_line = clock
-            self.console.print(f"{self.label}  {state}{f'  about {left / 60:.1f} min left' if known else ''}")
+    def _done(self) -> float:
+        return sum(report.done for report in self.ranks.values())
+
+    def _speed(self) -> float:
+        """Return the work of this launch in a second; NaN at its start."""
+        reports = self.ranks.values()
+        spent = time.monotonic() - self.began - sum(report.compiled for report in reports) / max(len(reports), 1)
+        work = self._done() - sum(report.resumed for report in reports)
+        return work / spent if spent > 0 and work > 0 else math.nan
+
+    def _parts(self, compiling: bool) -> Parts:
+        """Return the parts of the line; while all ranks compile, nothing is known of the time left."""
+        reports = list(self.ranks.values())
+        image, place = self._image(), reports[0].place if len(reports) == 1 else ""
+        if compiling:
+            return Parts(self.job, image, value="compiling")
+        values = [report.value for report in reports if not math.isnan(report.value)]
+        value = f"{reports[0].shows} {worded(reports[0].shows, sum(values) / len(values))}" if values else ""
+        rate, left = speed(self._speed() * self.count / max(self.total, 1)), self.left()
+        sweep = "" if self.of_sweep is None else clock(self.of_sweep(left))
+        remains = f"{clock(left)} left" if clock(left) else ""
+        return Parts(self.job, image, place, value, rate, remains, f"sweep {sweep}" if sweep else "")
+
+    def _image(self) -> str:
+        """Return which image this process inverts, or how many images several ranks have done."""
+        if None not in self.ranks:
+            done = sum(max(report.images[0] - 1, 0) for report in self.ranks.values())
+            return f"{count(len(self.ranks), 'rank')}, {done}/{self.count} images"
+        first, last = self.ranks[None].images
+        if not first or not self.count:
+            return ""
+        return f"image {first}/{self.count}" if first == last else f"images {first}–{last}/{self.count}"
+
+    def _draw(self, parts: Parts, *, now: bool) -> None:
+        self.line.parts, self.line.share = parts, self._done() / max(self.total, 1)
+        now = now or time.monotonic() - self.last_line >= QUIET_SECONDS
+        if self.live is None and now:
+            self.last_line = time.monotonic()
+            left = about(self.left()) if parts.left else ""
+            sweep = about(self.of_sweep(self.left())) if parts.sweep and self.of_sweep is not None else ""
+            said = [*parts[:5], f"{left} left" if left else "", f"sweep {sweep}" if sweep else ""]
+            self.console.print(joined(said), soft_wrap=True, markup=False, highlight=False)

@@ -30,6 +30,8 @@ DOCS = ROOT / "docs"
         ("--config-dir=mine", "--config-dir=mine"),
         ("--config-n=mine", "--config-n=mine"),  # argparse takes a flag's beginning
         ("--multirun", "--multirun"),
+        ("-q", "quiet=true"),
+        ("--quiet", "quiet=true"),
         ("-m", "-m"),
         ("mine", "mine"),
         ("seed=2024_01_05", "seed=2024_01_05"),
@@ -61,6 +63,7 @@ def test_what_hydra_is_given(typed, given):
         ("a=1 -i all b=2", "a=1 b=2 -i all"),
         ("--cfg", "--cfg"),
         ("--a=1 -m ~b", "a=1 ~b -m"),
+        ("a=1 -q -m b=2", "a=1 quiet=true b=2 -m"),
     ],
 )
 def test_overrides_on_both_sides_of_flags(typed, given):
@@ -70,6 +73,19 @@ def test_overrides_on_both_sides_of_flags(typed, given):
 def test_a_sweep_with_its_flag_between_overrides(job):
     outcome = job("rep=hog", "-m", "seed=0,1", "dry_run=true")
     assert outcome.status == 0 and outcome.out.count("4 passes each") == 2, outcome.err
+
+
+def test_quiet_leaves_the_results_and_a_sweep_counts_its_jobs(job):
+    said = job("-m", "seed=0,1").out.splitlines()
+    assert [line for line in said if line.startswith("job ")] == ["job 1 of 2: seed=0", said_of_second(said)]
+    quiet = job("-m", "seed=2,3", "-q").out.splitlines()
+    assert [line.split()[0] for line in quiet if line] == ["error", "picture:"] * 2 + ["page"]
+
+
+def said_of_second(lines: list[str]) -> str:
+    """The line of the second job, whose time left is that of the first."""
+    (line,) = [line for line in lines if re.fullmatch(r"job 2 of 2: seed=1, about \d+ s left", line)]
+    return line
 
 
 def test_dashes_that_mean_nothing():

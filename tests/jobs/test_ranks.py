@@ -268,7 +268,7 @@ def test_rank_0_does_its_own_share_and_reads_what_it_has_finished_once(
         "invrep.jobs.executors.work",
         lambda job, todo, *_: shares.append([job.photos.ids[place] for batch in todo for place in batch.places]),
     )
-    monkeypatch.setattr("invrep.jobs.words.Words.gather", lambda _: Gathered())
+    monkeypatch.setattr("invrep.jobs.words.Words.gather", lambda *_: Gathered())
     monkeypatch.setattr("invrep.jobs.completion.note_gone", lambda *_: None)  # nothing was inverted
     for name, value in {**TORCHRUN, "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)

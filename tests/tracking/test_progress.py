@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from helpers.inversions import papers_prior
 from rich.console import Console
 
 import invrep.tracking.progress
+from invrep.tracking.bar_text import Line, Parts
 from invrep.tracking.progress import Bar, Report, Ticks
 
 
@@ -39,17 +41,17 @@ def test_what_a_checkpoint_has_kept_takes_no_time(clock: SimpleNamespace) -> Non
     clock.now = 100
     shown.tick(None, WORKING._replace(done=900, resumed=800))
     assert shown.left() == 100  # a hundred of work in a hundred seconds, and as much is left
-    assert printed(shown) == ["  error 50.00 %  about 1.7 min left"]
+    assert printed(shown) == ["error 50.00 %  about 1.7 min left"]
 
 
 def test_compiling_is_said_at_once_and_is_no_time_of_passes(clock: SimpleNamespace) -> None:
     shown = bar(1000)
     clock.now = 1
     shown.tick(None, WORKING._replace(compiling=True, value=float("nan")))
-    assert printed(shown) == ["  compiling"]
+    assert printed(shown) == ["compiling"]
     clock.now = 200
     shown.tick(None, WORKING._replace(compiling=True, value=float("nan")))
-    assert printed(shown)[1:] == ["  compiling"]  # no time left, of which nothing is known
+    assert printed(shown)[1:] == ["compiling"]  # no time left, of which nothing is known
     clock.now = 310
     shown.tick(None, WORKING._replace(done=100, compiled=300))
     assert shown.left() == 90
@@ -61,6 +63,48 @@ def test_ranks_that_compile_are_counted_by_their_mean(clock: SimpleNamespace) ->
     shown.tick(0, WORKING._replace(done=50, compiled=10))
     shown.tick(1, WORKING._replace(done=50, compiled=10))
     assert shown.left() == 900
+
+
+@pytest.mark.parametrize(
+    ("width", "says"),
+    [
+        (120, "job 2/5  images 9–16/400 BAR pass 120/300  error 33.72 %  15 images/min  1:02:03 left  sweep 12:31:00"),
+        (100, "job 2/5  images 9–16/400 BAR pass 120/300  error 33.72 %  1:02:03 left  sweep 12:31:00"),
+        (80, "job 2/5  images 9–16/400  error 33.72 %  1:02:03 left  sweep 12:31:00"),
+        (60, "images 9–16/400  error 33.72 %  1:02:03 left"),
+        (30, "error 33.72 %  1:02:03 left"),
+        (8, "1:02:03 "),
+    ],
+)
+def test_parts_give_way_in_a_narrow_terminal_and_nothing_wraps(width: int, says: str) -> None:
+    line = Line()
+    line.share = 0.4
+    line.parts = Parts(
+        "job 2/5", "images 9–16/400", "pass 120/300", "error 33.72 %", "15 images/min", "1:02:03 left", "sweep 12:31:00"
+    )
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    console.print(line)
+    (row,) = console.file.getvalue().splitlines()
+    assert len(row) < width and re.sub(r" +━[━╸╺ ]+", " BAR ", row).strip() == says.strip()[: width - 1]
+
+
+def test_speed_and_time_left_of_job_and_sweep(clock: SimpleNamespace) -> None:
+    sweep = {"job": "job 2/5", "of_sweep": lambda left: left + 3600}
+    shown = Bar(1000, Console(file=io.StringIO(), width=200), images=40, **sweep)
+    clock.now = 100
+    shown.tick(None, WORKING._replace(done=250, place="pass 5/20", images=(9, 16)))
+    said = "job 2/5  images 9–16/40  pass 5/20  error 50.00 %  6.0 images/min  about 5.0 min left  sweep about 65.0 min"
+    assert printed(shown) == [said]
+
+
+def test_a_log_with_forced_colours_gets_lines_and_no_control_characters(
+    clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as GitHub's runners set it
+    with bar(1000) as shown:
+        clock.now = 31
+        shown.tick(None, WORKING._replace(done=100))
+    assert printed(shown) == ["error 50.00 %  about 4.7 min left"]
 
 
 def _inversion(count: int = 2, *, first: int = 0, steps: int = 10, last: bool = True) -> SimpleNamespace:
