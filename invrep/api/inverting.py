@@ -110,7 +110,7 @@ def invert(
         raise InvrepError(f"ids has {len(named)} names for {len(images)} images; expected one for each.")
     rows = [(k, image, restart) for k, image in enumerate(named) for restart in range(restarts)]
     size = number("batch_size", batch_size, minimum=1, whole=True)
-    bar = _bar(len(rows) * math.prod(images.shape[2:]) * descent.plan(phi)[0], progress)
+    bar = _bar(len(rows) * math.prod(images.shape[2:]) * descent.plan(phi)[0], len(images), progress)
     parts = {"phi": phi, "objective": make, "prior": part("prior", prior, {}), "descent": descent, "seed": seed}
     trial, batches, targets = Trial(), list[_Batch](), list[list[Tensor]]()
     with bar, trial.undrawn(), Interrupt(_interactive()) as interrupt:
@@ -118,7 +118,7 @@ def invert(
             if interrupt.heard:
                 break
             first, last = some[0][0], some[-1][0]
-            bar.label = f"images {first + 1}–{last + 1} of {len(images)}" if len(rows) > size else ""
+            bar.images = first + 1, last + 1
             try:
                 inversion = solve(
                     images[first : last + 1],
@@ -183,15 +183,17 @@ def _interactive() -> bool:
     return hasattr(sys, "ps1")
 
 
-def _bar(total: float, progress: bool | None) -> Bar | NotebookBar:
+def _bar(total: float, images: int, progress: bool | None) -> Bar | NotebookBar:
     """Return the progress bar of all passes; a bar that draws nothing where none is wanted.
 
     Args:
         total: work in pixels times passes.
+        images: number of images.
         progress: whether a bar is wanted; None: where a person types.
     """
     console = Console(quiet=not (_interactive() if progress is None else progress))
-    return NotebookBar(total) if console.is_jupyter and not console.quiet else Bar(total, console)
+    shown = console.is_jupyter and not console.quiet
+    return NotebookBar(total, images) if shown else Bar(total, console, images=images)
 
 
 def _kept(rows: int, restarts: int) -> tuple[int, int]:

@@ -85,6 +85,19 @@ class Line:
         return ProgressBar(total=1.0, completed=min(self.share, 1.0))
 
 
+def which_images(images: tuple[int, int], count: int) -> str:
+    """Return which of how many images a batch holds, as ``images 9–16/40``; empty if either is unknown.
+
+    Args:
+        images: first and last image of the batch, from 1; 0 if unknown.
+        count: number of all images; 0 if unknown.
+    """
+    first, last = images
+    if not first or not count:
+        return ""
+    return f"image {first}/{count}" if first == last else f"images {first}–{last}/{count}"
+
+
 def joined(parts: Sequence[str]) -> str:
     """Return texts as one, two spaces apart, without empty ones."""
     return "  ".join(filter(None, parts))

@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import TqdmWarning
 
+from invrep.tracking.bar_text import which_images
 from invrep.tracking.progress import Report, Ticks, worded
 
 
@@ -18,11 +19,12 @@ class NotebookBar(Ticks):
 
     Args:
         total: work of the whole call, in pixels times passes.
+        images: number of images of the whole call.
     """
 
-    def __init__(self, total: float) -> None:
+    def __init__(self, total: float, images: int) -> None:
         super().__init__(self._show)
-        self.total = total
+        self.total, self.count = total, images
         self.bar: Any = None
 
     def __enter__(self) -> NotebookBar:
@@ -38,7 +40,8 @@ class NotebookBar(Ticks):
 
     def _show(self, report: Report) -> None:
         value = "" if math.isnan(report.value) else f"{report.shows} {worded(report.shows, report.value)}"
-        self.bar.set_description_str(f"{self.label}: " if self.label else "", refresh=False)
+        which = which_images(report.images, self.count)
+        self.bar.set_description_str(f"{which}: " if which else "", refresh=False)
         self.bar.set_postfix_str(", ".join(filter(None, (report.place, value))), refresh=False)
         self.bar.n = min(report.done, self.total)
         self.bar.refresh()

@@ -14,7 +14,7 @@ from rich.live import Live
 from invrep.inversion.module import Inversion
 from invrep.messages import count
 from invrep.reporting.terminal import is_live
-from invrep.tracking.bar_text import Line, Parts, about, clock, joined, speed
+from invrep.tracking.bar_text import Line, Parts, about, clock, joined, speed, which_images
 
 QUIET_SECONDS = 30  # seconds between two lines of progress without a terminal
 
@@ -188,10 +188,7 @@ class Bar(Ticks):
         if None not in self.ranks:
             done = sum(max(report.images[0] - 1, 0) for report in self.ranks.values())
             return f"{count(len(self.ranks), 'rank')}, {done}/{self.count} images"
-        first, last = self.ranks[None].images
-        if not first or not self.count:
-            return ""
-        return f"image {first}/{self.count}" if first == last else f"images {first}–{last}/{self.count}"
+        return which_images(self.ranks[None].images, self.count)
 
     def _draw(self, parts: Parts, *, now: bool) -> None:
         self.line.parts, self.line.share = parts, self._done() / max(self.total, 1)

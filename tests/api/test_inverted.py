@@ -139,12 +139,11 @@ def test_the_curve_has_every_restart_on_logarithmic_axes(found):
 
 
 def test_the_bar_names_images_pass_and_error(capsys):
-    bar = NotebookBar(4 * 48 * 64)
+    bar = NotebookBar(4 * 48 * 64, 3)
     with bar:
-        bar.label = "images 1–2 of 3"
-        bar.report(Report(2 * 48 * 64, 0, 0.031, "error", False, 0, "pass 2/4"))
+        bar.report(Report(2 * 48 * 64, 0, 0.031, "error", False, 0, "pass 2/4", (1, 2)))
         drawn = capsys.readouterr().err.rpartition("\r")[2]
-    assert re.search(r"images 1–2 of 3:  50% \|.*\| .*<.*, pass 2/4, error 3\.10 %", drawn)
+    assert re.search(r"images 1–2/3:  50% \|.*\| .*<.*, pass 2/4, error 3\.10 %", drawn)
 
 
 # --- on disk ----------------------------------------------------------------------------------------------------------
