@@ -190,5 +190,24 @@ def test_in_a_browser_on_a_phone(opened):
     tab = opened(viewport={"width": 360, "height": 740}, has_touch=True)
     expect_photos(tab, sorted(IMAGES))
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+    # two pictures side by side, each with the name of its column
+    places = [cell.bounding_box() for cell in tab.locator("#grid .row").first.locator("[role]").all()[:3]]
+    assert places[0]["y"] == places[1]["y"] < places[2]["y"] and places[0]["x"] == places[2]["x"]
+    expect(tab.locator(".cell .column").nth(1)).to_have_text("relu2")
+    expect(tab.locator(".cell .column").nth(1)).to_be_visible()
     tab.locator(".cell").first.tap()
     assert tab.locator("#closer").evaluate("d => d.scrollWidth <= d.clientWidth && d.clientWidth <= 360")
+
+
+def test_in_a_browser_jobs_that_form_no_table_stand_side_by_side(opened, tmp_path):
+    for layer, weight in (("conv1", 1), ("relu1", 2), ("relu2", 3), ("relu3", 4), ("fc6", 5), ("conv1", 5)):
+        made_job(tmp_path, layer, IMAGES[:2], restarts=1, weight=weight)
+    report([str(tmp_path)])
+    tab = opened(tmp_path / "report.html")
+    expect(tab.locator("#grid .row")).to_have_count(2)
+    expect(tab.locator(".cell")).to_have_count(12)  # a table of 5 by 5 would have gaps
+    tab.locator("#sort").select_option("down")
+    expect(tab.locator(".cell .column").first).to_have_text("fc6, λ_V 5")
+    tab.locator(".cell").first.focus()
+    tab.keyboard.press("ArrowDown")
+    expect(tab.locator(":focus")).to_have_attribute("data-at", "0 4")

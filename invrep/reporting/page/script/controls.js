@@ -32,8 +32,8 @@ tools.addEventListener("reset", (event) => {
 
 function again() {
   layOut();
-  plots();
   show();
+  setTimeout(plots); // pictures first
 }
 
 let wide = innerWidth;
@@ -46,4 +46,11 @@ addEventListener("resize", () => {
 });
 again();
 if (location.hash) follow();
+// on paper: cells as wide as a page allows, and every picture
+addEventListener("beforeprint", () => {
+  measure(680);
+  lines.forEach(furnish);
+  grid.querySelectorAll("img:not([src])").forEach(fetchThumb);
+});
+addEventListener("afterprint", () => measure());
 addEventListener("DOMContentLoaded", () => { if (closer.open) closerShow(); }); // full sizes are there now

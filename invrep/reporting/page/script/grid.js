@@ -35,17 +35,17 @@ function show() {
 
 // a table where its columns fit, a table that scrolls sideways where they do not, and cards on a phone or where most
 // places of a table would be empty
-function measure() {
-  const width = grid.parentElement.clientWidth;
+function measure(paper) {
+  const width = paper || grid.parentElement.clientWidth;
   const phone = width < 600;
   const count = columns.length + 1;
   const fitting = Math.floor((width - GAP * (count - 1)) / count);
-  const table = !phone && !flat;
-  const side = phone ? Math.floor((width - GAP) / 2) : table ? Math.min(Math.max(fitting, NARROW), SIDE) : SIDE;
-  const cell = table && fitting < NARROW ? SIDE : side;
+  const narrow = paper ? 100 : NARROW;
+  const table = !phone && !flat && !(paper && fitting < narrow);
+  const cell = phone ? Math.floor((width - GAP) / 2) : table && fitting >= narrow ? Math.min(fitting, SIDE) : paper ? 160 : SIDE;
   inLine = table ? count : Math.max(1, Math.floor((width + GAP) / (cell + GAP)));
   grid.classList.toggle("cards", !table);
-  grid.classList.toggle("wide", table && fitting < NARROW);
+  grid.classList.toggle("wide", table && fitting < narrow);
   const values = { "--cell": cell + "px", "--aspect": aspect, "--count": count, "--gap": GAP + "px", "--caption": CAPTION + "px", "--lines": Math.ceil(count / inLine) };
   for (const [name, value] of Object.entries(values)) grid.style.setProperty(name, value);
 }
