@@ -99,7 +99,8 @@ class Visible:
         tiles = [[(_tile(shown(image, self.display)), text) for image, text in line] for line in lines]
         width, height = (max(tile.size[side] for line in tiles for tile, _ in line) for side in (0, 1))
         columns, font = max(map(len, tiles)), ImageFont.load_default(SIZE)
-        whole = Image.new("RGB", (columns * (width + GAP) + GAP, len(tiles) * (height + LINE + GAP) + GAP), "white")
+        mode = "L" if all(tile.mode == "L" for line in tiles for tile, _ in line) else "RGB"
+        whole = Image.new(mode, (columns * (width + GAP) + GAP, len(tiles) * (height + LINE + GAP) + GAP), "white")
         pen = ImageDraw.Draw(whole)
         for row, line in enumerate(tiles):
             for column, (tile, text) in enumerate(line):
@@ -111,7 +112,7 @@ class Visible:
 
 def _tile(image: Tensor) -> Image.Image:
     """Return an image (C, H, W) in [0, 1] as a tile, enlarged or reduced to a width at which a caption fits."""
-    tile = to_pil(image).convert("RGB")
+    tile = to_pil(image)
     scale = min(max(tile.width, LEAST), MOST) / tile.width
     if scale == 1:
         return tile

@@ -10,6 +10,7 @@ from typing import Any
 import wandb
 from PIL import Image
 
+from invrep.results.rows import FIRST, LAST
 from invrep.results.store import Results
 from invrep.tracking.progress import worded
 from invrep.tracking.wandb_values import utf8
@@ -27,7 +28,7 @@ def table(results: Results, rows: Sequence[Mapping[str, Any]], title: str, *, pi
         title: name of representation and layer, for captions.
         pictures: bool; False: no photos and no pre-images.
     """
-    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != "content"]
+    names = _columns(rows)
     photos: dict[str, wandb.Image | None] = {}
     data = []
     for number, row in enumerate(rows):
@@ -35,16 +36,21 @@ def table(results: Results, rows: Sequence[Mapping[str, Any]], title: str, *, pi
         photo = pre_image = None
         if pictures and number < PICTURED:
             if image not in photos:  # restarts share one file
-                photos[image] = _picture(results.photo(image), utf8(image))
-            photo = photos[image]
-            pre_image = _picture(
-                results.picture(image, restart), utf8(f"{image}, {title}, restart {restart}: {_measure(row)}")
-            )
+                photos[image] = picture(results.photo(image), image)
+            caption = f"{image}, {title}, restart {restart}: {_measure(row)}"
+            photo, pre_image = photos[image], picture(results.picture(image, restart), caption)
         data.append([photo, pre_image, *(_cell(row.get(name)) for name in names)])
-    first = ["photo", "pre-image"]
     empty = 2 if not pictures else 1 if not any(photos.values()) else 0  # columns without a picture
-    columns: list[str | int] = [*first, *names]
+    columns: list[str | int] = ["photo", "pre-image", *names]
     return wandb.Table(columns=columns[empty:], data=[line[empty:] for line in data])
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the columns in the order of ``metrics.csv``, without the photo's hash."""
+    known = dict.fromkeys(name for row in rows for name in row)
+    others = [name for name in known if name not in LAST]
+    order = dict.fromkeys(("image", "restart", "activation", *FIRST, *others, *LAST))
+    return [name for name in order if name in known and name != "content"]
 
 
 def _measure(row: Mapping[str, Any]) -> str:
@@ -53,15 +59,21 @@ def _measure(row: Mapping[str, Any]) -> str:
     return row.get("remark") or f"{shows} {worded(shows, row[shows])}"
 
 
-def _picture(path: Path, caption: str) -> wandb.Image | None:
-    """Return a PNG for the table, reduced to the longest side; None without the file."""
+def picture(path: Path, caption: str, side: int = SIDE) -> wandb.Image | None:
+    """Return a PNG for W&B, the file itself unless it is too large; None without the file.
+
+    Args:
+        path: path of the PNG.
+        caption: caption.
+        side: longest side in pixels, to which a larger picture is reduced.
+    """
     if not path.is_file():
         return None
     with Image.open(path) as image:
-        if max(image.size) <= SIDE:
-            return wandb.Image(str(path), caption=caption)
-        image.thumbnail((SIDE, SIDE))
-        return wandb.Image(image.copy(), caption=caption)
+        if max(image.size) <= side:
+            return wandb.Image(str(path), caption=utf8(caption))
+        image.thumbnail((side, side))
+        return wandb.Image(image.copy(), caption=utf8(caption))
 
 
 def _cell(value: Any) -> Any:
