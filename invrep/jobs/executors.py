@@ -90,7 +90,7 @@ class Devices:
                     record.open()  # after a first pass, like a job of one process
                 bar.tick(rank, report)
 
-            failures, dead = spread(share, shares, tick)
+            failures, dead = spread(share, shares, tick) if shares else ({}, [])
         job.failures |= failures
         if dead:
             note_missing(job, plan.left, "its process died")

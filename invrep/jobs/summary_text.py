@@ -61,14 +61,12 @@ def _print_details(console: Console, summary: Summary) -> None:
 
 
 def _still_falling(summary: Summary) -> str | None:
-    """Return a sentence about pre-images whose error still falls, with the passes to try; None without any."""
+    """Return a line about pre-images whose error still falls, with the passes to try; None without any."""
     falls = summary.columns.get("still_falling")
     if falls is None or not falls.total or summary.passes_to_try is None:
         return None
-    who = "The error still falls"
-    if falls.count > 1:
-        who = f"The error of {falls.total:.0f} of {falls.count} pre-images still falls"
-    return f"{who}, by more than 5 % over the last tenth of the passes; try optim.steps={summary.passes_to_try}."
+    who = "the error" if falls.count == 1 else f"the error of {falls.total:.0f} of {falls.count} pre-images"
+    return f"still falling: {who}; try optim.steps={summary.passes_to_try}"
 
 
 def print_summary(job: Job, summary: Summary) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 SHORTEST = 8  # columns of a bar that still tells something
+SPARE = 3  # free columns at the end of the line
 BETWEEN = 2  # columns between two parts of the line
 
 
@@ -71,15 +72,16 @@ class Line:
         self.share = 0.0
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the line for the width of the console; a full last column would wrap in some terminals."""
-        order = shown(self.parts, options.max_width - 1)
+        """Yield the line for the width of the console, with room for the terminal's ``^C``, which else would wrap."""
+        width = max(options.max_width - SPARE, 1)
+        order = shown(self.parts, width)
         row: list[Text | ProgressBar] = []
         table = Table.grid(padding=(0, BETWEEN, 0, 0), pad_edge=False, expand="bar" in order)
         for name in order:
             table.add_column(no_wrap=True, ratio=1 if name == "bar" else None)
             row.append(self._bar() if name == "bar" else Text(getattr(self.parts, name), overflow="crop"))
         table.add_row(*row)
-        yield from console.render(table, options.update(width=options.max_width - 1, height=1))
+        yield from console.render(table, options.update(width=width, height=1))
 
     def _bar(self) -> ProgressBar:
         return ProgressBar(total=1.0, completed=min(self.share, 1.0))

@@ -181,7 +181,8 @@ class Bar(Ticks):
         rate, left = speed(self._speed() * self.count / max(self.total, 1)), self.left()
         sweep = "" if self.of_sweep is None else clock(self.of_sweep(left))
         remains = f"{clock(left)} left" if clock(left) else ""
-        return Parts(self.job, image, place, value, rate, remains, f"sweep {sweep}" if sweep else "")
+        more = f"sweep {sweep}" if sweep not in ("", clock(left)) else ""  # the last job ends with the sweep
+        return Parts(self.job, image, place, value, rate, remains, more)
 
     def _image(self) -> str:
         """Return which image this process inverts, or how many images several ranks have done."""

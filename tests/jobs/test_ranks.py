@@ -50,6 +50,8 @@ def test_one_two_and_three_ranks_leave_the_same_files_in_a_sweep_too(seven: Path
 def test_one_photo_on_two_ranks_and_a_bad_one(job, seven: Path) -> None:
     outcome = job(f"data.path={seven}", "data.limit=1", "trainer.devices=2", "trainer.accelerator=cpu")
     assert outcome.status == 0 and len(load_file(outcome.folder / "reconstructions.safetensors")) == 1, outcome.err
+    again = job(f"data.path={seven}", "data.limit=1", "trainer.devices=2", "trainer.accelerator=cpu")
+    assert again.status == 0 and "1 of 1 are finished" in again.out, again.err
     (seven / "bad.jpg").write_text("no photo")
     outcome = job(f"data.path={seven}", "trainer.devices=2", "trainer.accelerator=cpu", "data.batch_size=3")
     assert outcome.status == 1 and "1 photo could not be inverted, all others are done" in outcome.err
