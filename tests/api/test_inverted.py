@@ -66,7 +66,7 @@ def test_a_notebook_shows_photos_and_preimages_with_errors(found):
     assert [what for _, what in page.found[:2]] == ["<b>cat</b>", "pre-image of <b>cat</b>, restart 0"]
     assert len(page.found) == 2 * (1 + 3) and page.found[0][0].shape == (48, 64, 3)
     for value in found.metrics["error"].flatten():
-        assert f"{100 * value:.2f} %" in page.text
+        assert f"{100 * value:.2f} %, still falling" in page.text  # after five passes
     assert repr(found) in page.text and repr(found).startswith("Inverted(2 images × 3 restarts of 3×48×64, mean error ")
 
 
@@ -136,6 +136,13 @@ def test_the_curve_has_every_restart_on_logarithmic_axes(found):
     at, values = axes.lines[-1].get_data()
     assert list(at) == [passes for passes, _ in found.history] and at[0] == 0
     np.testing.assert_allclose(values, [terms["error"][1, 2] for _, terms in found.history])
+
+
+def test_a_caption_says_that_the_error_still_falls(found):
+    errors = torch.tensor([[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]])
+    end = torch.tensor([[0.4, 0.49, 0.4], [0.4, 0.4, 0.4]])
+    slow = replace(found, history=[(0, {"error": 2 * errors}), (90, {"error": errors}), (100, {"error": end})])
+    assert slow.caption(0, 0).endswith(" %, still falling") and slow.caption(0, 1).endswith(" %")
 
 
 def test_the_bar_names_images_pass_and_error(capsys):
