@@ -73,6 +73,25 @@ def _used(job: Job, photo: Photo) -> dict[str, Any]:
         "receptive_field": phi.receptive_field,  # of one position, in pixels; null: whole image or several layers
         "stride": phi.stride,
         "start": list(map(int, seen.start)) if local else None,  # top and left of position (0, 0)'s field
+        "start_noise": _start_noise(job),
+    }
+
+
+def _start_noise(job: Job) -> dict[str, Any] | None:
+    """Return what draws the start of each descent again; None where the objective may start it from the photo.
+
+    It is None too where Φ's mean is an image, which the config would have to hold.
+    """
+    made, mean = getattr(job.objective, "func", None), job.phi.mean
+    if not isinstance(made, type) or getattr(made, "starts_from_photo", True) or mean.shape[-2:] != (1, 1):
+        return None
+    stage = job.descent.stages(job.phi)[0]
+    return {
+        "noise": stage.noise,
+        "start": stage.start,
+        "sigma": job.prior.sigma,  # in grey levels, or auto
+        "margin": job.phi.jitter - 1 if stage.jitter else 0,  # pixels by which the start exceeds the photo
+        "mean": mean.flatten().tolist(),  # Φ's mean pixel, in [0, 1]
     }
 
 

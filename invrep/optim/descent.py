@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from invrep.errors import InvrepError
-from invrep.optim.bases import FourierBasis, PixelBasis, cosines, frequencies
+from invrep.optim.bases import FourierBasis, PixelBasis
 from invrep.optim.optimizers import COUPLED, OURS, names
-from invrep.optim.start_noise import generator_of
+from invrep.optim.start_noise import amount_of, generator_of, noise_of
 from invrep.priors.prior import FixedPrior
 from invrep.priors.terms import BOUND, PIXEL_RMS
 from invrep.representations.base import Representation
@@ -296,14 +296,5 @@ class Descent:
             restart: number of the restart.
             prior: prior, which knows σ and the unit.
         """
-        generator = generator_of(seed, image, restart)
-        if self.noise == "uniform":
-            noise = 2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1
-            loudest = noise.flatten().sort().values[int(0.95 * (noise.numel() - 1))]
-            return noise * (self.start * BOUND / math.sqrt(3) / prior.scale / loudest)
-        noise = torch.randn(shape, generator=generator, dtype=torch.float64)
-        if self.noise == "natural":
-            rows, columns = cosines(shape[1]), cosines(shape[2])
-            noise = rows.mT @ (noise / frequencies(*shape[1:])) @ columns
-        norm: Tensor = noise.norm()
-        return noise * (self.start * prior.sigma / prior.scale / norm)
+        amount = amount_of(self.noise, self.start, prior.sigma) / prior.scale
+        return noise_of(self.noise, shape, generator_of(seed, image, restart), amount)

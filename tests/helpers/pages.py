@@ -41,8 +41,11 @@ def made_job(place: Path, layer: str, images: list[str], *, restarts: int = 2, w
         "prior": {"tv": {"weight": weight}},
         "objective": {"region": "1x1@0x1" if layer in BOXES else None},
         "restarts": restarts,
+        "seed": 0,
+        "display": "clip",
         "used": {"rep": "net", "layer": layer, "prior": "natural", "tv_weight": weight, "passes": 40}
-        | {"receptive_field": FIELDS[layer], "stride": 8, "start": [-4, -4]},
+        | {"receptive_field": FIELDS[layer], "stride": 8, "start": [-4, -4]}
+        | {"start_noise": {"noise": "natural", "start": 0.1, "sigma": "auto", "margin": 0, "mean": [0.5] * 3}},
         "provenance": {"command": f"train.py layer={layer}", "commit": "0123456789abcdef"},
     }
     results.save_config(OmegaConf.create(config))

@@ -168,9 +168,9 @@ def test_in_a_browser_by_keyboard(opened):
     assert tab.locator("#found img").first.evaluate("i => i.decode().then(() => i.naturalWidth)") == 64
     # of 40 rows from -4 in steps of 8 the box 51 high in the middle begins at -4
     expect(tab.locator("#original .field")).to_have_attribute("style", re.compile(r"top: -10%"))
-    expect(tab.locator(".restarts button")).to_have_count(2)
+    expect(tab.locator(".restarts button")).to_have_count(3)  # the start, and two restarts
     expect(tab.locator("#curve path.line")).to_have_count(3)
-    tab.locator(".restarts button").nth(1).click()
+    tab.locator(".restarts button").nth(2).click()
     expect(tab.locator("#found figcaption")).to_contain_text("restart 1")
     expect(tab.locator("#command")).to_contain_text("layer=relu2")
     tab.keyboard.press("ArrowRight")

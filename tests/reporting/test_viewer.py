@@ -51,6 +51,13 @@ def test_slider_and_difference(opened):
     caption = re.compile(r"difference of photo and restart 0, ×\s4: white is 25 % of the range")
     expect(tab.locator("#found figcaption")).to_have_text(caption)
     assert tab.locator("#found .layer").evaluate("e => getComputedStyle(e).filter") == "brightness(4)"
+    tab.keyboard.press("d")
+    tab.keyboard.press("n")
+    expect(tab.locator("#found figcaption")).to_have_text("start noise, restart 0: error 123 %")
+    expect(tab.locator(".restarts [aria-pressed=true]")).to_have_text("pass 0")
+    expect(tab).to_have_url(re.compile("layer=relu2&start=&slider=100$"))
+    tab.keyboard.press("r")
+    expect(tab.locator(".restarts [aria-pressed=true]")).to_have_text("3.30 %")
 
 
 def test_zoom_and_pan_in_step(opened):
@@ -86,7 +93,7 @@ def test_links_and_the_way_back(opened):
     other = tab.context.new_page()
     other.goto(tab.url)  # a link opens what was seen, in a window of the same size
     expect(other.locator("#closer-title")).to_have_text(f"{sorted(IMAGES)[2]} · relu2")
-    expect(other.locator(".restarts button").nth(1)).to_have_attribute("aria-pressed", "true")
+    expect(other.locator(".restarts button").nth(2)).to_have_attribute("aria-pressed", "true")
     expect(other.locator("#split")).to_be_visible()
     expect(other.locator("#found figcaption")).to_contain_text("difference of photo and restart 1")
     assert transforms(other) == seen != ["none", "none"]

@@ -23,6 +23,7 @@ from rich.console import Console
 from invrep.data.batching import Key
 from invrep.objectives.code_selection import boxes_in
 from invrep.reporting.comparison import Run, compare, sweep_runs, words
+from invrep.reporting.page.starts import start_of
 from invrep.reporting.page.table import HEADINGS, OF_A_PICTURE, PERCENT, SYMBOLS, label, table_of
 from invrep.reporting.page.thumbnails import Pictures, as_base64
 from invrep.reporting.terminal import make_console
@@ -51,6 +52,8 @@ MOST_EMBEDDED = 24 * 2**20  # most bytes of embedded full-size pictures and film
 # (most pictures in the grid, pixels of a thumbnail's longer side): 520 for screens of two pixels to one of the style's
 SIDES = ((300, 520), (2000, 260), (5000, 192), (MOST_PICTURES, 128))
 SMALL = 96  # side of the thumbnails of further restarts, which are buttons
+
+MOST_STARTS = 400  # most pictures of a page that has the start of each descent too
 
 BLOCK = 64  # pictures in a block of JSON, which the script parses when it needs one of them
 
@@ -221,6 +224,7 @@ def _job(
             axes.append(axis)
         film = _film(run, key)
         picture = box.paths[run.results.picture(*key)]
+        start = start_of(run, key) if box.quality is not None and len(box.paths) <= MOST_STARTS else None
         seen = box.paths[run.results.photo(key[0])]
         cell = cells.setdefault(number, {"photo": [seen.thumb, seen.full], "boxes": boxes_in(row), "restarts": []})
         cell["restarts"].append(
@@ -234,6 +238,7 @@ def _job(
                 "curve": [_short(point.get(run.shows)) for point in curve],
             }
             | ({"film": box.film(film), "mp4": film.suffix == ".mp4"} if film else {})
+            | ({"start": box.put(start, SMALL)} if start else {})
         )
     config = run.config
     mean, std = run.means.get(run.shows, (None, None))

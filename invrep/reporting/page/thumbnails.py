@@ -84,9 +84,14 @@ class Pictures:
         except (OSError, SyntaxError, ValueError):
             return None
         full = self.link(path) if self.quality is None else _uri(_webp(image, self.quality), "image/webp")
-        small = image.copy()
-        small.thumbnail((side, side), Image.Resampling.LANCZOS)
-        return hashlib.sha256(data).digest(), image.height / image.width, as_base64(_webp(small, 75)), full
+        thumb = as_base64(_webp(_small(image, side), 75))
+        return hashlib.sha256(data).digest(), image.height / image.width, thumb, full
+
+    def put(self, image: Image.Image, side: int) -> Picture:
+        """Add a picture that is no file, embedded at quality 75, with a thumbnail of a longer side in pixels."""
+        self.thumbs.append(as_base64(_webp(_small(image.convert("RGB"), side), 75)))
+        self.full.append(_uri(_webp(image.convert("RGB"), 75), "image/webp"))
+        return Picture(len(self.thumbs) - 1, len(self.full) - 1)
 
     def film(self, path: Path) -> int:
         """Add a film, as a data URI or a relative address, and return its index into ``full``."""
@@ -97,6 +102,12 @@ class Pictures:
     def link(self, path: Path) -> str:
         """Return a file's address relative to the page."""
         return quote(os.fsencode(os.path.relpath(path.resolve(), self.page.resolve())))
+
+
+def _small(image: Image.Image, side: int) -> Image.Image:
+    small = image.copy()
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return small
 
 
 def _webp(image: Image.Image, quality: int) -> bytes:

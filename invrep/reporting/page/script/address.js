@@ -6,6 +6,7 @@ function address() {
   const words = new URLSearchParams({ photo: data.photos[rows[here.row].photo].name });
   data.keys.forEach((key, k) => words.set(key.key, key.values[job.point[k]]));
   if (restart.n) words.set("restart", restart.n);
+  if (here.start) words.set("start", "");
   if (view.slide) words.set("slider", split.value);
   if (view.difference) words.set("difference", "");
   if (zoomWords()) words.set("zoom", zoomWords());
@@ -35,7 +36,7 @@ function follow() {
   view.slide = words.has("slider");
   view.difference = words.has("difference");
   if (view.slide) splitAt(words.get("slider"));
-  open(...place);
+  open(...place, words.has("start"));
   move(place[0], place[1], false);
   zoomTo(words.get("zoom"));
   following = false;

@@ -1,14 +1,14 @@
 // ---- closer: a dialog with one pre-image, and the way to its neighbours
 
 const closer = byId("closer");
-let here = null; // {row, column, restart}
+let here = null; // {row, column, restart, start: whether its start stands on the stage in its place}
 
 const jobHere = () => rows[here.row].band.jobs[here.column];
 const cellHere = () => jobHere().cells[rows[here.row].photo];
 const restartHere = () => cellHere().restarts[Math.min(here.restart, cellHere().restarts.length - 1)];
 
-function open(row, column, restart = 0) {
-  here = { row, column, restart };
+function open(row, column, restart = 0, start = false) {
+  here = { row, column, restart, start };
   if (!closer.open) {
     closer.showModal();
     if (!following) remember("pushState", address());
@@ -19,6 +19,7 @@ function open(row, column, restart = 0) {
 }
 
 function closerShow() {
+  here.start &&= Boolean(restartHere().start);
   const [job, cell, restart] = [jobHere(), cellHere(), restartHere()];
   const name = photoName(data.photos[rows[here.row].photo]);
   byId("closer-title").textContent = `${name} · ${nameOf(job)}`;
@@ -49,7 +50,7 @@ function go(id) {
   if (button.disabled) return;
   const [, row, column] = neighbours().find(([name]) => name === id);
   const had = document.activeElement;
-  here = { row, column, restart: here.restart };
+  here = { ...here, row, column };
   closerShow();
   move(row, column, false);
   if (had?.disabled || !closer.contains(document.activeElement)) byId("close").focus(); // what had it is gone
@@ -58,6 +59,12 @@ function go(id) {
 function goTo(restart) {
   const count = cellHere().restarts.length;
   here.restart = (restart + count) % count;
+  here.start = false;
+  closerShow();
+}
+
+function toStart() {
+  here.start = !here.start;
   closerShow();
 }
 
@@ -85,7 +92,7 @@ closer.addEventListener("close", () => { closer.querySelector("video")?.pause();
 
 const ARROWS = { ArrowLeft: "before", ArrowRight: "after", ArrowUp: "above", ArrowDown: "below" };
 const LETTERS = {
-  r: () => goTo(here.restart + 1), R: () => goTo(here.restart - 1), c: copy,
+  r: () => goTo(here.restart + 1), R: () => goTo(here.restart - 1), n: toStart, c: copy,
   s: () => { view.slide = !view.slide; arrangeStage(); }, d: () => { view.difference = !view.difference; closerShow(); },
   "+": () => zoomBy(1), "=": () => zoomBy(1), "-": () => zoomBy(-1), 0: () => resetZoom(),
 };

@@ -29,16 +29,17 @@ function showPreImage(job, cell, restart, name) {
   const figure = byId("found");
   const [image, other] = figure.querySelectorAll("img");
   image.onload = () => stage.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
-  put(image, restart.picture, `Pre-image ${restart.n} of ${name}, ${nameOf(job)}`);
+  const found = here.start ? restart.start : restart.picture;
+  put(image, found, `${here.start ? "Start" : "Pre-image"} ${restart.n} of ${name}, ${nameOf(job)}`);
   const caption = figure.querySelector("figcaption");
-  const value = make("b", {}, shown(job, restart.value));
-  caption.replaceChildren(make("b", {}, "pre-image"), `, restart ${restart.n}: ${job.shows} `, value);
+  const value = make("b", {}, shown(job, here.start ? restart.curve[0] : restart.value));
+  caption.replaceChildren(make("b", {}, here.start ? "start" : "pre-image"), `${here.start ? " noise" : ""}, restart ${restart.n}: ${job.shows} `, value);
   if (!view.difference || cell.photo[0] < 0) return;
   put(other, cell.photo, "");
-  const words = [make("b", {}, "difference"), ` of photo and restart ${restart.n}`];
+  const words = [make("b", {}, "difference"), ` of photo and ${here.start ? "the start of " : ""}restart ${restart.n}`];
   caption.replaceChildren(...words);
   const still = image.src;
-  gainOf(cell.photo, restart.picture).then((gain) => {
+  gainOf(cell.photo, found).then((gain) => {
     if (image.src !== still || !view.difference) return; // another picture has come
     stage.style.setProperty("--gain", gain);
     caption.replaceChildren(...words, `, ×\u202f${gain}: white is ${significant(100 / gain, 2)} % of the range`);
@@ -59,15 +60,23 @@ function showFilm(restart) {
 
 function showRestarts(job, cell, restart) {
   const buttons = cell.restarts.map((one, k) => {
-    const button = make("button", { type: "button", "aria-pressed": String(one === restart) },
+    const button = make("button", { type: "button", "aria-pressed": String(one === restart && !here.start) },
       picture(one.picture[0], `Restart ${one.n}`), shown(job, one.value));
     button.addEventListener("click", () => {
       goTo(k);
-      closer.querySelectorAll(".restarts button")[k].focus();
+      closer.querySelectorAll(".restarts button:not(.start)")[k].focus();
     });
     return button;
   });
+  if (restart.start) buttons.unshift(startButton(job, restart));
   closer.querySelector(".restarts").replaceChildren(...(buttons.length > 1 ? buttons : []));
+}
+
+function startButton(job, restart) {
+  const button = make("button", { type: "button", class: "start", "aria-pressed": String(here.start), title: "Start noise of this restart (n)" },
+    picture(restart.start[0], "Start noise"), "pass 0");
+  button.addEventListener("click", () => { toStart(); closer.querySelector(".restarts .start").focus(); });
+  return button;
 }
 
 function showMeasures(restart) {
