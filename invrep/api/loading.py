@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import os
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -131,16 +132,13 @@ def _history(
     results: Results, keys: Sequence[tuple[str, int]], shape: tuple[int, int]
 ) -> list[tuple[int, dict[str, Tensor]]]:
     """Return the curves at every pass that any of them has; between its passes, a curve keeps its latest values."""
-    curves = results.curve_points(keys)
-    latest: list[dict[str, float]] = [{} for _ in keys]
+    curves = list(results.curve_points(keys).values())
+    axes = [curve["pass"] for curve in curves]
     history = []
-    places = {key: iter(curves[key]) for key in keys}
-    following = [next(places[key], None) for key in keys]
-    for at in sorted({int(point["pass"]) for points in curves.values() for point in points}):
-        for k, key in enumerate(keys):
-            while (point := following[k]) is not None and point["pass"] <= at:
-                latest[k], following[k] = point, next(places[key], None)
-        names = [name for name in latest[0] if name != "pass"]
-        values = {n: torch.tensor([terms.get(n, math.nan) for terms in latest]).unflatten(0, shape) for n in names}
-        history.append((at, values))
+    for at in sorted(set(chain(*axes))):
+        places = [bisect_right(axis, at) - 1 for axis in axes]
+        pairs = list(zip(curves, places, strict=True))
+        names = [name for name in curves[0] if name != "pass"]
+        values = {name: torch.tensor([curve[name][place] for curve, place in pairs]) for name in names}
+        history.append((at, {name: value.unflatten(0, shape) for name, value in values.items()}))
     return history

@@ -17,6 +17,8 @@ from yaml import YAMLError
 
 from invrep.data.batching import Key
 from invrep.errors import InvrepError
+from invrep.evaluation.intervals import t_interval
+from invrep.results.rows import SPREADS
 from invrep.results.store import Results
 from invrep.results.sweep_journal import JOBS, SweptJob, swept
 
@@ -24,12 +26,24 @@ PRESETS = ("rep", "layer", "objective", "prior", "optim")  # keys of a config's 
 # keys that change only how a job runs or is displayed, or its numbers of photos and restarts
 UNRELATED = re.compile(
     r"used|provenance|name|output|restarts|trainer|logger|display|log_every|images_every|dry_run|save_codes|video"
-    r"|checkpoint|data\.(limit|batch_size)"
+    r"|checkpoint|metric|data\.(limit|batch_size)"
 )
+# keys whose values another key brings along, as prefixes: a representation has options, layers and colours of its own,
+# and a region is one of a layer's positions
+BROUGHT = {
+    "rep": ("rep.", "layer", "data.color", "data.resize"),
+    "layer": ("rep.layer", "objective.region", "objective.channels"),
+    **{preset: (f"{preset}.",) for preset in ("objective", "prior", "optim")},
+}
 MEASURES = (
     *("error", "root_error", "pairwise_error", "activation", "psnr", "ssim", "energy"),
-    *("class_kept", "class_probability", "passes", "seconds"),
+    *("class_kept", "class_probability", "still_falling", "passes", "seconds"),
 )
+# names of keys for people, as the papers write them
+SYMBOLS = {
+    **{"prior.tv.weight": "λ_V", "prior.tv.beta": "β", "prior.alpha.weight": "λ_α", "objective.weight": "C"},
+    **{"optim.steps": "passes", "optim.lr": "rate", "rep": "representation", "data.path": "photos"},
+}
 
 
 @dataclass
@@ -97,12 +111,39 @@ class Run:
             if values:
                 std = statistics.stdev(values) if len(values) > 1 else math.nan
                 found[name] = (statistics.fmean(values), std)
-        spreads = self.results.spreads().values()
-        for name in ("spread_ssim", "spread_lpips", "spread_code"):
-            values = [row[name] for row in spreads if not math.isnan(row[name])]
+        for name in SPREADS:
+            values = [row[name] for row in self.spreads.values() if not math.isnan(row[name])]
             if values:
                 found[name] = (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan)
         return found
+
+    @cached_property
+    def spreads(self) -> dict[str, dict[str, Any]]:
+        """Return the rows of ``spread.csv``, by image id."""
+        return self.results.spreads()
+
+    def interval(self, name: str) -> tuple[float, tuple[float, float] | None] | None:
+        """Return the mean over photos and its 95 % interval; None without a value.
+
+        Args:
+            name: column of ``metrics.csv``, which is first averaged over a photo's restarts, or of ``spread.csv``. The
+                interval is None for one photo, see :func:`~invrep.evaluation.intervals.t_interval`.
+        """
+        if name in SPREADS:
+            values = [row[name] for row in self.spreads.values() if not math.isnan(row[name])]
+        else:
+            photos: dict[str, list[float]] = {}
+            for (image, _), row in self.rows.items():
+                if not row.get("remark") and not math.isnan(row.get(name, math.nan)):
+                    photos.setdefault(image, []).append(row[name])
+            values = [statistics.fmean(restarts) for restarts in photos.values()]
+        return (statistics.fmean(values), t_interval(values)) if values else None
+
+    @cached_property
+    def passes_to_try(self) -> int | None:
+        """Return the median of the passes to try of pre-images whose error is still falling; None without any."""
+        found = [row["passes_to_try"] for row in self.rows.values() if row.get("still_falling") == 1]
+        return int(statistics.median_low(found)) if found else None
 
 
 def find_runs(places: Iterable[Path]) -> list[Run]:
@@ -164,8 +205,9 @@ def _flat(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
 def compare(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Return the config keys that differ between jobs, with their values in order, and fill in every run's ``point``.
 
-    A key that earlier keys determine is left out: for ``rep=hog,dsift`` all of ``rep.…``. If jobs still agree in every
-    key, ``folder`` is added. Numbers are ordered by size, layers by their receptive fields, and other values by their
+    A key that earlier keys bring along is left out: for ``rep=hog,dsift`` all of ``rep.…``. In a sweep, whose author
+    chose its values, a key is left out if the earlier keys determine its value. If jobs still agree in every key,
+    ``folder`` is added. Numbers are ordered by size, layers by their receptive fields, and other values by their
     first occurrence.
 
     Args:
@@ -173,8 +215,9 @@ def compare(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """
     keys: list[str] = []
     for key in dict.fromkeys(key for run in runs for key in run.settings):
+        chosen = keys if one_sweep(runs) else [other for other in keys if key.startswith(BROUGHT.get(other, ()))]
         telling = [run for run in runs if run.config is not None or key in run.settings]
-        if len({_same(run.settings.get(key)) for run in telling}) > 1 and not _follows(key, keys, telling):
+        if len({_same(run.settings.get(key)) for run in telling}) > 1 and not _follows(key, chosen, telling):
             keys.append(key)
     for run in runs:
         run.point = {key: run.settings.get(key) for key in keys}
@@ -185,8 +228,15 @@ def compare(runs: Sequence[Run]) -> dict[str, list[Any]]:
     return {key: _ordered(key, runs) for key in keys}
 
 
+def one_sweep(runs: Iterable[Run]) -> bool:
+    """Return whether all jobs are of a sweep."""
+    return all(run.job is not None for run in runs)
+
+
 def _follows(key: str, chosen: Sequence[str], runs: Sequence[Run]) -> bool:
-    """Return whether the values of the chosen keys determine the value of another key in every run."""
+    """Return whether the values of the chosen keys, at least one, determine another key's value in every run."""
+    if not chosen:
+        return False
     seen: dict[Hashable, Hashable] = {}
     for run in runs:
         at, value = tuple(_same(run.settings.get(k)) for k in chosen), _same(run.settings.get(key))

@@ -16,9 +16,14 @@ HOSTILE = "a\"'<script>alert(1)<&%20#?\n.png"
 IMAGES = ["a.png", HOSTILE, "sub/a.png", "d.png"]
 
 
-def made_job(place: Path, layer: str, images: list[str], *, restarts: int = 2, weight: float = 5.0) -> Results:
-    """Write the folder of a job whose errors follow from layer, photo and restart; see :func:`error_of`."""
-    results = Results(place / f"net-{layer}-{weight:g}")
+def made_job(
+    place: Path, layer: str, images: list[str], *, restarts: int = 2, weight: float = 5.0, **used: str
+) -> Results:
+    """Write the folder of a job whose errors follow from layer, photo and restart; see :func:`error_of`.
+
+    Those of relu3 are still falling. ``used`` has further settings, such as ``rep`` and ``prior``.
+    """
+    results = Results(place / "-".join([used.get("rep", "net"), layer, f"{weight:g}", *used.values()]))
     for image in images:
         tone = torch.full((3, 40, 64), (images.index(image) + 1) / (len(images) + 1))
         results.save_photo(image, tone, "clip")
@@ -27,11 +32,18 @@ def made_job(place: Path, layer: str, images: list[str], *, restarts: int = 2, w
             row = {"image": image, "restart": restart, "error": error, "root_error": error**0.5, "energy": 2 * error}
             row |= {"pairwise_error": float("nan"), "psnr": 20.0, "ssim": 0.5, "distance": error, "code_norm": 1.0}
             row |= {"passes": 40, "seconds": 0.5, "content": f"{images.index(image):016x}"}
+            row |= {"still_falling": 1.0, "passes_to_try": 80.0} if layer == "relu3" else {"still_falling": 0.0}
             if layer in BOXES:
                 row["boxes"] = BOXES[layer]
             curve = [(at, {"error": error * (1 + 40 - at), "energy": 1.0}) for at in (0, 20, 40)]
             noise = torch.rand(3, 40, 64)
             results.save(Finished(row, curve, (tone + 0.2 * noise).clamp(0, 1)), "clip")
+    if restarts > 1:
+        spread = {"restarts": restarts, "spread_lpips": float("nan"), "spread_code": 0.01, "remark": ""}
+        depth = 1 + list(FIELDS).index(layer)
+        results.save_spreads(
+            [{"image": i, "spread_ssim": 0.1 * depth + 0.01 * k, **spread} for k, i in enumerate(images)]
+        )
     results.compact(float("nan"), images)
     export(results)
     config = {
@@ -45,7 +57,8 @@ def made_job(place: Path, layer: str, images: list[str], *, restarts: int = 2, w
         "display": "clip",
         "used": {"rep": "net", "layer": layer, "prior": "natural", "tv_weight": weight, "passes": 40}
         | {"receptive_field": FIELDS[layer], "stride": 8, "start": [-4, -4]}
-        | {"start_noise": {"noise": "natural", "start": 0.1, "sigma": "auto", "margin": 0, "mean": [0.5] * 3}},
+        | {"start_noise": {"noise": "natural", "start": 0.1, "sigma": "auto", "margin": 0, "mean": [0.5] * 3}}
+        | used,
         "provenance": {"command": f"train.py layer={layer}", "commit": "0123456789abcdef"},
     }
     results.save_config(OmegaConf.create(config))

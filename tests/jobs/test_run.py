@@ -418,8 +418,8 @@ def test_reconstructions_are_one_file_unless_they_are_many(job, photos, monkeypa
     assert [key for key in again if not torch.equal(again[key], pixels[key])] == [("b.png", 0)]
     assert torch.equal(load_file(path)["b.png/0"], again[("b.png", 0)])
     points = Results(folder).curve_points([("b.png", 0)])
-    assert [point["pass"] for point in points[("b.png", 0)]] == [0, 1, 2]
-    assert points[("b.png", 0)][-1]["error"] == pytest.approx(Results(folder).rows()[("b.png", 0)]["error"], rel=1e-4)
+    assert points[("b.png", 0)]["pass"] == [0, 1, 2]
+    assert points[("b.png", 0)]["error"][-1] == pytest.approx(Results(folder).rows()[("b.png", 0)]["error"], rel=1e-4)
     monkeypatch.setattr(invrep.results.exports, "MOST_BYTES", 30_000)  # two of the pictures
     assert job(*base, "restarts=2").status == 0 and not path.exists()
     assert list(Results(folder).pixels()) == [(name, r) for name in ("a.png", "b.png", "sub/a.png") for r in (0, 1)]

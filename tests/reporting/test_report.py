@@ -45,7 +45,7 @@ def test_what_was_swept_is_what_differs(tmp_path):
 
 def test_the_page_holds_all_of_it(page):
     data, html = data_of(page)
-    (key,) = data["keys"]
+    (key,) = data["groups"][0]["keys"]
     assert key["values"] == ["relu1", "relu2", "relu3", "fc9"]
     assert [photo["name"] for photo in data["photos"]] == sorted(IMAGES)
     job = next(job for job in data["jobs"] if key["values"][job["point"][0]] == "relu2")
@@ -97,7 +97,11 @@ def test_a_sweep_ends_with_its_page_though_a_job_fails(job, photos):
     assert outcome.status == 1 and "page of the sweep" in outcome.out, outcome.err
     (path,) = outcome.output.glob("sweeps/*/report.html")
     data, _ = data_of(path)
-    assert data["keys"][0]["key"] == "prior.tv.weight" and data["keys"][0]["values"] == ["-1", "0.5", "5"]
+    assert data["groups"][0]["keys"][0]["key"] == "prior.tv.weight" and data["groups"][0]["keys"][0]["values"] == [
+        "-1",
+        "0.5",
+        "5",
+    ]
     assert [job["status"] for job in data["jobs"]] == ["done", "failed", "done"]
     done = data["jobs"][0]
     assert (done["field"], done["stride"], done["start"]) == (34, 8, [-13, -13])
@@ -115,7 +119,7 @@ def test_in_a_browser_sorted_and_filtered(opened):
     expect(tab.locator(".cell")).to_have_count(16)
     expect(tab.locator(".cell .failed")).to_have_count(4)
     expect_photos(tab, sorted(IMAGES))
-    expect(tab.locator(".plots svg")).to_have_count(2)
+    expect(tab.locator(".plots svg")).to_have_count(3)
     expect(tab.locator(".cell .error").first).to_have_text("4.00 %×2")  # the second photo
     tab.locator("#sort").select_option("down")
     expect_photos(tab, IMAGES[::-1])
@@ -134,9 +138,9 @@ def test_in_a_browser_sorted_and_filtered(opened):
     tab.get_by_label("fc9").uncheck()
     expect(tab.locator(".cell")).to_have_count(12)
     expect(tab.locator("#low")).to_have_value("")
-    tab.locator("#table th button").nth(3).click()
-    tab.locator("#table th button").nth(3).click()
-    expect(tab.locator("#table tbody tr").first.locator("td").first).to_have_text("relu3")
+    tab.locator(".means th button").nth(4).click()
+    tab.locator(".means th button").nth(4).click()
+    expect(tab.locator(".means tbody tr").first.locator("td").first).to_have_text("relu3")
 
 
 def test_in_a_browser_a_row_that_is_gone_is_not_filled(opened):

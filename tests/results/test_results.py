@@ -96,7 +96,9 @@ class TestRows:
             rows = results.rows()
             assert list(rows) == [("a", 0), ("b", 0)] and rows["a", 0]["content"] == "3"
             assert results.done().of(("a", 0), "3") and not results.done().of(("a", 0), "1")
-            assert results.curve_points([("a", 0)])[("a", 0)][-1] == {"pass": 4, "error": 0.125, "energy": 0.125}
+            found = {"pass": [0, 4], "error": [1.0, 0.125], "energy": [2.0, 0.125]}
+            assert results.curve_points([("a", 0)]) == {("a", 0): found}
+            assert results.curve_points([("a", 0)], ["pass", "none"]) == {("a", 0): {"pass": [0, 4]}}
             assert results.mean_curves()[-1] == (4, {"error": 0.3125, "energy": 0.3125})
             results.compact(math.nan, [])
         assert len(results.table.files()) == 1
@@ -107,7 +109,7 @@ class TestRows:
         assert list(results.rows(Keys({"a", "c", "z"}, 2))) == [("a", 0), ("a", 1), ("c", 0), ("c", 1)]
         assert list(results.rows([("b", 2), ("z", 0)])) == [("b", 2)]
         assert results.mean_curves([("b", 2), ("b", 1)])[-1][1]["error"] == 0.75
-        assert results.curve_points([("z", 0)]) == {("z", 0): []} and results.rows([]) == {}
+        assert results.curve_points([("z", 0)]) == {("z", 0): {}} and results.rows([]) == {}
 
     def test_mean_curves_hold_the_last_value_of_a_descent_that_ended_early(self, tmp_path):
         results, early = Results(tmp_path), one("early", value=0.25)
@@ -301,7 +303,7 @@ class TestFormat:
 
     def test_a_folder_that_holds_nothing_yet_has_none(self, tmp_path):
         assert not Results(tmp_path).done() and not Results(tmp_path / "no").rows()
-        assert Results(tmp_path).mean_curves() == [] and Results(tmp_path).curve_points([("a", 0)]) == {("a", 0): []}
+        assert Results(tmp_path).mean_curves() == [] and Results(tmp_path).curve_points([("a", 0)]) == {("a", 0): {}}
         with Results(tmp_path).held():
             assert (tmp_path / "format").read_text() == "2\n"
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
-import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,17 +15,17 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from omegaconf import OmegaConf
 from rich.console import Console
 
 from invrep.data.batching import Key
-from invrep.objectives.code_selection import boxes_in
-from invrep.reporting.comparison import Run, compare, sweep_runs, words
-from invrep.reporting.page.starts import start_of
-from invrep.reporting.page.table import HEADINGS, OF_A_PICTURE, PERCENT, SYMBOLS, label, table_of
+from invrep.reporting.comparison import SYMBOLS, Run, sweep_runs, words
+from invrep.reporting.groups import Group, apart, grouped
+from invrep.reporting.page.job_data import Axes, as_text, film_of, job_data
+from invrep.reporting.page.table import HEADINGS, OF_A_PICTURE, PERCENT, table_of
 from invrep.reporting.page.thumbnails import Pictures, as_base64
 from invrep.reporting.terminal import make_console
 from invrep.results.atomic_files import atomic
+from invrep.results.rows import SPREADS
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +35,13 @@ TEMPLATES = Path(__file__).parent
 
 # the order matters: the top-level code of a part uses the parts before it
 SCRIPT = (
-    *("vendor/panzoom.min", "script/elements", "script/pictures", "script/words", "script/plot", "script/rows"),
+    *("vendor/panzoom.min", "script/elements", "script/group", "script/pictures", "script/words"),
+    *("script/scales", "script/plot", "script/crosshair", "script/rows", "script/curve"),
     *("script/grid", "script/grid_keys", "script/stage", "script/pre_image", "script/closer", "script/address"),
-    *("script/charts", "script/table", "script/controls"),
+    *("script/charts", "script/download", "script/table", "script/controls", "script/chooser"),
 )
 
-STYLE = ("report", "gallery", "viewer", "print")
+STYLE = ("report", "gallery", "viewer", "charts", "print")
 
 MOST_PICTURES = 12_000  # most thumbnails on a page; further photos are only in the table and the plots
 
@@ -69,8 +68,12 @@ def write(runs: Sequence[Run], path: Path, console: Console) -> None:
     Raises:
         InvrepError: results are damaged, or the page cannot be written.
     """
-    swept = compare(runs)
-    data, box = _data(runs, swept, path.parent, console)
+    groups = grouped(runs)
+    data, box = _data(groups, path.parent, console)
+    tables = [table_of(group.runs, group.swept) for group in groups]
+    data["tables"] = [table.texts for table in tables]
+    facts = [_facts(group.runs, data) for group in groups]
+    kinds = [{"title": group.title, "facts": f, "table": t} for group, f, t in zip(groups, facts, tables, strict=True)]
     script = "\n".join((TEMPLATES / f"{part}.js").read_text(encoding="utf-8") for part in SCRIPT)
     style = "\n".join((TEMPLATES / f"{part}.css").read_text(encoding="utf-8") for part in STYLE)
     environment = Environment(
@@ -85,9 +88,8 @@ def write(runs: Sequence[Run], path: Path, console: Console) -> None:
         script=Markup(script),
         script_hash=as_base64(hashlib.sha256(script.encode()).digest()),
         style=Markup(style),
-        title=_title(runs, swept),
-        facts=_facts(runs, data),
-        table=table_of(runs, swept),
+        title=groups[0].title,
+        groups=kinds,
         data=data,
         thumbs=_blocks(box.thumbs),
         full=_blocks(box.full),
@@ -96,16 +98,6 @@ def write(runs: Sequence[Run], path: Path, console: Console) -> None:
     # a file name may hold bytes that are no Unicode
     content = html.encode("utf-8", errors="replace")
     atomic(path, lambda beside: beside.write_bytes(content))
-
-
-def _title(runs: Sequence[Run], swept: Mapping[str, Sequence[Any]]) -> str:
-    """Return the title of the page: the representation and layer that all jobs share, and the keys that were swept."""
-    used = next((run for run in runs if run.config is not None), runs[0]).used
-    same = [words(used[key]) for key in ("rep", "layer") if key not in swept and used.get(key)]
-    names = [SYMBOLS.get(key, key) for key in swept]
-    if not names:
-        return " ".join(same) or "invrep"
-    return f"{' '.join(same) or 'Pre-images'} by {' and '.join([', '.join(names[:-1]), names[-1]][len(names) == 1 :])}"
 
 
 def _facts(runs: Sequence[Run], data: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -134,10 +126,10 @@ def _blocks(pictures: Sequence[str]) -> list[list[str]]:
     return [list(pictures[k : k + BLOCK]) for k in range(0, len(pictures), BLOCK)]
 
 
-def _data(
-    runs: Sequence[Run], swept: Mapping[str, Sequence[Any]], page: Path, console: Console
-) -> tuple[dict[str, Any], Pictures]:
+def _data(groups: Sequence[Group], page: Path, console: Console) -> tuple[dict[str, Any], Pictures]:
     """Return the data of the page's script, as values that JSON can represent, and the pictures that it counts."""
+    runs = [run for group in groups for run in group.runs]
+    numbers = iter(range(len(runs)))
     # a photo is identified by id and content, since two folders may have photos of the same name
     there = sorted({(image, row["content"]) for run in runs for (image, _), row in run.rows.items()})
     pictures = sum(len(run.rows) for run in runs) + len(there)
@@ -150,19 +142,36 @@ def _data(
         for image, restart in keys:
             number = photos[image, run.rows[image, restart]["content"]]
             thumbs.setdefault(number, box.paths[run.results.photo(image)].thumb)
+    axes = Axes(sum(len(keys) for _, keys in shown))
+    swept = [group.swept for group in groups for _ in group.runs]
+    alone = [numbers for group in groups for numbers in apart(group.runs, list(group.swept))]
+    side = SMALL if box.quality is not None and len(box.paths) <= MOST_STARTS else None
+    jobs = [
+        job_data(run, keys, keys_swept, photos, box, axes, start_side=side) | {"apart": numbers}
+        for (run, keys), keys_swept, numbers in zip(shown, swept, alone, strict=True)
+    ]
     return {
-        "keys": [
-            {"name": SYMBOLS.get(key, key), "key": key, "values": [_text(words(value)) for value in values]}
-            for key, values in swept.items()
+        "groups": [
+            {"title": group.title, "keys": _keys(group.swept), "jobs": [next(numbers) for _ in group.runs]}
+            for group in groups
         ],
-        "photos": [{"name": _text(image), "thumb": thumbs[k]} for k, (image, _) in enumerate(order)],
-        "jobs": [_job(run, keys, swept, photos, box) for run, keys in shown],
+        "photos": [{"name": as_text(image), "thumb": thumbs[k]} for k, (image, _) in enumerate(order)],
+        "jobs": jobs,
+        "axes": axes.passes,
+        "spreads": [{"key": name, "name": HEADINGS[name], "percent": name in PERCENT} for name in SPREADS],
         "measures": [{"key": name, "name": HEADINGS[name], "percent": name in PERCENT} for name in OF_A_PICTURE],
         "block": BLOCK,
         "aspect": box.aspect,
         "embedded": box.quality is not None,
         "left_out": len(order) < len(there),
     }, box
+
+
+def _keys(swept: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    return [
+        {"name": SYMBOLS.get(key, key), "key": key, "values": [as_text(words(value)) for value in values]}
+        for key, values in swept.items()
+    ]
 
 
 def _pictures(shown: Sequence[tuple[Run, Sequence[Key]]], page: Path, console: Console) -> Pictures:
@@ -182,7 +191,7 @@ def _pictures(shown: Sequence[tuple[Run, Sequence[Key]]], page: Path, console: C
                 others.append(path)
             else:
                 grid |= {path: None, photo: None}
-    films = [film for run, keys in shown for key in keys if (film := _film(run, key))]
+    films = [film for run, keys in shown for key in keys if (film := film_of(run, key))]
     size = sum(path.stat().st_size for path in [*grid, *others] if path.is_file())
     # a WebP of quality 90 has about a third of a PNG's bytes
     embed = sum(film.stat().st_size for film in films) + size / 3 <= MOST_EMBEDDED
@@ -191,96 +200,6 @@ def _pictures(shown: Sequence[tuple[Run, Sequence[Key]]], page: Path, console: C
     box.add(list(grid), next((side for most, side in SIDES if len(grid) <= most), SIDES[-1][1]), console)
     box.add(others, SMALL, console)
     return box
-
-
-def _film(run: Run, key: Key) -> Path | None:
-    return next((p for suffix in ("mp4", "gif") if (p := run.results.film(*key, suffix)).is_file()), None)
-
-
-def _job(
-    run: Run,
-    keys: Sequence[Key],
-    swept: Mapping[str, Sequence[Any]],
-    photos: Mapping[tuple[str, str], int],
-    box: Pictures,
-) -> dict[str, Any]:
-    """Return the data of one job: its point in the sweep, its means, its mean curve, and its cells by photo number.
-
-    Args:
-        run: job.
-        keys: image ids and restarts of its pre-images on the page.
-        swept: values of each swept key, in order.
-        photos: number of each photo on the page, by id and content.
-        box: pictures of the page.
-    """
-    points = run.results.curve_points(keys) if keys else {}
-    axes: list[list[int]] = []
-    cells: dict[int, dict[str, Any]] = {}
-    for key in keys:
-        row, curve = run.rows[key], points[key]
-        number = photos[key[0], row["content"]]
-        axis = [int(point["pass"]) for point in curve]
-        if axis not in axes:
-            axes.append(axis)
-        film = _film(run, key)
-        picture = box.paths[run.results.picture(*key)]
-        start = start_of(run, key) if box.quality is not None and len(box.paths) <= MOST_STARTS else None
-        seen = box.paths[run.results.photo(key[0])]
-        cell = cells.setdefault(number, {"photo": [seen.thumb, seen.full], "boxes": boxes_in(row), "restarts": []})
-        cell["restarts"].append(
-            {
-                "n": key[1],
-                "value": _short(row.get(run.shows)),
-                "picture": [picture.thumb, picture.full],
-                "measures": [_short(row.get(name)) for name in OF_A_PICTURE],
-                "class": row.get("class") or "",
-                "axis": axes.index(axis),
-                "curve": [_short(point.get(run.shows)) for point in curve],
-            }
-            | ({"film": box.film(film), "mp4": film.suffix == ".mp4"} if film else {})
-            | ({"start": box.put(start, SMALL)} if start else {})
-        )
-    config = run.config
-    mean, std = run.means.get(run.shows, (None, None))
-    return {
-        "point": [values_.index(run.point[key]) for key, values_ in swept.items()],
-        "label": label(run),
-        "shows": run.shows,
-        "status": run.status,
-        "message": _text(run.job.message if run.job else ""),
-        "n": len(run.rows),
-        "mean": _short(mean),
-        "std": _short(std),
-        "curve": [[at, _short(terms.get(run.shows))] for at, terms in run.results.mean_curves(run.rows)],
-        "field": run.used.get("receptive_field"),
-        "stride": run.used.get("stride"),
-        "start": run.used.get("start"),
-        "region": None if config is None else config.get("objective", {}).get("region"),
-        "command": _command(run),
-        "config": _text(OmegaConf.to_yaml(config)) if config is not None else "",
-        "folder": box.link(run.results.folder),
-        "axes": axes,
-        "cells": cells,
-    }
-
-
-def _command(run: Run) -> str:
-    """Return the command that runs this job alone; for a job without a sweep, the command that was typed."""
-    if run.job is not None:
-        return _text(shlex.join(["python", "train.py", *run.job.overrides]))
-    return _text(f"python {(run.config or {}).get('provenance', {}).get('command', 'train.py')}")
-
-
-def _text(text: str) -> str:
-    """Return text as valid UTF-8: bytes of a file name that are no UTF-8 are replaced."""
-    return text.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
-
-
-def _short(value: float | None) -> float | None:
-    """Return a number rounded to the four digits that a page shows; None for None, NaN and infinity."""
-    if value is None or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(f"{value:.4g}")
 
 
 def page_of(folder: Path) -> None:

@@ -3,7 +3,7 @@
 // by names, not by numbers: a page that is made again after more jobs still finds the picture
 function address() {
   const [job, restart] = [jobHere(), restartHere()];
-  const words = new URLSearchParams({ photo: data.photos[rows[here.row].photo].name });
+  const words = new URLSearchParams({ ...groupWords(group), photo: data.photos[rows[here.row].photo].name });
   data.keys.forEach((key, k) => words.set(key.key, key.values[job.point[k]]));
   if (restart.n) words.set("restart", restart.n);
   if (here.start) words.set("start", "");
@@ -60,5 +60,5 @@ closer.addEventListener("close", () => {
   clearTimeout(noting);
   if (!location.hash) return;
   if (history.state?.opened) history.back();
-  else remember("replaceState", location.href.split("#")[0]);
+  else remember("replaceState", location.href.split("#")[0] + groupHash(group));
 });

@@ -97,7 +97,7 @@ function cellOf(row, k, number) {
   const first = restarts[0];
   const button = make("button", { type: "button", class: "cell" + (within(first.value) ? "" : " out"), tabindex: tab, "data-at": `${number} ${k}` },
     picture(first.picture[0], `Pre-image of ${photoName(data.photos[row.photo])}, ${nameOf(job)}`), column,
-    make("span", { class: "error" }, make("b", {}, shown(job, first.value)), classOf(first),
+    make("span", { class: "error" }, make("b", {}, shown(job, first.value)), classOf(first), fallingBadge(first),
       restarts.length > 1 ? make("small", { class: "times", title: `${restarts.length} restarts` }, `×${restarts.length}`) : null),
     make("span", { class: "bar", "aria-hidden": true }, make("i")));
   button.querySelector("i").style.width = barOf(first.value) + "%";

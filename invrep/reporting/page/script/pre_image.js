@@ -112,18 +112,3 @@ function middle(job, sides) {
   const corner = sides.map((side, k) => job.start[k] + job.stride * Math.ceil((side / 2 - job.field / 2 - job.start[k]) / job.stride - 0.5));
   return [[...corner, ...corner.map((at) => at + job.field)]];
 }
-
-function drawCurve() {
-  const { row, column } = here;
-  const job = rows[row].band.jobs[column];
-  const restarts = job.cells[rows[row].photo].restarts;
-  const chosen = Math.min(here.restart, restarts.length - 1);
-  const series = restarts.map((one, k) => ({ name: `restart ${one.n}`, hue: k === chosen ? 220 : 90, points: one.curve.map((value, i) => [job.axes[one.axis][i], value]) }));
-  const mean = { name: "mean of the job", hue: 30, points: job.curve };
-  const lines = [mean, ...series.filter((_, k) => k !== chosen), series[chosen]];
-  const figure = byId("curve");
-  figure.querySelector("figcaption").textContent = `${job.shows} against pass`;
-  plot(figure.querySelector(".plot"), { series: lines, x: { label: "pass" }, y: { words: (y) => shown(job, y) },
-    said: `${job.shows} falls from ${shown(job, restarts[chosen].curve[0])} to ${shown(job, restarts[chosen].value)}` });
-  legend(figure.querySelector(".legend"), [series[chosen], ...(restarts.length > 1 ? [{ name: "other restarts", hue: 90 }] : []), mean]);
-}
