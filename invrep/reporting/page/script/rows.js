@@ -30,7 +30,8 @@ function layOut() {
     found.get(id).jobs[columns.findIndex((column) => column.value === job.point[state.columns])] = job;
   }
   bands = [...found.values()].sort((a, b) => a.rest.reduce((order, value, k) => order || (value === "" ? 0 : value - b.rest[k]), 0));
-  flat = columns.length > 3 && bands.length * columns.length > 2 * kept.length;
+  // nobody scrolls far sideways: many columns of one row are better cards too
+  flat = (columns.length > 60 && bands.length === 1) || (columns.length > 3 && bands.length * columns.length > 2 * kept.length);
   if (!flat) return;
   const sign = { name: 0, up: 1, down: -1 }[state.order];
   const jobs = sign ? [...kept].sort((a, b) => (a.mean == null) - (b.mean == null) || sign * (a.mean - b.mean)) : kept;
