@@ -195,7 +195,7 @@ def test_in_a_browser_on_a_phone(opened):
     expect_photos(tab, sorted(IMAGES))
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360
     # two pictures side by side, each with the name of its column
-    places = [cell.bounding_box() for cell in tab.locator("#grid .row").first.locator("[role]").all()[:3]]
+    places = [one.bounding_box() for one in tab.locator("#grid .row").first.locator(".picture").all()[:3]]
     assert places[0]["y"] == places[1]["y"] < places[2]["y"] and places[0]["x"] == places[2]["x"]
     expect(tab.locator(".cell .column").nth(1)).to_have_text("relu2")
     expect(tab.locator(".cell .column").nth(1)).to_be_visible()
