@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs gallery clean
 
 demo: .venv/installed ## a photo bundled with scikit-image, back from its HOG
 	$(BIN)/python train.py
@@ -14,6 +14,9 @@ lint: .venv/installed ## style, types, and which room may import which
 
 docs: .venv/installed ## the site, docs/_build/html/index.html
 	$(BIN)/python -m sphinx -W -q docs docs/_build/html
+
+gallery: .venv/installed ## the pictures of README and docs, each by its caption's command: an hour or more on CPUs
+	$(BIN)/python docs/gallery.py
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

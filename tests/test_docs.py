@@ -37,6 +37,7 @@ from invrep.data.code_files import save_code
 from invrep.presets import FOLDER
 
 SITE = runpy.run_path(str(ROOT / "docs" / "conf.py"))
+GALLERY = runpy.run_path(str(ROOT / "docs" / "gallery.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PROGRAMS = ("make", "python", "pip", "pytest", "sbatch", "source", "export", "eval", "pre-commit")
 SRUN = {"ntasks", "ntasks-per-node", "nodes", "gpus-per-node", "cpus-per-task", "time", "requeue", "open-mode"}
@@ -153,6 +154,22 @@ def test_the_script_of_a_figure_exists(page, path):
 def test_every_row_of_the_measured_figures_names_its_script():
     rows = (ROOT / "README.md").read_text().partition("<!-- measured -->")[2].partition("<!-- end")[0].splitlines()[3:]
     assert rows and all(re.search(r"\| `(benchmarks|tests)/[\w/]+\.py`", row) for row in rows if row)
+
+
+def test_every_picture_is_captioned_by_the_command_that_makes_it():
+    """Those of docs/papers/ are of the authors' recipes, which stand in their sections."""
+    texts = [page.read_text() for page in PAGES]
+    shown = [path for text in texts for path in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text) if "papers/" not in path]
+    assert [Path(path).stem for path in shown] == [n for text in texts for n, _ in GALLERY["CAPTIONED"].findall(text)]
+    pictures = {file.stem: file.stat().st_size for file in GALLERY["PICTURES"].glob("*.jpg")}
+    assert pictures.keys() == GALLERY["commands"]().keys()
+    assert max(pictures.values()) <= GALLERY["MOST"] and sum(pictures.values()) <= 3_000_000
+
+
+def test_the_gallery_finds_the_picture_of_a_command(job, place):
+    outcome = job("data.path=photo.jpg", "optim.steps=1")
+    found = [Path(path) for path in GALLERY["MADE"].findall(outcome.out)]
+    assert found and found[-1].suffix == ".png" and found[-1].is_file()
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
