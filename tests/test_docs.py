@@ -151,8 +151,9 @@ def test_the_script_of_a_figure_exists(page, path):
     assert (ROOT / path).exists(), f"{page}: {path}"
 
 
-def test_every_row_of_the_measured_figures_names_its_script():
-    rows = (ROOT / "README.md").read_text().partition("<!-- measured -->")[2].partition("<!-- end")[0].splitlines()[3:]
+@pytest.mark.parametrize("page", ["README.md", "docs/benchmarks.md"])
+def test_every_row_of_the_measured_figures_names_its_script(page):
+    rows = (ROOT / page).read_text().partition("<!-- measured -->")[2].partition("<!-- end")[0].splitlines()[3:]
     assert rows and all(re.search(r"\| `(benchmarks|tests)/[\w/]+\.py`", row) for row in rows if row)
 
 

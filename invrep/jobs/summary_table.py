@@ -28,7 +28,7 @@ def table_rows(rows: pl.DataFrame) -> list[TableRow]:
         rows: rows of all pre-images of a job, in the order of image and restart; images are encoded.
     """
     images = rows["image"].unique(maintain_order=True)
-    by, names = ("image", images) if len(images) > 1 else ("restart", rows["restart"])
+    by, names = ("image", images) if len(images) > 1 or rows.height == 1 else ("restart", rows["restart"])
     columns = [name for name in HEADS if name in rows.columns]
     found = []
     for name in names.head(MOST):

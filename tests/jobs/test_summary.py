@@ -46,6 +46,11 @@ def test_two_hundred_photos_are_twelve_rows_and_their_mean_within_60_columns() -
     assert max(map(len, narrow)) <= 60 and "001.jpg  " in narrow[2] and narrow[-1].rstrip().endswith("199 of 398")
 
 
+def test_the_only_pre_image_has_its_photos_name() -> None:
+    head, row = printed(pl.DataFrame({"image": ["cat.png"], "restart": [0], "error": [0.01], "remark": [""]}), 80)
+    assert head.split()[0] == "photo" and row.split() == ["cat.png", "1.00", "%"]
+
+
 def test_the_only_photo_has_a_row_for_each_restart_and_a_fall_that_goes_on_is_said(job) -> None:
     outcome = job("restarts=2", "data.path='bundled:coffee'", "data.resize=none")
     rows = [row for _, row in sorted(Results(outcome.folder).rows().items())]
