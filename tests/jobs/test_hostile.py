@@ -282,7 +282,7 @@ def test_every_name_has_results_of_its_own_and_none_elsewhere(tmp_path, job):
         photo = Image.effect_noise((24, 16), 50)
         photo.putpixel((0, 0), 5 * k)
         photo.save(place / name, "PNG")
-    outcome = job("data.path=photos", "optim.steps=1", "data.batch_size=32", "prior=none")
+    outcome = job("data.path=photos", "optim.steps=1", "data.batch_size=32", "prior=none", "display=clip")
     assert outcome.status == 0, outcome.err
     results = Results(outcome.folder)
     rows = results.rows()
@@ -419,7 +419,7 @@ def test_what_a_results_folder_names_is_never_run(tmp_path, job, tiny, monkeypat
         config |= dict.fromkeys(("rep", "objective", "prior", "optim", "logger", "trainer", "compute"), planted)
         config["used"]["layer"] = "${oc.env:SECRET}"
         OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
-    for path in (tmp_path / "out/sweeps/now/jobs").iterdir():
+    for path in (tmp_path / "out/sweeps/now/jobs").glob("*.yaml"):
         note = OmegaConf.to_container(OmegaConf.load(path)) | {"message": "${oc.env:SECRET}", "more": planted}
         OmegaConf.save(OmegaConf.create(note), path)
     for place in (tmp_path / "out", tmp_path / "out/sweeps/now"):
