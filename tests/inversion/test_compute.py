@@ -98,8 +98,8 @@ def native(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """Tell what the processor multiplies natively."""
 
     def say(yes: bool) -> None:
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: yes)
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: yes)
 
     return say
 
@@ -133,8 +133,7 @@ def test_auto_asks_torch_what_a_gpu_multiplies(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device", nullcontext)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: yes and not including_emulation)
-    for query in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        monkeypatch.setattr(torch.cpu, query, lambda: yes and not gpu)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: yes and not gpu)
     assert Compute("auto").rounds(phi, torch.device("cuda:0"), 0.5) == yes
     assert not Compute("auto").rounds(phi, torch.device("mps"), 0.5)
 
