@@ -84,6 +84,9 @@ def _hydra_sentence(error: Exception) -> str:
             return f"{group}={name} is a plugin of Hydra that is not installed: pip install 'invrep[{extra}]'."
         if error.options:
             return f"There is no {group}={name}; {nearest(name, error.options)}."
+        group, _, name = str(error.missing_cfg_file).partition("/")
+        if names := _below(group):  # Hydra lists no choices of a folder within a group
+            return f"There is no {group}={name}; {nearest(name, names)}."
     key = re.search(r"Could not (?:override|append to config|find) '([^']+)'|Key '([^']+)' is not in struct", text)
     if key:
         full = getattr(error.__cause__, "full_key", None)  # a key below the one that Hydra names
@@ -99,6 +102,14 @@ def _hydra_sentence(error: Exception) -> str:
             f"commas or parentheses, as in \"data.path='a b.jpg'\"."
         )
     return text
+
+
+def _below(group: str) -> list[str]:
+    """Return the choices of a group that has folders, such as ``cvpr15/fig1`` of ``experiment``; none of another."""
+    from invrep.presets import FOLDER
+
+    files = (path.relative_to(FOLDER / group).with_suffix("") for path in (FOLDER / group).glob("*/*.yaml"))
+    return sorted(path.as_posix() for path in files if path.parent.name != "base")
 
 
 def _no_key(name: str) -> str:

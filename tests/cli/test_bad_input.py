@@ -91,6 +91,7 @@ CASES: list[tuple[tuple[str, ...], Callable[[Path], None] | None, tuple[str, ...
     (("logger=wand",), None, ("logger=wand", "wandb")),
     (("reps=hog",), None, ("'reps'", "rep")),
     (("data=none", "data.path=photos"), None, ("chosen data", "'data.path'", "data=photos")),
+    (("experiment=cvpr15/fig66",), None, ("no experiment=cvpr15/fig66", "the nearest are cvpr15/fig6,")),
     (("prior.chroma.weight=5",), None, ("chosen prior", "'prior.chroma", "prior=chroma")),
     (("rep.modle=resnet18",), None, ("no config key 'rep.modle'", "rep.model")),
     (("launcher.n_jobs=2",), None, ("no config key 'launcher.n_jobs'",)),
