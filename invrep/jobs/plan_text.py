@@ -20,10 +20,11 @@ def show_plan(job: Job, plan: Plan) -> None:
     wanted, rows = (sum(len(batch.rows) for batch in some) for some in (plan.batches, plan.left))
     images = wanted // config.restarts
     sizes = sorted({batch.size for batch in plan.batches})
-    size = " ".join(f"{w}×{h}" for h, w in sizes[:3]) + (f" and {len(sizes) - 3} more sizes" if len(sizes) > 3 else "")
+    more = f" and {len(sizes) - 3} more" if len(sizes) > 3 else ""
+    size = f"{', '.join(f'{w}×{h}' for h, w in sizes[:3])} px{more}"
     what = escape(" ".join(filter(None, (config.name, layer_name(config.layer)))))
     console.print(
-        f"[bold]{what}[/]: {count(images, 'image')} × {count(config.restarts, 'restart')}, {size} px, "
+        f"[bold]{what}[/]: {count(images, 'image')} × {count(config.restarts, 'restart')}, {size}, "
         f"{'RGB' if job.channels == 3 else 'grey'}, {job.descent.plan(job.phi)[0]} passes each{_precision(job)}"
     )
     if left_out := job.photos.left_out:
