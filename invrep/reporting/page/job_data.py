@@ -90,27 +90,11 @@ def job_data(
     cells: dict[int, dict[str, Any]] = {}
     for key in keys:
         row = run.rows[key]
-        number = photos[key[0], row["content"]]
-        axis, curve = axes.curve(curves[key]["pass"], curves[key].get(run.shows, []))
-        film = film_of(run, key)
-        picture = box.paths[run.results.picture(*key)]
-        start = None if start_side is None else start_of(run, key)
         seen = box.paths[run.results.photo(key[0])]
-        cell = cells.setdefault(number, {"photo": [seen.thumb, seen.full], "boxes": boxes_in(row), "restarts": []})
-        cell["restarts"].append(
-            {
-                "n": key[1],
-                "value": _short(row.get(run.shows)),
-                "picture": [picture.thumb, picture.full],
-                "measures": [_short(row.get(name)) for name in OF_A_PICTURE],
-                "class": row.get("class") or "",
-                "axis": axis,
-                "curve": curve,
-            }
-            | ({"more": int(row["passes_to_try"])} if row.get("still_falling") == 1 else {})
-            | ({"film": box.film(film), "mp4": film.suffix == ".mp4"} if film else {})
-            | ({"start": box.put(start, start_side)} if start is not None and start_side is not None else {})
-        )
+        cell = {"photo": [seen.thumb, seen.full], "boxes": boxes_in(row), "restarts": []}
+        axis, curve = axes.curve(curves[key]["pass"], curves[key].get(run.shows, []))
+        restart = _restart(run, key, box, start_side) | {"axis": axis, "curve": curve}
+        cells.setdefault(photos[key[0], row["content"]], cell)["restarts"].append(restart)
     config = run.config
     means = run.results.mean_curves(run.rows)
     axis, curve = axes.curve([at for at, _ in means], [terms.get(run.shows, math.nan) for _, terms in means])
@@ -138,6 +122,24 @@ def job_data(
         "folder": box.link(run.results.folder),
         "cells": cells,
     }
+
+
+def _restart(run: Run, key: Key, box: Pictures, start_side: int | None) -> dict[str, Any]:
+    """Return the data of one pre-image but for its curve, see :func:`job_data`."""
+    row, film, picture = run.rows[key], film_of(run, key), box.paths[run.results.picture(*key)]
+    start = None if start_side is None else start_of(run, key)
+    return (
+        {
+            "n": key[1],
+            "value": _short(row.get(run.shows)),
+            "picture": [picture.thumb, picture.full],
+            "measures": [_short(row.get(name)) for name in OF_A_PICTURE],
+            "class": row.get("class") or "",
+        }
+        | ({"more": int(row["passes_to_try"])} if row.get("still_falling") == 1 else {})
+        | ({"film": box.film(film), "mp4": film.suffix == ".mp4"} if film else {})
+        | ({"start": box.put(start, start_side)} if start is not None and start_side is not None else {})
+    )
 
 
 def _command(run: Run) -> str:
