@@ -10,9 +10,9 @@ for AlexNet, else AlexNet relu4.
         [--priors natural none …] [--number 20] [--seeds 0 1 2] [--side 224] [--passes 100] [--pages FOLDER]
 
 ``--pages`` writes a page of pictures for each case: photos by priors, with the code error below; ``--cell`` shrinks
-them. ``--invented`` inverts with the denoiser and without it, to one code error within a few percent, by fewer passes of
-the one that ends lower. It writes a page with their difference: what differs at one error came from the prior, not from
-the code.
+them. ``--invented`` inverts with the denoiser and without it, to one code error within a few percent, by fewer passes
+of the one that ends lower. It writes a page with their difference: what differs at one error came from the prior, not
+from the code.
 ``--time 30 40 50`` times so many passes: the error and the seconds over those of ``before`` after all of its passes.
 ``--equal`` compares priors at one code error, that of the first prior as it is. The others' weights take a common
 factor, found by bisection on the tuning photos: the median of their errors comes within 3 % of the first prior's, if a
