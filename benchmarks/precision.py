@@ -4,7 +4,8 @@ Each photo is inverted by the default recipe in float32, with ``compute.precisio
 the same start. A descent is sensitive to rounding of any kind, so it also runs in float32 from a start rounded to
 bfloat16: the column ``nudged`` is the noise of such a comparison. Errors ‖Φ−Φ0‖²/‖Φ0‖² of the final images are computed
 exactly. Ratios of errors over float32's are taken photo by photo, ratios of time pair by pair; ``auto`` is accepted
-where the mean of its ratios is within 2 % of 1.
+where the mean of its ratios is within 2 % of 1. ``--anyway`` computes in bfloat16 although the processor is slow at it,
+for the errors; the times of such a run say nothing.
 
     python benchmarks/precision.py --photos FOLDER --weights ../shared/weights [--number 10] [--passes 100] [--cases …]
 """
@@ -21,6 +22,7 @@ from timing import Pairs, in_turn, machine, seconds
 from torch import Tensor
 
 import invrep
+import invrep.inversion.compute as compute
 from invrep.data.photo_reading import read
 from invrep.data.photo_sources import find
 from invrep.inversion.compute import Compute
@@ -87,8 +89,11 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=100)
     parser.add_argument("--size", type=int, help="side of the photos in pixels; by default what the network takes")
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--anyway", action="store_true", help="bfloat16 where auto would not take it, too")
     given = parser.parse_args()
     prepare_process()
+    if given.anyway:
+        compute.multiplies_bfloat16 = lambda device: True
     photographs = find(str(given.photos))
     files = [photographs[k] for k in range(min(given.number, len(photographs)))]
     print(machine())
