@@ -33,12 +33,22 @@ def preset(group: str, name: str) -> DictConfig:
         names = sorted(p.stem for p in (FOLDER / group).glob("*.yaml"))
         raise InvrepError(f"There is no {group} {name!r}; {nearest(name, names)}.")
     own = cast(DictConfig, OmegaConf.load(path))
-    parents = [
-        preset(group, parent)
-        for parent in own.pop("defaults", [])
-        if isinstance(parent, str) and parent != "_self_"  # a dictionary overrides another group
-    ]
+    parents = [found for parent in own.pop("defaults", []) if (found := _parent(group, parent)) is not None]
     return cast(DictConfig, OmegaConf.merge(OmegaConf.create({}), *parents, own))
+
+
+def _parent(group: str, parent: Any) -> DictConfig | None:
+    """Return what an entry of a preset's defaults contributes; None for itself and for overrides of other groups.
+
+    The entry ``/rep@descriptor: dsift`` puts the preset ``dsift`` of the group ``rep`` below the key ``descriptor``.
+    """
+    if isinstance(parent, str):
+        return None if parent == "_self_" else preset(group, parent)
+    for key, name in parent.items():
+        above, at, package = str(key).removeprefix("/").partition("@")
+        if at and not above.startswith("override "):
+            return OmegaConf.create({package: preset(above, name)})
+    return None
 
 
 def build(config: DictConfig | Mapping[str, Any], **kwargs: Any) -> Any:

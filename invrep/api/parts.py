@@ -15,6 +15,7 @@ from invrep.optim.descent import Descent
 from invrep.presets import build, preset
 from invrep.priors.prior import Prior
 from invrep.representations.base import Representation
+from invrep.representations.vocabularies.vocabulary import Vocabulary
 from invrep.validation import check_kind
 
 # group → an example of a preset, and the values accepted in a preset's place
@@ -34,7 +35,8 @@ def representation(name: str, *, layer: Any = None, seed: int = 0, **options: An
             as a list, or as a dictionary with their weights. None: the network's output, or a representation without
             layers.
         seed: seed of ``weights="random"``.
-        options: values for further keys of that config, for example ``weights`` or ``cell``.
+        options: values for further keys of that config, for example ``weights`` or ``cell``. A ``descriptor`` is the
+            name of another representation, a :class:`Representation`, or a dictionary of keys of the preset's.
 
     Returns:
         Φ on the CPU, in float32: images (B, C, H, W) → codes, a list with one tensor (B, …) for each layer.
@@ -48,9 +50,23 @@ def representation(name: str, *, layer: Any = None, seed: int = 0, **options: An
         [torch.Size([1, 512, 14, 14])]
     """
     config = preset("rep", name)
+    given = options.get("descriptor") if "descriptor" in config else None
+    objects: dict[str, Any] = {}
+    if given is not None:
+        options = {key: value for key, value in options.items() if key != "descriptor"}
+        if isinstance(given, str):
+            config.descriptor = preset("rep", given)
+        elif isinstance(given, Mapping):
+            _override(config.descriptor, f"the descriptor of {name!r}", given)
+        else:
+            check_kind("descriptor", given, isinstance(given, Representation), "a name or a Representation")
+            objects["descriptor"] = given
+    if isinstance(options.get("vocabulary"), Vocabulary):
+        objects["vocabulary"] = options["vocabulary"]
+        options = {key: value for key, value in options.items() if key != "vocabulary"}
     _override(config, f"representation {name!r}", options)
     whole = OmegaConf.create({"rep": config, "layer": layer, "seed": seed})
-    made: Representation = build(whole.rep)
+    made: Representation = build(whole.rep, **objects)
     return made
 
 

@@ -16,7 +16,9 @@ HYDRA = ("help", "hydra-help", "version", "resolve", "run", "multirun", "shell-c
 VALUED = ("cfg", "package", "config-path", "config-name", "config-dir", "experimental-rerun")  # flags with a value
 SHORT = ("-c", "-p", "-cp", "-cn", "-cd")  # short forms of VALUED
 QUIET = ("-q", "--quiet")  # flags of ours
-TEXT = ("data.path", "data.root", "output", "name", "rep.weights")  # keys of file and folder names
+# keys of file and folder names
+TEXT = ("data.path", "data.root", "output", "name", "rep.weights", "rep.vocabulary", "rep.descriptor.weights")
+GROUPS = {"rep.descriptor": "rep@rep.descriptor"}  # keys that choose a preset, and Hydra's way to write them
 
 
 @contextmanager
@@ -39,6 +41,7 @@ def arguments(typed: Sequence[str]) -> list[str]:
     W&B's agents type ``--prior.tv.weight=5`` and None; these become ``prior.tv.weight=5`` and null. Hydra's own flags
     stay and move to the end: its parser rejects overrides on both sides of a flag. A file name that Hydra would read
     as a number, as in ``data.path=2024_01_05``, is quoted. ``-q`` and ``--quiet`` become ``quiet=true``.
+    ``rep.descriptor=vgg16`` becomes ``rep@rep.descriptor=vgg16``, Hydra's form for the choice of a preset.
 
     Args:
         typed: arguments after the command's name.
@@ -55,7 +58,7 @@ def arguments(typed: Sequence[str]) -> list[str]:
             continue
         argument = _without_dashes(left.pop(0))
         if not argument.startswith("-"):
-            overrides.append(_as_text(argument))
+            overrides.append(_in_hydras_form(argument))
             continue
         flags.append(argument)
         if left and _takes(argument, left[0]):
@@ -88,8 +91,10 @@ def _from_python(value: str) -> str:
     return re.sub(r"\bNone\b", "null", re.sub(r"""(['"])([\w.]+)\1\s*:""", r"\2:", value))
 
 
-def _as_text(argument: str) -> str:
-    key, _, value = argument.partition("=")
+def _in_hydras_form(argument: str) -> str:
+    key, equals, value = argument.partition("=")
+    if equals and key in GROUPS and value[:1] != "{":
+        return f"{GROUPS[key]}={value}"
     if key.lstrip("+") not in TEXT or re.search(r"['\"\\()\[\]{}]", value):
         return argument
     items = [f"'{item}'" if _is_number(item) else item for item in value.split(",")]

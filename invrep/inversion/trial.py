@@ -82,6 +82,11 @@ class Trial:
         """
         began = time.monotonic()
         name = named(phi)
+        if phi.stepwise and surrogate is None:
+            raise InvrepError(
+                f"{name} is constant almost everywhere, so that its own gradient is zero; set "
+                f"optim.straight_through=true for a smoothed one."
+            )
         images = start.detach().clone().requires_grad_()
         with torch.enable_grad():
             code = phi(images, surrogate)

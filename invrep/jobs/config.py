@@ -31,7 +31,7 @@ def check(config: DictConfig) -> None:
         names, verb = sorted(missing), "is" if len(missing) == 1 else "are"
         given = " ".join(f"{name}=VALUE" for name in names)
         raise InvrepError(f"{' and '.join(names)} {verb} missing; give {given}.")
-    if config.layer is not None and "layer" not in config.rep:
+    if config.layer is not None and "layer" not in config.rep and "layer" not in (config.rep.get("descriptor") or {}):
         raise InvrepError(f"rep={config.name} is one code and has no layers; leave layer={config.layer} out.")
     for key, word in WHOLE.items():
         value = OmegaConf.select(config, key)

@@ -86,7 +86,9 @@ def result_name(config: DictConfig, weights: str | None, codes: Sequence[str] = 
     if config.compute.precision != "float32":
         content["precision"] = config.compute.precision
     if weights is not None:
-        content["rep"]["weights"] = weights
+        content["rep"]["weights"] = weights  # the content of files, not their names
+        content["rep"].pop("vocabulary", None)
+        (content["rep"].get("descriptor") or {}).pop("weights", None)
     if codes:
         content["objective"]["path"] = list(codes)
     digest = hashlib.sha256(json.dumps(plain(content), sort_keys=True).encode(errors="surrogateescape")).hexdigest()[:8]

@@ -184,7 +184,8 @@ def _show_layers(config: DictConfig, console: Console) -> None:
     Raises:
         InvrepError: the representation has no layers.
     """
-    network = build(config.rep)
+    node = config.rep.get("descriptor") or config.rep
+    network = build(node) if "layer" in node else None
     if not isinstance(network, Network):
         raise InvrepError(f"rep={config.name} is one code and has no layers; leave layer out.")
     wide = console if console.is_terminal else make_console(width=160)

@@ -44,6 +44,9 @@ class Representation(nn.Module):
             of (B, tokens, C).
         ignores_contrast: whether the code is that of the image at any contrast, as with HOG's normalised cells; the
             default recipe keeps the papers' energy for it.
+        keeps_color: whether RGB images have another code than their grey versions.
+        stepwise: whether the code is constant almost everywhere, as counts of nearest words are; only a surrogate then
+            gives a gradient.
         schedule: learning rate and number of passes of each stage of the CVPR 2015 descent (paper.md §2).
         weights: weights of the code's parts in an objective; None for equal ones.
         part_names: names of the code's parts; None for a single part, or for parts without names.
@@ -64,6 +67,8 @@ class Representation(nn.Module):
     grid: int | None = None
     channel_axes: tuple[int, ...] | None = None
     ignores_contrast: bool = False
+    keeps_color: bool = True
+    stepwise: bool = False
     schedule: tuple[tuple[float, int], ...] = ((4e-3, 100), (4e-4, 200), (4e-5, 100))
     weights: tuple[float, ...] | None = None
     part_names: tuple[str, ...] | None = None

@@ -63,6 +63,7 @@ class DSIFT(Representation):
     """
 
     ignores_contrast = True
+    keeps_color = False
     channels = (1, 3)
     color = "gray"
     schedule = SCHEDULE

@@ -95,6 +95,7 @@ class HOG(Representation):
         self.binning, self.variant, self.straight_through = binning, variant, straight_through
         self.cell, self.orientations = cell, orientations
         self.channels = (1, 3)
+        self.keeps_color = variant == "vlfeat"
         self.color = "gray"  # as in the paper: the code keeps no colour
         self.stride = cell
         # Two pixels of derivative, a triangle over one cell, and the neighbouring cells of the four blocks.
