@@ -229,7 +229,7 @@ class TestJob:
         Image.effect_noise((48, 40), 40).save(folder / "noise.png")
         return folder
 
-    @pytest.mark.parametrize("rep", ["hog", "dsift"])
+    @pytest.mark.parametrize("rep", ["hog", "dsift", "gist"])
     def test_a_blank_photo_is_named_and_left_out_of_means(self, job, blank, rep):
         outcome = job(f"rep={rep}", f"data.path={blank}")
         assert outcome.status == 0

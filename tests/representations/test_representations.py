@@ -29,6 +29,14 @@ CASES = [
     ("dsift", {}, 1, (37, 53)),
     ("dsift", {}, 3, (53, 37)),
     ("dsift", {"variant": "cvpr15"}, 1, (37, 53)),
+    ("mr8", {}, 1, (57, 63)),
+    ("mr8", {"step": 3, "weber": False}, 3, (63, 57)),
+    ("gist", {}, 1, (37, 53)),
+    ("gist", {"orientations": [8, 8, 4]}, 3, (53, 37)),
+    ("lbp", {"cell": 8}, 1, (37, 53)),
+    ("lbp", {"method": "nri_uniform", "cell": None}, 3, (53, 37)),
+    ("brief", {}, 1, (49, 57)),
+    ("brief", {"bits": 300, "patch": 16, "step": 5}, 3, (57, 49)),
     ("alexnet", {"layer": "conv2"}, 3, (67, 83)),
     ("alexnet", {"layer": "pool2"}, 3, (67, 83)),
     ("alexnet", {"layer": ["relu3", "conv2"]}, 3, (67, 83)),
@@ -198,8 +206,18 @@ def test_a_class_whose_encode_takes_no_surrogate_is_refused_where_it_is_written(
                 return [images]
 
 
-@pytest.mark.parametrize("rep", [("dsift", "vlfeat"), ("dsift", "cvpr15"), ("hog", "cvpr15")])
-def test_a_code_that_keeps_no_colour_is_that_of_the_grey_photo(rep):
-    phi = representation(rep[0], variant=rep[1])
+@pytest.mark.parametrize(
+    ("rep", "options"),
+    [
+        ("dsift", {"variant": "vlfeat"}),
+        ("dsift", {"variant": "cvpr15"}),
+        ("hog", {"variant": "cvpr15"}),
+        ("mr8", {}),
+        ("lbp", {}),
+        ("brief", {}),
+    ],
+)
+def test_a_code_that_keeps_no_colour_is_that_of_the_grey_photo(rep, options):
+    phi = representation(rep, **options)
     colour, grey = (read(bundled("chelsea"), color=color)[None, :, 90:140, 60:130] for color in ("rgb", "gray"))
     torch.testing.assert_close(phi(colour.double())[0], phi(grey.double())[0], rtol=1e-4, atol=1e-6)
