@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from invrep.api import Inverted, invert, load, representation
+    from invrep.api import Inverted, fit_vocabulary, invert, load, representation
     from invrep.errors import InvrepError
 
-__all__ = ["Inverted", "InvrepError", "__version__", "invert", "load", "representation"]
-_HOMES = dict.fromkeys(("Inverted", "invert", "load", "representation"), "invrep.api")
+__all__ = ["Inverted", "InvrepError", "__version__", "fit_vocabulary", "invert", "load", "representation"]
+_HOMES = dict.fromkeys(("Inverted", "fit_vocabulary", "invert", "load", "representation"), "invrep.api")
 _HOMES |= {"InvrepError": "invrep.errors"}
 
 

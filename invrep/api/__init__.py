@@ -4,5 +4,6 @@ from invrep.api.inverted import Inverted
 from invrep.api.inverting import invert
 from invrep.api.loading import load
 from invrep.api.parts import representation
+from invrep.api.vocabularies import fit_vocabulary
 
-__all__ = ["Inverted", "invert", "load", "representation"]
+__all__ = ["Inverted", "fit_vocabulary", "invert", "load", "representation"]

@@ -49,6 +49,23 @@ def representation(name: str, *, layer: Any = None, seed: int = 0, **options: An
         >>> [code.shape for code in phi(torch.rand(1, 3, 224, 224))]
         [torch.Size([1, 512, 14, 14])]
     """
+    node, objects = configured(name, layer=layer, seed=seed, options=options)
+    made: Representation = build(node, **objects)
+    return made
+
+
+def configured(name: str, *, layer: Any, seed: int, options: Mapping[str, Any]) -> tuple[DictConfig, dict[str, Any]]:
+    """Return the config of a representation with its options set, and those options that are finished objects.
+
+    Args:
+        name: name of a file in ``conf/rep``.
+        layer: layer of a network.
+        seed: seed of random weights.
+        options: values for further keys, see :func:`representation`.
+
+    Raises:
+        InvrepError: the name or an option does not exist.
+    """
     config = preset("rep", name)
     given = options.get("descriptor") if "descriptor" in config else None
     objects: dict[str, Any] = {}
@@ -66,8 +83,7 @@ def representation(name: str, *, layer: Any = None, seed: int = 0, **options: An
         options = {key: value for key, value in options.items() if key != "vocabulary"}
     _override(config, f"representation {name!r}", options)
     whole = OmegaConf.create({"rep": config, "layer": layer, "seed": seed})
-    made: Representation = build(whole.rep, **objects)
-    return made
+    return whole.rep, objects
 
 
 def part(group: str, given: Any, options: Mapping[str, Any]) -> Any:

@@ -18,6 +18,7 @@ from invrep.cli.completion import completing
 from invrep.cli.help import help_text
 from invrep.cli.report import report
 from invrep.cli.sentences import one_sentence
+from invrep.cli.vocabulary import vocabulary
 from invrep.importing import uncollected
 from invrep.presets import FOLDER
 
@@ -48,6 +49,8 @@ def command() -> None:
     words = sys.argv[1:]
     if words[:1] == ["report"]:
         report(words[1:])
+    elif words[:1] == ["vocabulary"]:
+        vocabulary(words[1:])
     elif any(word in ("-h", "--help") for word in words):
         print(help_text())
     elif words == ["--version"]:

@@ -13,6 +13,7 @@ invrep inverts an image representation: it finds images whose code is nearly tha
 usage: invrep [key=value …]        one job; without a key, HOG of a bundled photo
        invrep -m key=a,b [… …]     a sweep, one job for each combination of values
        invrep report outputs/      an HTML report of finished jobs
+       invrep vocabulary --help    fit the words of rep=fisher and its kin to photos
        invrep --version
 
 -q, --quiet, anywhere in the line, prints results and errors alone.

@@ -21,7 +21,7 @@ def fit_projection(rows: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]
     if size > min(rows.shape):
         raise InvrepError(
             f"{len(rows)} descriptors of {rows.shape[1]} values have no {size} principal components; give "
-            f"rep.projection={min(rows.shape)} or less."
+            f"rep.projection={min(rows.shape)} or less, or 0 for none."
         )
     # Other solvers copy the rows, or draw random numbers.
     fitted = scikit_learn("decomposition").PCA(size, svd_solver="covariance_eigh").fit(rows)

@@ -90,15 +90,20 @@ class Vocabulary:
         return digest.hexdigest()[:12]
 
 
-def save(vocabulary: Vocabulary, path: str | os.PathLike[str]) -> None:
+def save(vocabulary: Vocabulary, path: str | os.PathLike[str], *, half: bool = False) -> None:
     """Write a vocabulary to a .safetensors file, whole or not at all.
+
+    Args:
+        vocabulary: vocabulary to write.
+        path: path of the file.
+        half: bool; whether to store 16 bits of each value, which must be all that it has.
 
     Raises:
         InvrepError: the file cannot be written.
     """
     file = Path(path)
     place = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    tensors = {name: tensor.contiguous() for name, tensor in vocabulary.tensors.items()}
+    tensors = {name: (tensor.half() if half else tensor).contiguous() for name, tensor in vocabulary.tensors.items()}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, place, metadata={KEY: _text(vocabulary)})
