@@ -1,4 +1,4 @@
-"""Small vocabularies of dense SIFT, made of a bundled photo's descriptors without a fit."""
+"""Small vocabularies of dense SIFT or MR8, made of a bundled photo's descriptors without a fit."""
 
 from functools import cache
 
@@ -13,12 +13,13 @@ KINDS = {"bovw": "words", "vlad": "words", "llc": "words", "fisher": "mixture", 
 
 
 @cache
-def small(kind: str, words: int = 12) -> Vocabulary:
-    """Return a vocabulary of a kind, for ``dsift``."""
-    dsift = representation("dsift")
+def small(kind: str, words: int = 12, descriptor: str = "dsift") -> Vocabulary:
+    """Return a vocabulary of a kind, for ``dsift``, or of words for ``mr8``."""
+    phi, scaled = representation(descriptor), descriptor == "dsift"
     photo = read(bundled("astronaut"), color="gray")[None, :, 60:160, 60:160]
     generator = torch.Generator().manual_seed(0)
-    rows = unit(rows_of(dsift(photo), dsift).values)[0]
+    rows = rows_of(phi(photo), phi).values[0]
+    rows = unit(rows) if scaled else rows
     rows = rows[torch.randperm(len(rows), generator=generator)]
     tensors = {"centers": rows[:words]}
     if kind == "dictionary":
@@ -32,4 +33,4 @@ def small(kind: str, words: int = 12) -> Vocabulary:
         tensors = {"means": projected[:words], "variances": variances, "priors": priors / priors.sum()}
         tensors |= {"pca_mean": mean, "pca_basis": basis}
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    return Vocabulary(kind, tensors, {"descriptor": describe(dsift), "unit": True, "color": "gray"})
+    return Vocabulary(kind, tensors, {"descriptor": describe(phi), "unit": scaled, "color": "gray"})

@@ -49,6 +49,8 @@ CASES = [
     ("fisher", {"pyramid": [2]}, 3, (53, 37)),
     ("sparse", {}, 1, (37, 53)),
     ("llc", {"absolute": True}, 1, (37, 53)),
+    ("textons", {}, 1, (57, 63)),
+    ("textons", {"pyramid": [2]}, 3, (63, 57)),
 ]
 
 
@@ -65,6 +67,8 @@ def case(request) -> tuple[Representation, Tensor]:
         options = {**options, "weights": "random"}
     if rep in KINDS:
         options = {**options, "vocabulary": small(KINDS[rep])}
+    if rep == "textons":
+        options = {**options, "vocabulary": small("words", descriptor="mr8")}
     color = "gray" if channels == 1 else "rgb"
     images = [
         read(bundled(photo), color=color)[:, 90 : 90 + height, 60 : 60 + width]

@@ -6,9 +6,12 @@ import torch
 from helpers.paths import SHARED
 from scipy.signal import convolve
 
+from invrep.api import representation
 from invrep.data.photo_reading import bundled, read
 from invrep.errors import InvrepError
 from invrep.representations.handcrafted.mr8 import MR8, filters
+from invrep.representations.vocabularies.descriptors import describe
+from invrep.representations.vocabularies.vocabulary import Vocabulary
 
 GOLD = SHARED / "gold" / "vocab.npz"
 
@@ -31,6 +34,15 @@ def test_equals_the_authors_matlab_code(gold, photo, dtype):
     for weber, key in ((False, "mr8_abs"), (True, "mr8_weber")):
         (code,) = MR8(step=4, weber=weber)(grey)
         np.testing.assert_allclose(code[0].permute(1, 2, 0), gold[f"{key}_{photo}"], atol=5e-6)
+
+
+@pytest.mark.parametrize("photo", range(3))
+def test_the_histogram_of_textons_is_vlfeats(gold, photo):
+    settings = {"descriptor": describe(MR8()), "unit": False, "color": "gray"}
+    words = Vocabulary("words", {"centers": torch.from_numpy(gold["texton_centers"])}, settings)
+    phi = representation("textons", vocabulary=words).double()
+    (code,) = phi(torch.from_numpy(gold[f"gray_{photo}"])[None, None].double() / 255)
+    np.testing.assert_allclose(code[0], gold[f"texton_hist_{photo}"], atol=1e-7)
 
 
 def test_equals_a_convolution_by_definition():
