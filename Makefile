@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs gallery clean
+.PHONY: demo test lint docs gallery vocabularies clean
 
 demo: .venv/installed ## a photo bundled with scikit-image, back from its HOG
 	$(BIN)/python train.py
@@ -17,6 +17,9 @@ docs: .venv/installed ## the site, docs/_build/html/index.html
 
 gallery: .venv/installed ## the pictures of README and docs, each by its caption's command: an hour or more on CPUs
 	$(BIN)/python docs/gallery.py
+
+vocabularies: .venv/installed ## the package's vocabularies: make vocabularies PHOTOS=ai_benchmark/data/classification
+	$(BIN)/python tools/vocabularies.py $(PHOTOS)
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

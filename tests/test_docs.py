@@ -11,6 +11,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -35,6 +36,7 @@ from invrep.cli.report import report
 from invrep.cli.sentences import one_sentence
 from invrep.data.code_files import save_code
 from invrep.presets import FOLDER
+from invrep.representations.vocabularies.vocabulary import SHIPPED
 
 SITE = runpy.run_path(str(ROOT / "docs" / "conf.py"))
 GALLERY = runpy.run_path(str(ROOT / "docs" / "gallery.py"))
@@ -98,6 +100,8 @@ def _kind(line: str) -> str:
     words = shlex.split(line)
     if words[:2] == ["invrep", "report"]:
         return "report"
+    if words[:2] == ["invrep", "vocabulary"]:
+        return "vocabulary" if len(words) > 3 else "flag"
     if words[0] == "invrep" and words[1:] in FLAGS:
         return "flag"
     return "job" if {"train.py", "invrep"} & set(words) and words[0] not in ("pip", "mypy") else "other"
@@ -232,6 +236,7 @@ def place(tmp_path, monkeypatch) -> Path:
     (tmp_path / "shards").mkdir()
     with tarfile.open(tmp_path / "shards" / "val-0.tar", "w") as tar:
         tar.add(tmp_path / "photo.jpg", "a.jpg")
+    shutil.copy(SHIPPED / "fisher.safetensors", tmp_path / "words.safetensors")
     (tmp_path / "mypackage").mkdir()
     (tmp_path / "mypackage" / "models.py").write_text(
         textwrap.dedent(
@@ -310,6 +315,15 @@ def test_a_command_runs_in_miniature(job, place, page, line):
         assert group not in PLUGINS or (FOLDER / group / f"{name}.yaml").is_file(), f"{page}: {word}"
     outcome = job(*_miniature(words, place))
     assert outcome.status == 0, f"{page}: {line}\n{outcome.err[-1500:]}"
+
+
+@pytest.mark.parametrize("line", [line for _, line in _lines("vocabulary")])
+def test_a_vocabulary_is_fitted_in_miniature(job, place, line):
+    (place / "words.safetensors").unlink()
+    network = ("rep.descriptor.weights=random", "data.resize=none", "rep.projection=8")
+    small = network if "rep.descriptor.layer" in line else ()
+    outcome = job(*shlex.split(line)[1:], *small, "rep.words=16", "data.limit=1", defaults=False)
+    assert outcome.status == 0, outcome.err
 
 
 @pytest.mark.parametrize("line", [line for _, line in _lines("job") if "--config-dir mine rep=alexnet" in line][:1])

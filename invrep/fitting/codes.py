@@ -27,7 +27,7 @@ CODES = {
     "textons": Needs("words", 512),
     "vlad": Needs("words", 256),
     "fisher": Needs("mixture", 256, 64),
-    "sparse": Needs("dictionary", 1024),
+    "sparse": Needs("dictionary", 256),
     "llc": Needs("words", 1024),
 }
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf.errors import InterpolationResolutionError
 
 from invrep.data.photo import NO_PHOTO
 from invrep.data.photo_sources import find
@@ -91,7 +92,7 @@ def lay_out(config: DictConfig) -> None:
 def _cell(config: DictConfig, job: SweptJob) -> Cell:
     """Return a job as a cell for layouts, with a value for every key that a layout may arrange by."""
     values = job.values
-    flat = {key: OmegaConf.select(config, key) for key in _keys(config)}
+    flat = {key: _value(config, key) for key in _keys(config)}
     # the value of a group is the name of its choice
     known = {**flat, **config.hydra.runtime.choices, **values}
     restarts = known["restarts"]
@@ -99,6 +100,14 @@ def _cell(config: DictConfig, job: SweptJob) -> Cell:
     return Cell(
         known, None if job.folder is None else Results(job.folder), status, _images(config, values), int(restarts)
     )
+
+
+def _value(config: DictConfig, key: str) -> Any:
+    """Return the value of a key; None for one that each job has for itself, by ``${hydra:…}``."""
+    try:
+        return OmegaConf.select(config, key)
+    except InterpolationResolutionError:
+        return None
 
 
 def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
