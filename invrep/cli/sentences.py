@@ -91,7 +91,8 @@ def _hydra_sentence(error: Exception) -> str:
     if key:
         full = getattr(error.__cause__, "full_key", None)  # a key below the one that Hydra names
         named = key.group(1) or key.group(2)
-        name = (named if full is None or named.startswith(full) else full).partition("@")[0]
+        group, _, package = (named if full is None or named.startswith(full) else full).partition("@")
+        name = package if "." in package else group  # rep@rep.descriptor was typed as rep.descriptor
         return _no_key(name)
     missing = re.search(r"Missing mandatory value: (\S+)", text)
     if missing:

@@ -75,7 +75,7 @@ def _values(overrides: Sequence[str]) -> dict[str, Any]:
     """Return the values that overrides set, by dotted key."""
     found: dict[str, Any] = {}
     for override in OverridesParser.create().parse_overrides(list(overrides)):
-        found |= _flat(str(override.key_or_group), override.value())
+        found |= _flat(str(override.package or override.key_or_group), override.value())
     return found
 
 

@@ -42,7 +42,11 @@ class SweepPlace:
         """Return the overrides in which the sweep's jobs differ."""
         keys = set(self.times.keys) if self.times else set()
         parsed = zip(self.overrides, OverridesParser.create().parse_overrides(list(self.overrides)), strict=True)
-        some = [text for text, override in parsed if not keys or override.get_key_element().lstrip("+") in keys]
+        some = [
+            text.partition("@")[2] if override.package else text  # rep@rep.descriptor was typed as rep.descriptor
+            for text, override in parsed
+            if not keys or override.get_key_element().lstrip("+") in keys
+        ]
         return " ".join(some)
 
     def left(self, own: float) -> float:

@@ -54,7 +54,10 @@ def choose(
         raise InvrepError(f"{source} holds {_KINDS[found.kind]}, and rep={name} needs {_KINDS[kind]}; {mend}.")
     fitted = found.settings.get("descriptor")
     if fitted is not None and dict(fitted) != about:
-        raise InvrepError(f"{source} has words of {_words(fitted)}, but rep.descriptor is {_words(about)}; {mend}.")
+        raise InvrepError(
+            f"{source} has words of {_words(fitted)}, but rep.descriptor is {_words(about)}; give"
+            f"{_typed(fitted, arguments=True)}, or {mend}."
+        )
     if found.settings.get("unit", unit) != unit:
         lengths = {True: "of unit norm", False: "as they are"}
         raise InvrepError(
@@ -83,8 +86,9 @@ def _words(about: Mapping[str, Any]) -> str:
     return f"{about['name']} ({inside})" if inside else str(about["name"])
 
 
-def _typed(about: Mapping[str, Any]) -> str:
-    """Return the descriptor's settings as the command line takes them."""
-    layers = f" rep.descriptor.layer={about['layers']}" if about["layers"] else ""
-    arguments = [f" rep.descriptor.{argument}" for argument in filter(None, about["arguments"].split(", "))]
-    return f" rep.descriptor={about['name']}{layers}{''.join(arguments)}"
+def _typed(about: Mapping[str, Any], *, arguments: bool = False) -> str:
+    """Return a descriptor as the command line takes it, with the arguments of a representation without layers."""
+    layer = f" rep.descriptor.layer={about['layers']}" if about["layers"] else ""
+    settings = filter(None, about["arguments"].split(", ") if arguments else ())
+    given = "".join(f" rep.descriptor.{each.replace('True', 'true').replace('False', 'false')}" for each in settings)
+    return f" rep.descriptor={about['name']}{layer}{given}"

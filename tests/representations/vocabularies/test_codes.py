@@ -142,13 +142,12 @@ def test_gradients_are_exact(rep):
     tensors = {name: tensor.double() for name, tensor in small(KINDS[rep]).tensors.items()}
     if rep == "fisher":
         rows = (rows - tensors.pop("pca_mean")) @ tensors.pop("pca_basis").T
-    encoders = {"vlad": [VLAD(**tensors), VLAD(**tensors, mass=True, per_word=True)] if rep == "vlad" else []}
-    encoders |= {"fisher": [Fisher(**tensors), Fisher(**tensors, fast=True, root=False)] if rep == "fisher" else []}
-    encoders |= {"llc": [LLC(**tensors)] if rep == "llc" else [], "sparse": []}
-    encoders["sparse"] = [SparseCodes(**tensors)] if rep == "sparse" else []
-    for encoder in encoders[rep]:
+    classes = {"vlad": VLAD, "fisher": Fisher, "llc": LLC, "sparse": SparseCodes}
+    flags = {"vlad": [{}, {"mass": True, "per_word": True}], "fisher": [{}, {"fast": True, "root": False}]}
+    cells = [slice(None), torch.tensor([0, 2]), torch.tensor([], dtype=torch.long)]
+    for flag in flags.get(rep, [{}]):
+        encoder = classes[rep](**tensors, **flag)
         x = rows.clone().requires_grad_()
-        cells = [slice(None), torch.tensor([0, 2]), torch.tensor([], dtype=torch.long)]
         assert torch.autograd.gradcheck(lambda x, encode=encoder: encode(x, cells), x, eps=1e-7, atol=1e-4)
 
 
