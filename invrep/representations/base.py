@@ -37,6 +37,8 @@ class Representation(nn.Module):
         color: default colour for reading photos, ``rgb`` or ``gray``.
         input_size: published input size of a model; None where every size is equally good.
         receptive_field: side in pixels of the image area that one position of the code sees; None for the whole image.
+        local_field: side in pixels of the image area that each pooled descriptor of the code sees; None for a code that
+            pools no descriptors.
         stride: distance in pixels between neighbouring positions of the code; None for a code without positions.
         start: first pixel, in either direction, that position (0, 0) of the code sees; negative within padding.
         grid: largest stride on the way to the code, which sets the jitter; None where it is the stride.
@@ -62,6 +64,7 @@ class Representation(nn.Module):
     color: str = "rgb"
     input_size: InputSize | None = None
     receptive_field: int | None = None
+    local_field: int | None = None
     stride: int | None = None
     start: int = 0
     grid: int | None = None

@@ -73,6 +73,7 @@ class VocabularyCode(Representation):
         self.keeps_color, self.ignores_contrast = descriptor.keeps_color, descriptor.ignores_contrast
         self.stepwise = stepwise or descriptor.stepwise
         self.schedule = descriptor.schedule
+        self.local_field = descriptor.receptive_field
         self.grid = descriptor.stride or descriptor.grid
         self.channel_axes = (1,) * len(self.levels)
         if len(self.levels) > 1:

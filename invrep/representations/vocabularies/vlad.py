@@ -17,7 +17,9 @@ from invrep.representations.vocabularies.words import Words
 class VLAD(nn.Module):
     """Sum the residuals of descriptors to their nearest words; VLFeat's ``vl_vlad`` and its flags, in its order.
 
-    The derivative through the residuals is exact almost everywhere; the assignment has none.
+    The derivative is exact almost everywhere. A surrogate adds the smoothed derivative of the assignment
+    (:class:`~invrep.representations.vocabularies.words.Words`), without which a descent seldom moves a descriptor from
+    one word to another.
 
     Args:
         centers: words, (K, D).
@@ -48,7 +50,7 @@ class VLAD(nn.Module):
         self, rows: Float[Tensor, "batch row value"], cells: Sequence[Cell], surrogate: Surrogate | None = None
     ) -> Float[Tensor, "batch cell code"]:
         """Return the codes of the cells."""
-        nearest = self.words(rows)
+        nearest = self.words(rows, surrogate)
         centers = self.words.centers
         codes = []
         for cell in cells:
