@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("invrep")
-    if name in ("objectives", "optim", "priors"):  # packages with public classes
+    if name in ("objectives", "optim", "priors", "baselines"):  # packages with public classes
         return import_module(f"invrep.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'invrep' has no attribute {name!r}")

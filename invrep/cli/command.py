@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from invrep.cli.arguments import as_typed
 from invrep.cli.completion import completing
-from invrep.cli.help import help_text
+from invrep.cli.help import baselines_text, help_text
 from invrep.cli.report import report
 from invrep.cli.sentences import one_sentence
 from invrep.cli.vocabulary import vocabulary
@@ -51,6 +51,8 @@ def command() -> None:
         report(words[1:])
     elif words[:1] == ["vocabulary"]:
         vocabulary(words[1:])
+    elif words == ["baselines"]:
+        print(baselines_text())
     elif any(word in ("-h", "--help") for word in words):
         print(help_text())
     elif words == ["--version"]:

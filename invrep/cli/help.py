@@ -6,12 +6,13 @@ import textwrap
 
 from invrep.presets import FOLDER
 
-GROUPS = ("rep", "objective", "prior", "optim", "data", "logger", "launcher", "hparams")
+GROUPS = ("rep", "objective", "prior", "optim", "baseline", "data", "logger", "launcher", "hparams")
 TEXT = """\
 invrep inverts an image representation: it finds images whose code is nearly that of a photo.
 
 usage: invrep [key=value …]        one job; without a key, HOG of a bundled photo
        invrep -m key=a,b [… …]     a sweep, one job for each combination of values
+       invrep baselines            the methods to compare with, by baseline=NAME
        invrep report outputs/      an HTML report of finished jobs
        invrep vocabulary --help    fit the words of rep=fisher and its kin to photos
        invrep --version
@@ -49,3 +50,11 @@ def help_text() -> str:
     for group, names in groups.items():
         lines += textwrap.wrap(names, 105, initial_indent=f"  {group:<11}", subsequent_indent=" " * 13)
     return TEXT.format(groups="\n".join(lines))
+
+
+def baselines_text() -> str:
+    """Return a line for each baseline: its name, and what it does by the first line of its file."""
+    files = sorted((FOLDER / "baseline").glob("*.yaml"))
+    width = max(len(path.stem) for path in files)
+    lines = [f"{path.stem:<{width}}  {path.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}" for path in files]
+    return "\n".join(lines)

@@ -54,6 +54,7 @@ class Inversion(pl.LightningModule):
         compute: precision, memory layout and compilation of the passes.
         before: previous stage; this stage continues its count of passes and its curve.
         whole: number of passes of all stages together; None: of the stages up to this one.
+        still: bool; True for a start that is the result: it takes no pass, and its curve is one point.
 
     Attributes:
         image: optimised variable, (B, C, H, W), in the recipe's basis.
@@ -83,6 +84,7 @@ class Inversion(pl.LightningModule):
         compute: Compute | None = None,
         before: Inversion | None = None,
         whole: int | None = None,
+        still: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -93,11 +95,12 @@ class Inversion(pl.LightningModule):
         self.prior = prior
         self.descent = descent
         steps, self._rate = descent.plan(phi)
+        self.still, steps = still, 0 if still else steps
         self.first = before.passes if before else 0
         self.steps = self.first + steps
         self.segment = segment
         self.jitter = jitter
-        self.whole = whole or self.steps
+        self.whole = self.steps if still else whole or self.steps
         self.compute = compute or Compute()
         self.pixels = Pixels(phi.mean, prior.scale)
         self.passes: int = self.first
@@ -239,7 +242,9 @@ class Inversion(pl.LightningModule):
         """Return the lengths of the segments: Lightning's batches are numbers of passes here."""
         whole, rest = divmod(self.steps - self.passes, self.segment)
         # A DataLoader draws a random number even here; its own generator leaves the user's random state untouched.
-        lengths = cast("Dataset[int]", [self.segment] * whole + [rest] * (rest > 0))  # a list has a Dataset's methods
+        # still images take one segment without a pass, since Lightning calls no callback where there is none
+        segments = [0] if self.still else [self.segment] * whole + [rest] * (rest > 0)
+        lengths = cast("Dataset[int]", segments)  # a list has a Dataset's methods
         return DataLoader(lengths, batch_size=None, generator=torch.Generator())
 
     def _evaluate(self) -> Tensor:
@@ -297,6 +302,8 @@ class Inversion(pl.LightningModule):
 
     def training_step(self, passes: int, _: int) -> None:
         """Run one segment of passes."""
+        if self.still:
+            return
         optimiser = cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
         unit = self.descent.lr_unit(self.image.shape)
         end = min(self.passes + int(passes), self.steps)

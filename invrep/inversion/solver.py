@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -24,9 +25,13 @@ from invrep.inversion.trial import Trial, finite, ready
 from invrep.objectives.base import Objective
 from invrep.objectives.match import Match
 from invrep.optim.descent import Descent
+from invrep.optim.start_noise import generator_of
 from invrep.priors.prior import FixedPrior, Prior
 from invrep.representations.base import Representation
 from invrep.validation import check_kind
+
+# settings of a descent that a baseline's picture does not have
+PLAIN: dict[str, Any] = {"basis": "pixel", "decorrelate": 0.0, "jitter": False, "polish": 0}
 
 
 @runtime_checkable
@@ -64,6 +69,7 @@ def solve(
     checkpoint: Resumable | None = None,
     compute: Compute | None = None,
     trial: Trial | None = None,
+    baseline: Callable[..., Tensor] | None = None,
 ) -> Inversion:
     """Invert a batch of photos, each with one or several restarts, and return the fitted :class:`Inversion`.
 
@@ -82,13 +88,16 @@ def solve(
         checkpoint: callback that resumes from its file, if it exists, and writes it; None: no checkpoints.
         compute: precision, memory layout and compilation of the passes; everything else is exact.
         trial: record of the checks that the job has made of Φ; None: a new one.
+        baseline: function (codes Φ0, a list of (B, …); Φ; ``shape=(C, H, W)``; ``draws``, a generator for each row) →
+            images (B, C, H, W), whose measures are taken in place of a descent (:mod:`invrep.baselines`); None: a
+            descent.
 
     Raises:
         UnfitError: Φ does not accept these photos, or no gradient reaches some rows.
         InvrepError: Φ cannot be inverted, or the optimiser or the Trainer rejects its arguments.
     """
     owner = torch.tensor([index for index, _, _ in rows])
-    stages = descent.stages(phi)
+    stages = descent.stages(phi) if baseline is None else [replace(descent, **PLAIN)]
     inversion: Inversion | None = None
     reached = checkpoint.reached() if checkpoint else 0
     ready(phi)
@@ -107,7 +116,9 @@ def solve(
                 start = inversion.pixels.from_rgb(inversion.reconstruction()).detach()
             else:
                 asked = _asked(phi, photos, owner, device, objective)
-                if number == 0:
+                if baseline is not None:
+                    start = _pictures(asked, baseline, rows, seed, shape, phi, fixed)
+                elif number == 0:
                     start = _start(asked, photos[owner], rows, seed, shape, phi, fixed, stage)
                 else:  # the checkpoint holds the images
                     start = torch.zeros(len(rows), *shape, dtype=photos.dtype)
@@ -122,8 +133,9 @@ def solve(
                 compute=compute,
                 before=inversion,
                 whole=descent.plan(phi)[0],
+                still=baseline is not None,
             )
-            if number == 0:
+            if number == 0 and baseline is None:
                 begun = inversion.reconstruction().detach().to(device)
                 (trial or Trial())(phi, asked, begun, inversion.surrogate)
             _fit(runner, inversion, checkpoint, number)
@@ -176,6 +188,31 @@ def _asked(
     asked = objective(code, phi=phi, shape=tuple(photos.shape[1:]))
     check_kind("What the objective's function returns", asked, isinstance(asked, Objective), "an Objective")
     return asked
+
+
+def _pictures(
+    asked: Objective,
+    baseline: Callable[..., Tensor],
+    rows: Sequence[tuple[int, str, int]],
+    seed: int,
+    shape: tuple[int, int, int],
+    phi: Representation,
+    prior: FixedPrior,
+) -> Tensor:
+    """Return a baseline's pictures of the target codes as a start, (B, C, H, W).
+
+    Raises:
+        InvrepError: the objective has no target code, or the pictures have another shape or are not finite.
+    """
+    assert isinstance(asked, Match)  # a job with another objective is refused
+    draws = [generator_of(seed, image, restart, "baseline") for _, image, restart in rows]
+    images = baseline(asked.target, phi, shape=shape, draws=draws)
+    if images.shape != (len(rows), *shape) or not bool(images.isfinite().all()):
+        raise InvrepError(
+            f"The baseline's pictures have the shape {tuple(images.shape)} or values that are not finite; expected "
+            f"{(len(rows), *shape)}."
+        )
+    return Pixels(phi.mean.to(images), prior.scale).from_rgb(images)
 
 
 def _start(

@@ -28,7 +28,6 @@ from invrep.jobs.provenance import provenance
 from invrep.jobs.summary import Summary
 from invrep.jobs.summary_table import table_rows
 from invrep.jobs.sweep_note import sweep_name
-from invrep.messages import layer_name
 from invrep.objectives.code_selection import boxes_in
 from invrep.objectives.match import Match
 from invrep.reporting.job_grid import MOST_COLUMNS, MOST_ROWS, GridRow, grid, marked
@@ -228,8 +227,8 @@ def _draw(job: Job, places: Sequence[int]) -> None:
 
 
 def _title(job: Job) -> str:
-    """Return the name of representation and layer, and of the channels that an image without a photo maximises."""
-    title = " ".join(filter(None, (job.config.name, layer_name(job.config.layer))))
+    """Return the job's title, with the channels that an image without a photo maximises."""
+    title = job.title
     return title if job.kind.needs_photo or job.kind.shows == "error" else f"{title} {job.config.objective.channels}"
 
 

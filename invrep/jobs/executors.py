@@ -196,7 +196,7 @@ class OneOfMany:
 
 def _bar(job: Job, batches: Sequence[Batch]) -> Bar:
     """Return the bar of a job over the passes of some batches."""
-    work = sum(len(batch.rows) * math.prod(batch.size) for batch in batches) * job.descent.plan(job.phi)[0]
+    work = sum(len(batch.rows) * math.prod(batch.size) for batch in batches) * max(job.passes, 1)
     images = len({place for batch in batches for place in batch.places})
     sweep = place_in_sweep()
     if sweep is None:

@@ -17,6 +17,7 @@ from invrep.stable_names import stable_name
 
 IDENTITY = 1  # version of the hashed content; increase it when equal content no longer means equal results
 PARTS = ("rep", "objective", "prior", "optim")  # groups whose parts change a result
+NAMED = (*PARTS, "baseline", "compute")  # groups whose parts have stable names in results
 NAMED_BY = {"torchvision": "model", "timm": "model", "module": "target", "matconvnet": "weights"}
 
 
@@ -54,7 +55,17 @@ def named(node: Any) -> Any:
     return {"part": name} | {key: value for key, value in found.items() if key not in ("_target_", "_partial_")}
 
 
-def result_name(config: DictConfig, weights: str | None, codes: Sequence[str] = ()) -> str:
+def baseline_name(config: DictConfig) -> str | None:
+    """Return the name of a job's baseline for its folder, its plan and above its pictures; None without one."""
+    if config.baseline is None:
+        return None
+    part = get_object(config.baseline["_target_"])
+    return str(part.__name__)
+
+
+def result_name(
+    config: DictConfig, weights: str | None, codes: Sequence[str] = (), dictionary: str | None = None
+) -> str:
     """Return the name of the job's folder, ``<rep>-<layer>-<hash>``.
 
     The hash covers all settings that change a result. So the same command finds its folder again, and another command
@@ -64,6 +75,7 @@ def result_name(config: DictConfig, weights: str | None, codes: Sequence[str] = 
         config: composed config, whose parts can be built.
         weights: identifier of the weights; None for a representation without weights.
         codes: identifiers of the files in ``objective.path``.
+        dictionary: identifier of the baseline's dictionary; None where it has none.
     """
 
     def plain(value: Any) -> Any:
@@ -91,6 +103,10 @@ def result_name(config: DictConfig, weights: str | None, codes: Sequence[str] = 
         (content["rep"].get("descriptor") or {}).pop("weights", None)
     if codes:
         content["objective"]["path"] = list(codes)
+    if config.baseline is not None:
+        content["baseline"] = named(OmegaConf.to_container(config.baseline, resolve=True))
+        if dictionary is not None:
+            content["baseline"]["dictionary"] = dictionary
     digest = hashlib.sha256(json.dumps(plain(content), sort_keys=True).encode(errors="surrogateescape")).hexdigest()[:8]
-    parts = [config.name, layer_name(config.layer), digest]
+    parts = [config.name, layer_name(config.layer), baseline_name(config), digest]
     return "-".join(re.sub(r"[^\w.+]+", "_", part.replace(" + ", "+"))[:60] for part in parts if part)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,8 +24,10 @@ from invrep.errors import InvrepError, out_of_memory
 from invrep.evaluation.top1_class import Classifier
 from invrep.inversion.compute import Compute
 from invrep.inversion.trial import Trial
-from invrep.jobs.identity import result_name
+from invrep.jobs.baseline import assemble_baseline
+from invrep.jobs.identity import baseline_name, result_name
 from invrep.jobs.ranks import gpus
+from invrep.messages import layer_name
 from invrep.objectives.base import Objective
 from invrep.optim.descent import Descent
 from invrep.presets import build
@@ -64,6 +66,7 @@ class Job:
         console: console for messages to the user.
         classifier: classifier that compares the top-1 classes of photo and pre-image.
         compute: settings of the passes; all batches share them, so that each shape is compiled once.
+        baseline: function from codes to pictures, which takes the place of the descent; None: a descent.
         failures: sentence about each photo that failed, by the photo's id.
         trial: record of the checks of Φ.
     """
@@ -78,6 +81,7 @@ class Job:
     console: Console
     classifier: Classifier
     compute: Compute
+    baseline: Callable[..., Tensor] | None = None
     failures: dict[str, str] = field(default_factory=dict)
     trial: Trial = field(default_factory=Trial)
 
@@ -85,6 +89,17 @@ class Job:
     def kind(self) -> type[Objective]:
         """Return the class of the objective."""
         return cast("type[Objective]", self.objective.func)
+
+    @property
+    def title(self) -> str:
+        """Return the name of the representation, of its layer and of the baseline."""
+        names = (self.config.name, layer_name(self.config.layer), baseline_name(self.config))
+        return " ".join(filter(None, names))
+
+    @property
+    def passes(self) -> int:
+        """Return the number of passes of each pre-image; 0 for a baseline."""
+        return self.descent.plan(self.phi)[0] if self.baseline is None else 0
 
     @property
     def channels(self) -> int:
@@ -211,12 +226,13 @@ def assemble(config: DictConfig, console: Console, photos: Photos | None = None)
     descent.make_basis((3 if data.color == "rgb" else 1, 1, 1), phi)
     prior = build(config.prior)
     check_kind("prior", prior, isinstance(prior, Prior), "a Prior")
-    results = Results(Path(config.output) / result_name(config, phi.weights_id, ids))
+    baseline, dictionary = assemble_baseline(config, kind, phi)
+    results = Results(Path(config.output) / result_name(config, phi.weights_id, ids, dictionary))
     compute = build(config.compute)
     check_kind("compute", compute, isinstance(compute, Compute), "a Compute")
     phi = compute.lay_out(phi, torch.device("cuda" if gpus(config.trainer.accelerator) else "cpu"))
     parts = (photos, phi, objective, prior, descent, results, console, Classifier(phi))
-    return Job(config, *parts, compute)
+    return Job(config, *parts, compute, baseline)
 
 
 def _size(given: Sequence[int] | None, codes: Sequence[str], phi: Representation, name: str) -> list[int]:

@@ -167,8 +167,10 @@ def need(job: Job, size: Size, rows: int = 1, batches: int = 1) -> Need | None:
         batches: number of batches; with several, some wait to be read or written.
 
     Returns:
-        Bounds in bytes; None if the rehearsal fails.
+        Bounds in bytes; None if the rehearsal fails, and for a baseline, which rehearses nothing.
     """
+    if job.baseline is not None:
+        return None
     config, larger = job.config, 1.0
     if job.phi.input_size is None or config.data.get("resize") == "none":
         larger = math.sqrt(max(math.prod(size) / SMALL, 1.0))

@@ -11,7 +11,7 @@ from invrep.jobs.job import Job
 from invrep.jobs.memory import in_bytes
 from invrep.jobs.plan import Plan
 from invrep.jobs.ranks import gpus
-from invrep.messages import count, layer_name, printable
+from invrep.messages import count, printable
 
 
 def show_plan(job: Job, plan: Plan) -> None:
@@ -22,10 +22,10 @@ def show_plan(job: Job, plan: Plan) -> None:
     sizes = sorted({batch.size for batch in plan.batches})
     more = f" and {len(sizes) - 3} more" if len(sizes) > 3 else ""
     size = f"{', '.join(f'{w}×{h}' for h, w in sizes[:3])} px{more}"
-    what = escape(" ".join(filter(None, (config.name, layer_name(config.layer)))))
+    what = escape(job.title)
     console.print(
         f"[bold]{what}[/]: {count(images, 'image')} × {count(config.restarts, 'restart')}, {size}, "
-        f"{'RGB' if job.channels == 3 else 'grey'}, {job.descent.plan(job.phi)[0]} passes each{_precision(job)}"
+        f"{'RGB' if job.channels == 3 else 'grey'}, {_way(job)}"
     )
     if left_out := job.photos.left_out:
         where = "" if config.dry_run else f"; all are in {job.results.folder / 'left_out.txt'}"
@@ -35,7 +35,7 @@ def show_plan(job: Job, plan: Plan) -> None:
         console.print(f"{wanted - rows} of {wanted} are finished in {escape(str(job.results.folder))} and are skipped")
         if config.video:
             console.print("a film is taken during the descent, so that of what is finished none is made")
-    for height, width in sizes:
+    for height, width in sizes if job.baseline is None else ():
         shape = (job.channels, height, width)
         warnings = job.descent.warnings(job.phi, job.prior.for_shape(shape, job.phi), shape)
         for warning in warnings:
@@ -44,6 +44,11 @@ def show_plan(job: Job, plan: Plan) -> None:
             break
     if plan.left:
         _show_memory(job, plan)
+
+
+def _way(job: Job) -> str:
+    """Return how each pre-image is made: the passes and their precision, or the baseline."""
+    return f"{job.passes} passes each{_precision(job)}" if job.baseline is None else "by a baseline, without a descent"
 
 
 def _precision(job: Job) -> str:

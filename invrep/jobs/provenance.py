@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from invrep.data.photo import Photo
 from invrep.errors import InvrepError
-from invrep.jobs.identity import PARTS, named
+from invrep.jobs.identity import NAMED, named
 from invrep.jobs.job import Job
 from invrep.messages import layer_name
 from invrep.representations.geometry import Geometry
@@ -38,7 +38,7 @@ def provenance(job: Job, photo: Photo) -> DictConfig:
         photo: photo for which the automatic values are computed.
     """
     plain = cast("dict[str, Any]", OmegaConf.to_container(job.config, resolve=True))
-    resolved = OmegaConf.create(plain | {key: named(plain[key]) for key in (*PARTS, "compute")})
+    resolved = OmegaConf.create(plain | {key: named(plain[key]) for key in NAMED})
     resolved.used = _used(job, photo)
     resolved.provenance = {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -66,10 +66,11 @@ def _used(job: Job, photo: Photo) -> dict[str, Any]:
         "rep": config.name,
         "layer": layer_name(config.layer),
         **{group: choices.get(group) for group in ("objective", "prior", "optim")},
+        "baseline": choices.get("baseline"),
         "objective_weight": weight,
         **{f"{name}_weight": value for name, value in job.prior.weights(phi).items()},
         "denoiser_noise": job.prior.noise(phi),  # in grey levels, at first; null: no denoiser
-        "passes": job.descent.plan(phi)[0],
+        "passes": job.passes,
         "receptive_field": phi.receptive_field,  # of one position, in pixels; null: whole image or several layers
         "stride": phi.stride,
         "start": list(map(int, seen.start)) if local else None,  # top and left of position (0, 0)'s field
@@ -80,10 +81,15 @@ def _used(job: Job, photo: Photo) -> dict[str, Any]:
 def _start_noise(job: Job) -> dict[str, Any] | None:
     """Return what draws the start of each descent again; None where the objective may start it from the photo.
 
-    It is None too where Φ's mean is an image, which the config would have to hold.
+    It is None too for a baseline, and where Φ's mean is an image, which the config would have to hold.
     """
     made, mean = getattr(job.objective, "func", None), job.phi.mean
-    if not isinstance(made, type) or getattr(made, "starts_from_photo", True) or mean.shape[-2:] != (1, 1):
+    if (
+        job.baseline is not None
+        or not isinstance(made, type)
+        or getattr(made, "starts_from_photo", True)
+        or mean.shape[-2:] != (1, 1)
+    ):
         return None
     stage = job.descent.stages(job.phi)[0]
     return {

@@ -173,6 +173,7 @@ class Worker:
             checkpoint=checkpoint,
             compute=job.compute,
             trial=job.trial,
+            baseline=job.baseline,
         )
 
     def _leave_out(self, error: UnfitError, rows: Sequence[tuple[int, int]], reads: Mapping[int, Read]) -> None:

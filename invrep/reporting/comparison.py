@@ -22,7 +22,7 @@ from invrep.results.rows import SPREADS
 from invrep.results.store import Results
 from invrep.results.sweep_journal import JOBS, SweptJob, swept
 
-PRESETS = ("rep", "layer", "objective", "prior", "optim")  # keys of a config's ``used``
+PRESETS = ("rep", "layer", "objective", "prior", "optim", "baseline")  # keys of a config's ``used``
 # keys that change only how a job runs or is displayed, or its numbers of photos and restarts
 UNRELATED = re.compile(
     r"used|provenance|name|output|restarts|trainer|logger|display|log_every|images_every|dry_run|save_codes|video"
@@ -33,7 +33,7 @@ UNRELATED = re.compile(
 BROUGHT = {
     "rep": ("rep.", "layer", "data.color", "data.resize"),
     "layer": ("rep.layer", "objective.region", "objective.channels"),
-    **{preset: (f"{preset}.",) for preset in ("objective", "prior", "optim")},
+    **{preset: (f"{preset}.",) for preset in ("objective", "prior", "optim", "baseline")},
 }
 MEASURES = (
     *("error", "root_error", "pairwise_error", "activation", "psnr", "ssim", "energy"),

@@ -159,7 +159,9 @@ class Record(pl.Callback):
 
     def _write(self, inversion: Inversion) -> None:
         self.open()
-        points = inversion.curve[self.recorded :] if self.destination is not None else []
+        # a still image has a value but no curve: its batches would overwrite each other at pass 0
+        drawn = self.destination is not None and not inversion.still
+        points = inversion.curve[self.recorded :] if drawn else []
         for (passes, terms), means in zip(points, _means(points, inversion.counted), strict=True):
             if self.destination is None:
                 break

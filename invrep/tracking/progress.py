@@ -76,7 +76,7 @@ class Ticks(pl.Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Count the batch as done."""
         pl_module.on_tick = None
-        self.within = self._work(pl_module, pl_module.steps)
+        self.within = self._work(pl_module, max(pl_module.steps, 1))  # a baseline's picture counts as one pass
         if pl_module.last:
             self.done, self.within = self.done + self.within, 0.0
         self._tell(pl_module, ended=True)
@@ -96,7 +96,7 @@ class Ticks(pl.Callback):
         shows = inversion.objective.shows
         values = inversion.latest[shows][inversion.counted] if shows in inversion.latest else None
         value = math.nan if values is None or not len(values) else float(values.mean())
-        done, place = self.done + self.within, f"pass {inversion.passes}/{inversion.steps}"
+        done, place = self.done + self.within, "" if inversion.still else f"pass {inversion.passes}/{inversion.steps}"
         self.report(Report(done, self.resumed, value, shows, inversion.compiling, self.compiled, place, self.images))
 
 

@@ -84,9 +84,9 @@ def sweep(job, photos):
         "-m",
         "experiment=cvpr15/table1",
         "quick=true",
-        "rep=hog,hogb",
+        "method=hog,hogb",
         "rep.cell=8,7",
-        "layout.table.columns=[rep,rep.cell]",
+        "layout.table.columns=[method,rep.cell]",
         "logger=none",
         "output=out",
     )
@@ -104,7 +104,7 @@ def test_what_failed_is_marked_and_the_same_command_goes_on(sweep, photos):
     jobs = swept(folder)
     assert [job.status for job in jobs] == ["failed"] * 4
     assert "aa.jpg" in jobs[0].message and "cell" in jobs[1].message and jobs[1].folder is None
-    assert [(job.values["rep"], job.values["rep.cell"]) for job in jobs] == [
+    assert [(job.values["method"], job.values["rep.cell"]) for job in jobs] == [
         ("hog", 8), ("hog", 7), ("hogb", 8), ("hogb", 7)
     ]  # fmt: skip
     text = (folder / "table.md").read_text(encoding="utf-8")
@@ -116,7 +116,7 @@ def test_what_failed_is_marked_and_the_same_command_goes_on(sweep, photos):
     jobs = swept(folder)
     assert [job.status for job in jobs] == ["done", "failed", "done", "failed"]
     lines = list(csv.DictReader((folder / "table.csv").open(encoding="utf-8")))
-    cell = next(line for line in lines if line["value"] == "root_error" and line["rep"] == "hogb")
+    cell = next(line for line in lines if line["value"] == "root_error" and line["method"] == "hogb")
     roots = [100 * row["root_error"] for row in Results(jobs[2].folder).rows().values()]
     assert float(cell["mean"]) == pytest.approx(statistics.mean(roots), rel=1e-5)
     assert float(cell["std"]) == pytest.approx(statistics.stdev(roots), rel=1e-5)
