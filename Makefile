@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs gallery vocabularies clean
+.PHONY: demo test lint docs gallery vocabularies dictionaries clean
 
 demo: .venv/installed ## a photo bundled with scikit-image, back from its HOG
 	$(BIN)/python train.py
@@ -20,6 +20,12 @@ gallery: .venv/installed ## the pictures of README and docs, each by its caption
 
 vocabularies: .venv/installed ## the package's vocabularies: make vocabularies PHOTOS=ai_benchmark/data/classification
 	$(BIN)/python tools/vocabularies.py $(PHOTOS)
+
+dictionaries: .venv/installed ## HOGgle's, which the package has: make dictionaries PHOTOS='classification/*[3489].jpg'
+	rm -f invrep/baselines/shipped/*.safetensors
+	for variant in vlfeat cvpr15; do \
+	    $(BIN)/invrep vocabulary baseline=hoggle rep=hog rep.variant=$$variant "data.path='$(PHOTOS)'" \
+	        output=invrep/baselines/shipped/hog-$$variant.safetensors || exit 1; done
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -96,7 +96,7 @@ def fit_config(
     Raises:
         InvrepError: a setting is wrong, or the fit fails.
     """
-    path = _writable(output)
+    path = writable(output)
     needs = needs_of(name)
     low, high = WORDS
     words = number("rep.words", needs.words if rep.words is None else rep.words, minimum=low, maximum=high, whole=True)
@@ -120,7 +120,7 @@ def fit_config(
     return fit(source, Recipe(needs.kind, words, size, needs.projection, weight, seed), path, tell)
 
 
-def _writable(output: object) -> Path:
+def writable(output: object) -> Path:
     """Return the path of the output.
 
     Raises:

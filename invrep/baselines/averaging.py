@@ -17,6 +17,7 @@ from invrep.optim.descent import Descent
 from invrep.priors.prior import Prior
 from invrep.representations.base import Representation
 from invrep.stable_names import known_as
+from invrep.validation import number
 
 
 @known_as("average of restarts")
@@ -43,8 +44,9 @@ def average(
 
     Raises:
         UnfitError: no pre-image of a code was found, or Φ does not accept such images.
-        InvrepError: Φ cannot be inverted.
+        InvrepError: ``restarts`` is no whole number of at least 1, or Φ cannot be inverted.
     """
+    restarts = number("baseline.restarts", restarts, minimum=1, whole=True)
     means, lost = [], []
     for k, draw in enumerate(draws_of(code, draws)):
         wanted = Match([part[k : k + 1].expand(restarts, *part.shape[1:]) for part in code], phi=phi, shape=shape)

@@ -79,7 +79,7 @@ def hoggle(
 
 
 @lru_cache(maxsize=4)
-def _loaded(path: str | os.PathLike[str]) -> PairedDictionary:
+def _loaded(path: str) -> PairedDictionary:
     return load(path)
 
 
@@ -90,10 +90,10 @@ def chosen(phi: Representation, path: str | os.PathLike[str] | None = None) -> P
         InvrepError: the file is no paired dictionary, or the package has none for Φ.
     """
     if path is not None:
-        return _loaded(path)
+        return _loaded(os.fspath(path))
     about = describe(phi)
     for file in sorted(SHIPPED.glob("*.safetensors")):
-        if (pairs := _loaded(file)).settings["descriptor"] == about:
+        if (pairs := _loaded(os.fspath(file))).settings["descriptor"] == about:
             return pairs
     raise InvrepError(
         f"The package has no paired dictionary for {_named(about)}; {FIT}, and give baseline.dictionary=FILE."

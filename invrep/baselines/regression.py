@@ -113,7 +113,7 @@ def _patchwise(grid: Grid, shape: tuple[int, int, int], gallery: Gallery) -> Flo
     _, height, width = shape
     part, stride, first = grid.values, grid.stride, _first_pixel(grid)
     squares = (_rows(part.cpu().double(), _neighbourhood(part.shape[1])) @ _learnt(gallery)).movedim(1, 2)
-    laid = [side * stride for side in part.shape[2:]]
+    laid = (part.shape[2] * stride, part.shape[3] * stride)
     pictures = F.fold(squares, laid, stride, stride=stride)
     edges = [first, width - first - laid[1], first, height - first - laid[0]]
     within = F.pad(pictures, [min(edge, 0) for edge in edges])
@@ -150,7 +150,8 @@ def _learnt(gallery: Gallery) -> Float[Tensor, "value pixel"]:
     assert products is not None and targets is not None  # a gallery has a photo
     ridge = SMOOTH * products.diagonal()[:-1].mean()
     products.diagonal()[:-1].add_(ridge)  # the constant is not shrunk
-    return torch.linalg.solve(products, targets)
+    learnt: Tensor = torch.linalg.solve(products, targets)
+    return learnt
 
 
 def _neighbourhood(channels: int) -> int:

@@ -95,6 +95,8 @@ def _in_hydras_form(argument: str) -> str:
     key, equals, value = argument.partition("=")
     if equals and key in GROUPS and value[:1] != "{":
         return f"{GROUPS[key]}={value}"
+    if key == "baseline":  # Hydra's groups have no choice null
+        return f"{key}={','.join('none' if item == 'null' else item for item in value.split(','))}"
     if key.lstrip("+") not in TEXT or re.search(r"['\"\\()\[\]{}]", value):
         return argument
     items = [f"'{item}'" if _is_number(item) else item for item in value.split(",")]

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from invrep.cli.arguments import as_typed
 from invrep.cli.completion import completing
 from invrep.cli.help import baselines_text, help_text
+from invrep.cli.paired_dictionary import is_of_baseline, paired_dictionary
 from invrep.cli.report import report
 from invrep.cli.sentences import one_sentence
 from invrep.cli.vocabulary import vocabulary
@@ -50,7 +51,7 @@ def command() -> None:
     if words[:1] == ["report"]:
         report(words[1:])
     elif words[:1] == ["vocabulary"]:
-        vocabulary(words[1:])
+        (paired_dictionary if is_of_baseline(words) else vocabulary)(words[1:])
     elif words == ["baselines"]:
         print(baselines_text())
     elif any(word in ("-h", "--help") for word in words):

@@ -54,7 +54,7 @@ def help_text() -> str:
 
 def baselines_text() -> str:
     """Return a line for each baseline: its name, and what it does by the first line of its file."""
-    files = sorted((FOLDER / "baseline").glob("*.yaml"))
+    files = sorted(path for path in (FOLDER / "baseline").glob("*.yaml") if path.stem != "none")
     width = max(len(path.stem) for path in files)
     lines = [f"{path.stem:<{width}}  {path.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}" for path in files]
     return "\n".join(lines)

@@ -34,6 +34,8 @@ usage: invrep vocabulary rep=NAME data.path=photos/ output=FILE.safetensors [key
   seed=0                          seed of the sample and of the fit
   output=words.safetensors        file to write; rep.vocabulary=words.safetensors then uses it
 
+  baseline=hoggle                 with any rep of positions: the paired dictionary of invrep rep=NAME baseline=hoggle
+
 Ctrl-C keeps the progress beside the output, and the same command resumes. It needs pip install 'invrep[vocabulary]'.
 """
 
@@ -51,7 +53,7 @@ def vocabulary(typed: Sequence[str]) -> None:
         print(HELP)
         return
     with one_sentence():
-        config, name = _composed(typed)
+        config, name = composed(arguments(typed))
         from invrep.api.vocabularies import fit_config
         from invrep.reporting.terminal import make_console
         from invrep.tracking.steps_bar import StepsBar
@@ -63,13 +65,16 @@ def vocabulary(typed: Sequence[str]) -> None:
             console.print(line, soft_wrap=True, markup=False)
 
 
-def _composed(typed: Sequence[str]) -> tuple[DictConfig, str]:
+def composed(overrides: Sequence[str], *, any_code: bool = False) -> tuple[DictConfig, str]:
     """Return the config of a fit, and the name of the code.
+
+    Args:
+        overrides: arguments in Hydra's syntax.
+        any_code: bool; False: the code must be one with a vocabulary.
 
     Raises:
         InvrepError: an argument is no setting of this command, or a setting is missing.
     """
-    overrides = arguments(typed)
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
         if key.partition(".")[0].partition("@")[0] not in KEYS or "=" not in override:
@@ -77,10 +82,10 @@ def _composed(typed: Sequence[str]) -> tuple[DictConfig, str]:
                 f"invrep vocabulary has no setting {override!r}; its settings are rep, rep.KEY, data.KEY, output, seed "
                 f"and quiet, each given as KEY=VALUE."
             )
-        if key == "rep":
+        if key == "rep" and not any_code:
             needs_of(override.partition("=")[2])
     with initialize_config_dir(str(FOLDER.resolve()), version_base="1.3"):
-        whole = compose("vocabulary", overrides, return_hydra_config=True)
+        whole = compose("vocabulary", list(overrides), return_hydra_config=True)
     name = whole.hydra.runtime.choices.rep
     with_keys = OmegaConf.masked_copy(whole, [key for key in map(str, whole) if key != "hydra"])
     missing = [key for key in ("rep", "data.path", "output") if OmegaConf.is_missing(with_keys, key)]

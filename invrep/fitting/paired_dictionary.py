@@ -146,7 +146,7 @@ def load(path: str | os.PathLike[str]) -> PairedDictionary:
             f"The paired dictionary {str(path)!r} has the layout {known['version']}, and this invrep reads {VERSION}; "
             f"{FIT}."
         )
-    halves = [
+    codes, patches = (
         found[name].float() * found[f"{name}_scale"].reshape(-1, *[1] * (found[name].ndim - 1)) for name in HALVES
-    ]
-    return PairedDictionary(*halves, known["settings"])
+    )
+    return PairedDictionary(codes, patches, known["settings"])

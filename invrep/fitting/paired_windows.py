@@ -21,7 +21,7 @@ from invrep.representations.vocabularies.descriptors import describe
 WINDOW, WEIGHT = 5, 0.02  # positions in a row of a window, and λ of the lasso: the authors'
 SMALL = 64  # pixels; least side of a photo at half its size, at which windows see larger things
 BATCH = 512  # windows of a step
-EPOCHS = 2  # passes over the sample
+EPOCHS = 1  # passes over the sample
 SWEEPS = 20  # most sweeps of the lasso's coordinate descent over the atoms
 FLAT = 1 / 255  # least norm of a window, and least deviation of a patch, before both are scaled to unit norm
 CHUNK = 4096  # windows that are cut out at once

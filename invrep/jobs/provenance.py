@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from invrep.data.photo import Photo
 from invrep.errors import InvrepError
-from invrep.jobs.identity import NAMED, named
+from invrep.jobs.identity import NAMED, baseline_name, named
 from invrep.jobs.job import Job
 from invrep.messages import layer_name
 from invrep.representations.geometry import Geometry
@@ -66,7 +66,7 @@ def _used(job: Job, photo: Photo) -> dict[str, Any]:
         "rep": config.name,
         "layer": layer_name(config.layer),
         **{group: choices.get(group) for group in ("objective", "prior", "optim")},
-        "baseline": choices.get("baseline"),
+        "baseline": baseline_name(config),
         "objective_weight": weight,
         **{f"{name}_weight": value for name, value in job.prior.weights(phi).items()},
         "denoiser_noise": job.prior.noise(phi),  # in grey levels, at first; null: no denoiser

@@ -49,7 +49,7 @@ def by_hand(code: np.ndarray, pairs: PairedDictionary, offset: int, size: tuple[
             window = window - window.mean()
             window /= np.linalg.norm(window)
             found = sparse_encode(
-                window, pairs.codes.numpy(), algorithm="lasso_cd", alpha=0.02, positive=True, max_iter=10000
+                window, pairs.codes.double().numpy(), algorithm="lasso_cd", alpha=0.02, positive=True, max_iter=10000
             )
             top, left = (side + offset + k * stride for k in (row, column))
             canvas[top : top + side, left : left + side] += bell * np.tensordot(found[0], patches, 1)

@@ -4,6 +4,8 @@ import csv
 
 import pytest
 
+from invrep.reporting.comparison import compare, find_runs
+
 
 def test_a_baseline_is_an_ordinary_job_without_passes(job, photos):
     outcome = job("baseline=hoggle", f"data.path={photos}", "restarts=2", "save_codes=true")
@@ -16,17 +18,32 @@ def test_a_baseline_is_an_ordinary_job_without_passes(job, photos):
     assert "6 of 6 are finished" in again.out and again.folder == outcome.folder
 
 
-def test_a_sweep_compares_baselines_and_the_descent(job, photos):
-    others = photos.parent / "others"
-    (photos / "sub").rename(others)
-    given = (f"data.path={photos}", f"baseline.path={others}")
-    swept = job("-m", "baseline=null,hoggle,step,plain,average,nearest,linear", f"data.path={photos}", "data.limit=1")
-    assert swept.status == 1 and swept.err.count("give baseline.path=photos/") == 2
-    folders = {path.name.split("-")[1] for path in swept.output.iterdir() if path.name.startswith("hog-")}
-    assert {"hoggle", "step", "plain", "average"} < folders and len(folders) == 5
-    for name in ("nearest", "linear"):
-        outcome = job(f"baseline={name}", *given)
-        assert outcome.status == 0, outcome.err
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("step",),
+        ("plain", "baseline.steps=5"),
+        ("average", "baseline.restarts=2"),
+        ("nearest", "baseline.path=photos"),
+        ("linear", "baseline.path=others"),
+    ],
+)
+def test_every_baseline_runs_as_a_job(job, photos, given):
+    (photos / "sub").rename(photos.parent / "others")
+    name, *more = given
+    outcome = job(f"baseline={name}", "data.path=photos", *more)
+    assert outcome.status == 0, outcome.err
+    rows = list(csv.DictReader((outcome.folder / "metrics.csv").open()))
+    assert len(rows) == 2 and all(0 < float(row["error"]) < 3 for row in rows)
+
+
+def test_a_sweep_compares_baselines_with_the_descent(job, photos):
+    outcome = job("-m", "baseline=null,hoggle,step", "data.path=photos", "data.limit=1")
+    assert outcome.status == 0, outcome.err
+    folders = [path for path in outcome.output.iterdir() if path.name.startswith("hog-")]
+    assert len(folders) == 3 and sum(path.name.startswith("hog-hoggle-") for path in folders) == 1
+    runs = find_runs([outcome.output])
+    assert list(compare(runs)) == ["baseline"] and {run.point["baseline"] for run in runs} == {None, "hoggle", "step"}
 
 
 @pytest.mark.parametrize(
