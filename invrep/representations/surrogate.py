@@ -30,8 +30,8 @@ _checkpoints: set[str] = set()  # kinds of checkpoint that have held a ReLU so f
 class Surrogate:
     """Smooth the gradient of one pass through Φ; the pass's values do not depend on it.
 
-    ReLUs take the derivative of sigmoids. HOG's hard binning takes the derivative of its bilinear binning. Smooth
-    operations keep their own gradient.
+    ReLUs take the derivative of sigmoids, and so do the bits of LBP and BRIEF. HOG's hard binning takes the derivative
+    of its bilinear binning. Smooth operations keep their own gradient.
 
     Attributes:
         softness: width of the sigmoids, from 0, the ReLU's own derivative, to 1; a number, or for torch.compile a
