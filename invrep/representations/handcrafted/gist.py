@@ -49,6 +49,7 @@ class GIST(Representation):
     ignores_contrast = True
     channels = (1, 3)
     color = "gray"
+    local_field = 36  # two standard deviations on either side of the coarsest filter of four scales
 
     def __init__(self, *, orientations: Sequence[int] = (8, 8, 8, 8)) -> None:
         counts = [] if isinstance(orientations, str) or not isinstance(orientations, Sequence) else list(orientations)

@@ -20,7 +20,7 @@ from invrep.validation import check_choice, check_whole
 NEIGHBOURS = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
 DIAGONAL = 0.70711  # scikit-image rounds positions to five decimals
 SNAP = 2e-5  # grey levels by which the rounding of float32 moves one of 8 bits
-METHODS = ("uniform", "nri_uniform")
+METHODS = ("nri_uniform", "uniform")
 
 
 @known_as("lbp")
@@ -37,8 +37,8 @@ class LBP(Representation):
     derivative that a change of this bit alone makes.
 
     Args:
-        method: bins of uniform patterns, as in scikit-image. ``"uniform"`` counts the ones of a pattern: 10 bins;
-            ``"nri_uniform"`` tells rotated patterns apart: 59 bins.
+        method: bins of uniform patterns, as in scikit-image. ``"nri_uniform"`` tells rotated patterns apart: 59 bins;
+            ``"uniform"`` counts the ones of a pattern: 10 bins.
         cell: side in pixels of the cells with a histogram each, at least 1; None for one histogram of the image.
 
     Shape:
@@ -55,8 +55,9 @@ class LBP(Representation):
     stepwise = True
     channels = (1, 3)
     color = "gray"
+    local_field = 3
 
-    def __init__(self, *, method: str = "uniform", cell: int | None = 16) -> None:
+    def __init__(self, *, method: str = "nri_uniform", cell: int | None = 16) -> None:
         check_choice("LBP", "method", method, METHODS)
         super().__init__()
         self.method, self.cell = method, cell

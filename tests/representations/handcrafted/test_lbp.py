@@ -68,7 +68,7 @@ def test_a_descent_needs_the_surrogate(photo):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"method": "ror"}, "'uniform' or 'nri_uniform'"), ({"cell": 0}, "cell must be a whole number")],
+    [({"method": "ror"}, "'nri_uniform' or 'uniform'"), ({"cell": 0}, "cell must be a whole number")],
 )
 def test_bad_arguments(options, words):
     with pytest.raises(InvrepError, match=words):
