@@ -18,7 +18,7 @@ from invrep.fitting.sample import Sample
 from invrep.representations.base import Representation, as_gray
 from invrep.representations.vocabularies.descriptors import describe
 
-WINDOW, WEIGHT = 5, 0.02  # positions in a row of a window, and λ of the lasso: the authors'
+ATOMS, WINDOW, WEIGHT = 1024, 5, 0.02  # atoms, positions in a row of a window, λ of the lasso: the authors'
 SMALL = 64  # pixels; least side of a photo at half its size, at which windows see larger things
 BATCH = 512  # windows of a step
 EPOCHS = 1  # passes over the sample
@@ -32,7 +32,7 @@ def fit_pairs(
     phi: Representation,
     photos: Iterable[tuple[str, Float[Tensor, "channel row column"]]],
     *,
-    atoms: int = 1024,
+    atoms: int | None = None,
     windows: int = 100_000,
     seed: int = 0,
     tell: Callable[[int, int], None] = lambda done, total: None,
@@ -46,7 +46,7 @@ def fit_pairs(
     Args:
         phi: representation with positions.
         photos: photos (C, H, W) in [0, 1], each with a text that identifies its content.
-        atoms: number K of atoms.
+        atoms: number K of atoms; None: 1024, the authors'.
         windows: greatest number of windows in the sample.
         seed: seed of the sample and of the learning.
         tell: function of the number of steps done and of all steps.
@@ -54,6 +54,7 @@ def fit_pairs(
     Raises:
         InvrepError: Φ's code has no positions, the photos have fewer windows than atoms, or scikit-learn is missing.
     """
+    atoms = atoms or ATOMS
     learning = scikit_learn("decomposition")
     sample, seen, stride = Sample(windows, seed), 0, 0
     for content, photo in photos:
