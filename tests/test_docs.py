@@ -79,7 +79,7 @@ SITE_PAGES = PAGES[1:-1]
 BLOCKS = [block for page in PAGES for block in _blocks(page)]
 EXAMPLES = re.findall(r"^  (invrep.*?)(?:  |$)", help_text().partition("examples:")[2], re.MULTILINE)
 BLOCKS.append(Block("invrep --help", "bash", "\n".join(EXAMPLES)))
-FLAGS = [["--help"], ["--version"], ["--cfg", "job"], ["-sc", "install=bash"], ["-sc", "install=fish"]]
+FLAGS = [["--help"], ["baselines"], ["--version"], ["--cfg", "job"], ["-sc", "install=bash"], ["-sc", "install=fish"]]
 
 
 def _lines(kind: str) -> list[tuple[str, str]]:
