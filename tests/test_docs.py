@@ -266,10 +266,11 @@ def _miniature(words: list[str], place: Path) -> list[str]:
     small = [*words]
     rep, layer = given.get("rep", "hog"), given.get("layer", "")
     network = "layer" in given and rep not in ("module",)
+    weights = "rep.descriptor.weights=random" if "rep.descriptor" in given else "rep.weights=random"
     if layer == "list":
-        return [*small, "rep.weights=random"] if network else small
+        return [*small, weights] if network else small
     if network:
-        small += ["rep.weights=random"]
+        small += [weights]
     if rep not in QUICK or "trainer.devices" in given or "-m" in words:
         small += ["dry_run=true"]
     if given.get("data") == "none":

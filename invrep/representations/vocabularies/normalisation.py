@@ -11,7 +11,9 @@ from torch.autograd.function import once_differentiable
 from invrep.representations.surrogate import Surrogate
 
 LEAST = 1e-12  # norm below which a code is divided by this number, as in VLFeat
-ROUNDED = 0.3  # width of the smoothed root's derivative at softness 1, over the root mean square of its input
+# width of the smoothed root's derivative at softness 1, over the root mean square of its input; at 0, .3 and 1, Fisher
+# vectors of 64 Gaussians were matched to 22, 19 and 16 % (two photos, 150 passes)
+ROUNDED = 1.0
 
 
 def l2(code: Tensor, dim: int | tuple[int, ...] = -1) -> Tensor:
@@ -49,7 +51,7 @@ def signed_root(z: Tensor, surrogate: Surrogate | None = None) -> Tensor:
 
     Args:
         z: pooled codes, (B, …).
-        surrogate: smooths the derivative ½/√|z|, which grows without bound at small values, to ½/√(|z| + w): w is .3 ·
-            softness · RMS of an image's z. The derivative is 0 where z is 0.
+        surrogate: smooths the derivative ½/√|z|, which grows without bound at small values, to ½/√(|z| + w), where w
+            is softness · RMS of an image's z. The derivative is 0 where z is 0.
     """
     return cast(Tensor, _SignedRoot.apply(z, 0.0 if surrogate is None else surrogate.softness))

@@ -13,14 +13,16 @@ from torch.autograd.function import once_differentiable
 from invrep.representations.surrogate import Surrogate
 from invrep.representations.vocabularies.pooling import Cell, average
 
-WIDTH = 0.5  # τ at softness 1, over the root mean square distance of an image's descriptors to their nearest words
+# τ at softness 1, over the root mean square distance of an image's descriptors to nearest words. At .25, .5, 1 and 2, a
+# pyramid of 256 words was matched to 18, 5.7, 3.9 and 4.5 % (two photos, 150 passes).
+WIDTH = 1.0
 
 
 class Words(nn.Module):
     """Assign each descriptor to the nearest of K words.
 
     Its own derivative is zero almost everywhere. A surrogate takes the derivative of softmax(−d²/2τ²) over the words,
-    with d the distances and τ = .5 · softness · the root mean square of an image's distances to nearest words.
+    with d the distances and τ = softness · the root mean square of an image's distances to nearest words.
 
     Args:
         centers: words, (K, D).

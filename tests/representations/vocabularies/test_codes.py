@@ -161,7 +161,7 @@ def test_words_gradient_narrows_to_the_true_derivative_zero():
         assert torch.equal(code, words(rows))
         return torch.autograd.grad((code * wanted).sum(), x)[0].abs()
 
-    reached = [float((gradient(softness) > 1e-3).double().mean()) for softness in (1.0, 0.3, 0.1, 0.03, 0.003)]
+    reached = [float((gradient(softness) > 1e-3).double().mean()) for softness in (0.3, 0.1, 0.03, 0.01)]
     assert reached[0] > 0.5 and reached == sorted(reached, reverse=True) and reached[-1] < 0.05
     assert not words(rows.clone().requires_grad_()).requires_grad
 
