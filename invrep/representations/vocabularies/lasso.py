@@ -16,7 +16,10 @@ from torch import Tensor
 ROUND = 20  # proximal steps between two attempts of Newton's
 NEWTON = 4  # Newton steps in an attempt
 ROUNDS = 100
-MOST = 256  # atoms in use beyond which a row takes no Newton step yet
+LEAST, MORE = (
+    24,
+    8,
+)  # atoms in use with which a row takes Newton steps: in the first attempt, and more in each later one
 PIECE = 2**22  # values of the systems of equations that are solved at once
 
 
@@ -67,9 +70,10 @@ def _solve(rows: Tensor, atoms: Tensor, weight: float, positive: bool) -> Tensor
     found = torch.zeros_like(whole.products)
     left = torch.arange(len(rows), device=rows.device)
     problem, state = whole, _State(found.clone(), found.clone(), torch.ones_like(found[:, :1]))
-    for _ in range(ROUNDS):
+    for attempt in range(ROUNDS):
         state = _proximal(problem, state, step)
-        better, done = _newton(problem, state.codes)
+        # Far from the solution many atoms are in use, and their equations take most of the time in vain.
+        better, done = _newton(problem, state.codes, LEAST + MORE * attempt)
         found[left] = torch.where(done[:, None], better, state.codes)
         if bool(done.all()):
             break
@@ -101,14 +105,20 @@ def _shrink(x: Tensor, by: float, positive: bool) -> Tensor:
     return (x - by).clamp(min=0) if positive else x - x.clamp(-by, by)
 
 
-def _newton(problem: _Problem, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return codes after Newton steps, and which of them meet the conditions of optimality, (N,) bool."""
+def _newton(problem: _Problem, codes: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Return codes after Newton steps, and which of them meet the conditions of optimality, (N,) bool.
+
+    Args:
+        problem: problem of the rows.
+        codes: codes to begin with, (N, K).
+        most: atoms in use beyond which a row takes no step.
+    """
     tolerance = 100 * torch.finfo(codes.dtype).eps * (problem.weight + problem.products.abs().amax(1, keepdim=True))
     signs = codes.sign()
     done = torch.zeros(len(codes), dtype=torch.bool, device=codes.device)
     best = codes.clone()
     for _ in range(NEWTON):
-        todo = (~done & (signs.count_nonzero(1) <= min(MOST, codes.shape[1]))).nonzero()[:, 0]
+        todo = (~done & (signs.count_nonzero(1) <= most)).nonzero()[:, 0]
         if not len(todo):
             break
         some, sign = problem.of(todo), signs[todo]
