@@ -6,11 +6,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from invrep.api import Inverted, fit_vocabulary, invert, load, representation
+    from invrep.api import Certificates, Inverted, certify, fit_vocabulary, invert, load, representation
     from invrep.errors import InvrepError
 
-__all__ = ["Inverted", "InvrepError", "__version__", "fit_vocabulary", "invert", "load", "representation"]
-_HOMES = dict.fromkeys(("Inverted", "fit_vocabulary", "invert", "load", "representation"), "invrep.api")
+_API = ("Certificates", "Inverted", "certify", "fit_vocabulary", "invert", "load", "representation")
+__all__ = [
+    "Certificates",
+    "Inverted",
+    "InvrepError",
+    "__version__",
+    "certify",
+    "fit_vocabulary",
+    "invert",
+    "load",
+    "representation",
+]
+_HOMES = dict.fromkeys(_API, "invrep.api")
 _HOMES |= {"InvrepError": "invrep.errors"}
 
 

@@ -31,6 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 import invrep
+from invrep.cli.certify import certify
 from invrep.cli.help import help_text
 from invrep.cli.report import report
 from invrep.cli.sentences import one_sentence
@@ -98,8 +99,8 @@ def _lines(kind: str) -> list[tuple[str, str]]:
 
 def _kind(line: str) -> str:
     words = shlex.split(line)
-    if words[:2] == ["invrep", "report"]:
-        return "report"
+    if words[:2] in (["invrep", "report"], ["invrep", "certify"]):
+        return words[1]
     if words[:2] == ["invrep", "vocabulary"]:
         return "vocabulary" if len(words) > 3 else "flag"
     if words[0] == "invrep" and words[1:] in FLAGS:
@@ -202,7 +203,7 @@ def known() -> tuple[set[str], dict[str, set[str]]]:
         for group, names in groups.items():
             for name in names if group not in PLUGINS else ():
                 if not name.startswith("base/"):
-                    keys |= set(_keys(compose("config", [f"{group}={name}"])))
+                    keys |= set(_keys(compose("config", [f"{group}='{name}'"])))
     return keys, groups
 
 
@@ -409,6 +410,21 @@ def test_the_report_is_made(job, place, page, line):
         report(words)
     named = words[words.index("-o") + 1] if "-o" in words else f"{folders[0]}/report.html"
     assert (place / named).stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("page", "line"), _lines("certify"))
+def test_certificates_are_added(job, place, page, line):
+    words = shlex.split(line)[2:]
+    if "--pictures" in words:
+        shutil.copytree("photos", words[words.index("--pictures") + 1])
+        folder = Path("outputs")
+        certify(words)
+    else:
+        job("rep=hogb", "data.path=photo.jpg", "optim.steps=1", "output=outputs")
+        (made,) = (place / "outputs").glob("hogb-*")
+        folder = made.rename(words[0])
+        certify(words)
+    assert list(folder.rglob("certificate.csv")), f"{page}: {line}"
 
 
 # --- Python ----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,10 @@ VALUED = ("cfg", "package", "config-path", "config-name", "config-dir", "experim
 SHORT = ("-c", "-p", "-cp", "-cn", "-cd")  # short forms of VALUED
 QUIET = ("-q", "--quiet")  # flags of ours
 # keys of file and folder names
-TEXT = ("data.path", "data.root", "output", "name", "rep.weights", "rep.vocabulary", "rep.descriptor.weights")
+TEXT = (
+    *("data.path", "data.root", "output", "name", "rep.weights", "rep.vocabulary", "rep.descriptor.weights"),
+    *("certificate.null", "certificate.lpips"),
+)
 GROUPS = {"rep.descriptor": "rep@rep.descriptor"}  # keys that choose a preset, and Hydra's way to write them
 
 
@@ -42,6 +45,7 @@ def arguments(typed: Sequence[str]) -> list[str]:
     stay and move to the end: its parser rejects overrides on both sides of a flag. A file name that Hydra would read
     as a number, as in ``data.path=2024_01_05``, is quoted. ``-q`` and ``--quiet`` become ``quiet=true``.
     ``rep.descriptor=vgg16`` becomes ``rep@rep.descriptor=vgg16``, Hydra's form for the choice of a preset.
+    So does ``certificate='true'`` for ``certificate=true``.
 
     Args:
         typed: arguments after the command's name.
@@ -97,6 +101,8 @@ def _in_hydras_form(argument: str) -> str:
         return f"{GROUPS[key]}={value}"
     if key == "baseline":  # Hydra's groups have no choice null
         return f"{key}={','.join('none' if item == 'null' else item for item in value.split(','))}"
+    if key == "certificate" and value.lower() == "true":  # and Hydra takes no truth value for a choice
+        return "certificate='true'"
     if key.lstrip("+") not in TEXT or re.search(r"['\"\\()\[\]{}]", value):
         return argument
     items = [f"'{item}'" if _is_number(item) else item for item in value.split(",")]

@@ -6,7 +6,7 @@ import textwrap
 
 from invrep.presets import FOLDER
 
-GROUPS = ("rep", "objective", "prior", "optim", "baseline", "data", "logger", "launcher", "hparams")
+GROUPS = ("rep", "objective", "prior", "optim", "baseline", "data", "logger", "launcher", "hparams", "certificate")
 TEXT = """\
 invrep inverts an image representation: it finds images whose code is nearly that of a photo.
 
@@ -15,6 +15,7 @@ usage: invrep [key=value …]        one job; without a key, HOG of a bundled ph
        invrep baselines            the methods to compare with, by baseline=NAME
        invrep report outputs/      an HTML report of finished jobs
        invrep vocabulary --help    fit the words of rep=fisher and its kin to photos
+       invrep certify outputs/JOB  what else takes its pre-images for their photos
        invrep --version
 
 -q, --quiet, anywhere in the line, prints results and errors alone.

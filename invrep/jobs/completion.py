@@ -19,6 +19,7 @@ from invrep.data.photo import Photo
 from invrep.evaluation import metrics
 from invrep.evaluation.column_statistics import Summed
 from invrep.evaluation.restart_spread import code_spread, lpips_at_hand, pixel_spread
+from invrep.jobs.certifying import certify
 from invrep.jobs.executors import Executor
 from invrep.jobs.failures import note_gone
 from invrep.jobs.job import Job, Read
@@ -87,7 +88,7 @@ def complete(job: Job, plan: Plan, executor: Executor) -> Summary:
 
 
 def finish(job: Job, places: Sequence[int]) -> Summary:
-    """Compact the rows, fill in measures that need all photos or restarts, draw the grid and export the tables.
+    """Compact the rows, fill in measures that need all photos or restarts, certify, draw the grid, export the tables.
 
     Args:
         job: parts of a job whose inversions are done.
@@ -119,6 +120,8 @@ def finish(job: Job, places: Sequence[int]) -> Summary:
     if "passes_to_try" in sound.columns and sound["passes_to_try"].is_finite().any():
         summary.passes_to_try = int(cast(float, sound["passes_to_try"].fill_nan(None).quantile(0.5, "lower")))
     summary.columns = {column.name: Summed.of(column) for column in sound} | _spreads(job, here, summary)
+    if job.config.get("certificate") is not None:
+        summary.take_certificates(certify(job, here))
     _draw(job, here[:MOST_ROWS])
     export(results)
     return summary

@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from invrep.errors import InvrepError, ToldError, out_of_memory
 from invrep.inversion.compute import exact
+from invrep.jobs.certifying import check_certificate
 from invrep.jobs.completion import complete
 from invrep.jobs.config import check
 from invrep.jobs.executors import Devices, Executor, OneOfMany, ThisProcess
@@ -98,6 +99,7 @@ def _run(config: DictConfig, tell: Callable[[Path], None]) -> float | None:
     devices = _devices(config)
     job = assemble(config, console)
     tell(job.results.folder)
+    check_certificate(job)
     metric = _metric(job)
     if (rank := launched()) is None:
         summary = _carry_out(job, ThisProcess() if len(devices) == 1 else Devices(devices))

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import polars as pl
+
+from invrep.data.batching import Key
+from invrep.evaluation.certificate.columns import ordered
 from invrep.evaluation.column_statistics import Summed
 
 
@@ -37,6 +41,7 @@ class Summary:
         remarked: photos by remark, as keys of a dictionary; their numbers say nothing about Φ.
         bare: number of pre-images with a remark.
         seen: URL or command to view the job in its logger; None without one.
+        certified: number of pre-images with a certificate.
         late: sentence about a fault that left no photo undone, such as an absent rank; None without one.
     """
 
@@ -49,7 +54,24 @@ class Summary:
     remarked: dict[str, dict[str, None]] = field(default_factory=dict)
     bare: int = 0
     seen: str | None = None
+    certified: int = 0
     late: str | None = None
+
+    def take_certificates(self, rows: Mapping[Key, Mapping[str, Any]]) -> None:
+        """Add the columns of certificates to the table and to the statistics; those of ``metrics.csv`` stay.
+
+        Args:
+            rows: rows of ``certificate.csv``, by image id and restart.
+        """
+        names = ordered({name for row in rows.values() for name, value in row.items() if isinstance(value, float)})
+        names = [name for name in names if name not in self.columns]
+        for row in self.table:
+            certified = rows.get((row["image"], row["restart"]), {})
+            row |= {name: certified[name] for name in names if name in certified}
+        for name in names:
+            column = Summed.of(pl.Series([row.get(name) for row in rows.values()], dtype=pl.Float64))
+            self.columns |= {name: column} if column.count else {}
+        self.certified = len(rows)
 
     @property
     def means(self) -> dict[str, float]:

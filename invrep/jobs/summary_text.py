@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
+from invrep.evaluation.certificate.columns import heading
+from invrep.evaluation.certificate.columns import worded as certificate_words
 from invrep.jobs.job import Job
 from invrep.jobs.summary import Summary
 from invrep.jobs.summary_table import results_table
@@ -16,6 +18,7 @@ from invrep.results.rows import SPREADS
 from invrep.tracking.progress import worded
 
 MOST_NAMED = 5  # photos named in a line
+CERTIFIED = ("null_percentile", "jpeg_equivalent", "shift_equivalent", "noise_equivalent", "other_class_kept")
 
 
 def _remarks(summary: Summary) -> Iterator[str]:
@@ -58,6 +61,10 @@ def _print_details(console: Console, summary: Summary) -> None:
         if not math.isnan(means["spread_code"]):
             said.append(f"code {100 * means['spread_code']:.2f} %")
         console.print(f"spread between restarts: {', '.join(said)}")
+    if summary.certified:
+        names = [name for name in CERTIFIED if name in columns and math.isfinite(columns[name].mean)]
+        told = [f"{heading(name)} {certificate_words(name, columns[name].mean)}" for name in names]
+        console.print(f"certificates: {', '.join(told)}", soft_wrap=True)
 
 
 def _still_falling(summary: Summary) -> str | None:
@@ -88,6 +95,8 @@ def print_summary(job: Job, summary: Summary) -> None:
             _print_details(console, summary)
             if (falls := _still_falling(summary)) is not None:
                 console.print(falls, soft_wrap=True, style="yellow")
+    if summary.certified:
+        console.print(f"certificates: {job.results.certificate}", soft_wrap=True, markup=False)
     console.print(f"picture: {job.results.grid}", soft_wrap=True, markup=False)
     if quiet:
         return

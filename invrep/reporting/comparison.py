@@ -17,6 +17,7 @@ from yaml import YAMLError
 
 from invrep.data.batching import Key
 from invrep.errors import InvrepError
+from invrep.evaluation.certificate.columns import HEADINGS
 from invrep.evaluation.intervals import t_interval
 from invrep.results.rows import SPREADS
 from invrep.results.store import Results
@@ -26,11 +27,12 @@ PRESETS = ("rep", "layer", "objective", "prior", "optim", "baseline")  # keys of
 # keys that change only how a job runs or is displayed, or its numbers of photos and restarts
 UNRELATED = re.compile(
     r"used|provenance|name|output|restarts|trainer|logger|display|log_every|images_every|dry_run|save_codes|video"
-    r"|checkpoint|metric|data\.(limit|batch_size)"
+    r"|checkpoint|metric|certificate|data\.(limit|batch_size)"
 )
 # keys whose values another key brings along, as prefixes: a representation has options, layers and colours of its own,
 # and a region is one of a layer's positions
 BROUGHT = {
+    "pictures": ("prior", "optim"),  # of another tool, scored by invrep certify
     "rep": ("rep.", "layer", "data.color", "data.resize"),
     "layer": ("rep.layer", "objective.region", "objective.channels"),
     **{preset: (f"{preset}.",) for preset in ("objective", "prior", "optim", "baseline")},
@@ -39,6 +41,8 @@ MEASURES = (
     *("error", "root_error", "pairwise_error", "activation", "psnr", "ssim", "energy"),
     *("class_kept", "class_probability", "still_falling", "passes", "seconds"),
 )
+# columns of certificate.csv that metrics.csv lacks, without those of single layers and networks
+CERTIFIED = tuple(name for name in HEADINGS if name not in (*MEASURES, "null_photos"))
 # names of keys for people, as the papers write them
 SYMBOLS = {
     **{"prior.tv.weight": "λ_V", "prior.tv.beta": "β", "prior.alpha.weight": "λ_α", "objective.weight": "C"},
@@ -111,11 +115,20 @@ class Run:
             if values:
                 std = statistics.stdev(values) if len(values) > 1 else math.nan
                 found[name] = (statistics.fmean(values), std)
+        for name in CERTIFIED:
+            values = [row[name] for row in self.certificates.values() if math.isfinite(row.get(name, math.nan))]
+            if values:
+                found[name] = (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan)
         for name in SPREADS:
             values = [row[name] for row in self.spreads.values() if not math.isnan(row[name])]
             if values:
                 found[name] = (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan)
         return found
+
+    @cached_property
+    def certificates(self) -> dict[Key, dict[str, Any]]:
+        """Return the rows of ``certificate.csv``, by image id and restart."""
+        return self.results.certificates()
 
     @cached_property
     def spreads(self) -> dict[str, dict[str, Any]]:
@@ -214,7 +227,8 @@ def compare(runs: Sequence[Run]) -> dict[str, list[Any]]:
         runs: jobs to compare.
     """
     keys: list[str] = []
-    for key in dict.fromkeys(key for run in runs for key in run.settings):
+    names = dict.fromkeys(key for run in runs for key in run.settings)
+    for key in sorted(names, key=lambda name: name != "pictures"):
         chosen = keys if one_sweep(runs) else [other for other in keys if key.startswith(BROUGHT.get(other, ()))]
         telling = [run for run in runs if run.config is not None or key in run.settings]
         if len({_same(run.settings.get(key)) for run in telling}) > 1 and not _follows(key, chosen, telling):

@@ -55,7 +55,8 @@ class Network(Representation):
 
     Attributes:
         classes: names of the classes that the module's outputs score; None where they are not known.
-        classifier: function that returns the whole module with its weights; None unless it was trained on classes.
+        classifier: function that returns the whole module with its weights, or at other layers (``layer=``); None
+            unless it was trained on classes.
 
     Raises:
         InvrepError: the layer does not exist, is never called, or is a number without ``numbers``.
@@ -63,7 +64,7 @@ class Network(Representation):
 
     std: Tensor
     classes: Sequence[str] | None = None
-    classifier: Callable[[], Network] | None = None
+    classifier: Callable[..., Network] | None = None
 
     def __init__(
         self,
@@ -181,6 +182,28 @@ class Network(Representation):
                 self._traces.pop(next(iter(self._traces)))
             self._traces[size] = dry_run(skeleton, torch.empty(1, *size, dtype=dtype, device="meta"))
         return self._traces[size]
+
+    def at(self, layer: LayerNames) -> Network:
+        """Return the same module at other layers, whose weights must be there.
+
+        Args:
+            layer: layer or layers, as in the constructor.
+
+        Raises:
+            InvrepError: a layer does not exist.
+        """
+        return Network(
+            self.module,
+            layer,
+            mean=self._exact["mean"] if self._centred else None,
+            std=self._exact["std"],
+            channels=self.channels,
+            input_size=self.input_size,
+            aliases=self.aliases,
+            numbers=self.numbers,
+            name=self.name,
+            skeleton=self.skeleton,
+        )
 
     @property
     def _shared(self) -> nn.Module:

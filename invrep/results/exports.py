@@ -22,7 +22,7 @@ MOST_BYTES = 256 * 2**20  # most bytes of reconstructions.safetensors; with more
 
 
 def export(results: Results) -> None:
-    """Write ``metrics.csv``, ``curves.csv``, ``spread.csv`` and ``reconstructions.safetensors`` from the tables.
+    """Write the CSV files and ``reconstructions.safetensors`` from the tables.
 
     Args:
         results: folder of the job.
@@ -40,7 +40,25 @@ def export(results: Results) -> None:
     if spreads.height:
         columns = ("image", "restarts", *SPREADS, "content")
         results.write(results.spread, lambda path: _csv(path, [spreads.select(columns)]))
+    export_certificates(results)
     _reconstructions(results, rows)
+
+
+def export_certificates(results: Results) -> None:
+    """Write ``certificate.csv`` from its table, without columns that are blank throughout; nothing without a row.
+
+    Args:
+        results: folder of the job.
+
+    Raises:
+        InvrepError: the table is damaged, or the file cannot be written.
+    """
+    if not results.certificate_table.files():
+        return
+    rows = results.certificate_table.collect(lambda rows: rows.drop("remark", "settings")).sort(KEY)
+    numbers = [column.name for column in rows.select(cs.float()) if not column.is_nan().all()]
+    columns = [*KEY, *(name for name in rows.columns if name in numbers), "content"]
+    results.write(results.certificate, lambda path: _csv(path, [rows.select(columns)]))
 
 
 def _csv(path: Path, tables: Iterable[pl.DataFrame]) -> None:

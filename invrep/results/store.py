@@ -2,9 +2,9 @@
 
 A finished pre-image has a tensor file, ``parts/IMAGE.RESTART.safetensors``. Its row is written after that file, into
 the :mod:`invrep.results.table` in ``table/``, and marks it as finished. The row holds the curve. The table in
-``spread/`` has a row for each photo with several pre-images. Exports for people are ``metrics.csv``, ``curves.csv``,
-``spread.csv`` and ``reconstructions.safetensors``; the program never reads them. Every file appears whole or not at
-all.
+``spread/`` has a row for each photo with several pre-images, the table in ``certificate/`` one for each certified
+pre-image. Exports for people are ``metrics.csv``, ``curves.csv``, ``spread.csv``, ``certificate.csv`` and
+``reconstructions.safetensors``; the program never reads them. Every file appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -55,12 +55,14 @@ class Results:
         self.metrics = folder / "metrics.csv"
         self.curves = folder / "curves.csv"
         self.spread = folder / "spread.csv"
+        self.certificate = folder / "certificate.csv"
         self.grid = folder / "grid.png"
         self.config = folder / "config.yaml"
         self.checkpoints = folder / "checkpoints"  # states of interrupted descents
         self.ranks = folder / "ranks"  # messages between ranks that torchrun or SLURM started
         self._table = Table(folder / "table", self.write)
         self._spreads = Table(folder / "spread", self.write)
+        self._certificates = Table(folder / "certificate", self.write)
         self._begun = False
 
     @contextmanager
@@ -146,6 +148,12 @@ class Results:
         """Return the table of spreads between restarts, one row for each photo; its key's restart is 0."""
         self.check()
         return self._spreads
+
+    @property
+    def certificate_table(self) -> Table:
+        """Return the table of certificates, one row for each certified pre-image."""
+        self.check()
+        return self._certificates
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -242,6 +250,13 @@ class Results:
         rows = self.spread_table.collect(lambda rows: rows.drop("restart", "remark")).sort("image")
         return {row["image"]: row for row in as_rows(rows)}
 
+    def certificates(self) -> dict[Key, dict[str, Any]]:
+        """Return the rows of ``certificate.csv`` by image id and restart, with NaN for a blank number."""
+        if not self.certificate_table.files():
+            return {}
+        rows = self.certificate_table.collect(lambda rows: rows.drop("remark")).sort(KEY)
+        return {(row["image"], row["restart"]): row for row in as_rows(rows)}
+
     def read_config(self) -> dict[str, Any] | None:
         """Return the resolved config as plain data; None without a config file.
 
@@ -327,6 +342,11 @@ class Results:
             self._spreads.add([{**row, "image": encoded(row["image"]), "restart": 0} for row in rows])
         if not self._spreads.settled():
             self._spreads.compact()
+
+    def save_certificates(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write rows of the table of certificates; a row replaces the earlier row of its image and restart."""
+        if rows:
+            self._certificates.add([{**row, "image": encoded(row["image"])} for row in rows])
 
     def save_config(self, config: DictConfig) -> None:
         """Write the resolved config."""

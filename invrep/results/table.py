@@ -23,7 +23,7 @@ import polars as pl
 
 from invrep.results.atomic_files import atomic, edited
 
-TEXT = ("image", "content", "class", "boxes", "remark")
+TEXT = ("image", "content", "class", "boxes", "remark", "settings")
 WHOLE = ("restart", "restarts", "passes")
 CURVE = "curve."  # prefix of columns that hold lists, one value for each recorded pass
 MOST_PARTS = 256  # parts of one process, after which it merges them into one

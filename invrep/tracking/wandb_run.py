@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from invrep.evaluation.certificate.columns import HEADINGS
 from invrep.results.atomic_files import atomic
 from invrep.results.rows import SPREADS
 from invrep.results.store import Results
@@ -26,6 +27,7 @@ from invrep.tracking.wandb_values import plain, short, tags, utf8
 GRID_SIDE = 4096  # pixels; longest side of the final picture, whose file in the artifact has all of them
 MEASURES = ("error", "root_error", "pairwise_error", "activation", "psnr", "ssim", "energy")
 MEANS = (*MEASURES, "class_kept", "still_falling", *SPREADS)
+CERTIFIED = tuple(name for name in HEADINGS if name not in MEASURES)  # columns of certificates alone
 LIGHTNING = ("save_dir", "dir", "version", "log_model", "prefix", "checkpoint_name", "add_file_policy", "experiment")
 
 
@@ -191,6 +193,8 @@ class WandbRun:
             if ending.rows:
                 self._results(ending, at, title)
             run.summary.update({f"mean/{name}": ending.means[name] for name in MEANS if name in ending.means})
+            certified = {name: mean for name, mean in ending.means.items() if name.partition("/")[0] in CERTIFIED}
+            run.summary.update({f"certificate/{name}": mean for name, mean in certified.items()})
             run.summary.update(dict(ending.counts))
         finally:
             wandb.finish(exit_code=int(ending.failed))
@@ -220,6 +224,7 @@ class WandbRun:
             results.metrics,
             results.curves,
             results.spread,
+            results.certificate,
             results.config,
         ):
             if path.is_file():

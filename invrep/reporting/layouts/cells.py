@@ -15,7 +15,9 @@ from matplotlib.figure import Figure
 
 from invrep.data.batching import Key
 from invrep.errors import InvrepError, nearest
+from invrep.evaluation.certificate.columns import OF_PARTS
 from invrep.messages import layer_name
+from invrep.reporting.comparison import CERTIFIED
 from invrep.results.atomic_files import atomic
 from invrep.results.rows import SPREADS
 from invrep.results.store import Results
@@ -68,13 +70,16 @@ class Cell:
         """Return the numbers that a table or a plot averages, without NaN and without remarked rows.
 
         Args:
-            name: column of ``metrics.csv``, for one number for each pre-image, or of ``spread.csv``, for one for each
-                photo. ``root_COLUMN`` is the square root of a column. ``restart_std`` is the standard deviation of
-                ``root_error`` over the restarts of each photo.
+            name: column of ``metrics.csv`` or ``certificate.csv``, for one number for each pre-image, or of
+                ``spread.csv``, for one for each photo. ``root_COLUMN`` is the square root of a column. ``restart_std``
+                is the standard deviation of ``root_error`` over the restarts of each photo.
         """
         if name in SPREADS:
             spreads = self._read(Results.spreads)
             found = [spreads[image][name] for image in self.images if image in spreads]
+        elif name in CERTIFIED or name.startswith(tuple(f"{column}/" for column in OF_PARTS)):
+            certified, keys = self._read(Results.certificates), self.rows()
+            found = [certified[key].get(name, math.nan) for key in keys if key in certified]
         elif name == "restart_std":
             items = [item for item in self.rows().items() if not item[1].get("remark")]
             groups = [[row["root_error"] for _, row in some] for _, some in groupby(items, lambda item: item[0][0])]

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from invrep.data.batching import Key
+from invrep.evaluation.certificate.columns import heading, ordered, worded
+from invrep.evaluation.certificate.sentences import sentences
 from invrep.objectives.code_selection import boxes_in
 from invrep.reporting.comparison import Run
 from invrep.reporting.page.starts import start_of
@@ -137,9 +139,19 @@ def _restart(run: Run, key: Key, box: Pictures, start_side: int | None) -> dict[
             "class": row.get("class") or "",
         }
         | ({"more": int(row["passes_to_try"])} if row.get("still_falling") == 1 else {})
+        | _certificate(run.certificates.get(key))
         | ({"film": box.film(film), "mp4": film.suffix == ".mp4"} if film else {})
         | ({"start": box.put(start, start_side)} if start is not None and start_side is not None else {})
     )
+
+
+def _certificate(row: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the sheet of a pre-image's certificate: its sentences, and its columns as pairs of texts."""
+    if row is None:
+        return {}
+    values = {name: row[name] for name in row if isinstance(row[name], float) and math.isfinite(row[name])}
+    lines = [[heading(name), worded(name, values[name])] for name in ordered(values)]
+    return {"certificate": {"sentences": sentences(row), "columns": lines}}
 
 
 def _command(run: Run) -> str:

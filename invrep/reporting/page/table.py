@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from invrep.reporting.comparison import SYMBOLS, Run, words
+from invrep.evaluation.certificate import columns as certificate
+from invrep.reporting.comparison import CERTIFIED, SYMBOLS, Run, words
 from invrep.reporting.layouts.latex import tabular
 
 HEADINGS = {
@@ -19,9 +20,11 @@ HEADINGS = {
     **{"spread_ssim": "1 − SSIM of restarts", "spread_lpips": "LPIPS of restarts", "spread_code": "code spread"},
     **{"seconds": "seconds each"},
 }
-
-PERCENT = {"error", "root_error", "pairwise_error", "class_kept", "spread_code", "still_falling"}
 OF_A_PICTURE = tuple(name for name in HEADINGS if not name.startswith("spread_") and name != "still_falling")
+BESIDE = ("null_rho", "null_r2", "null_snr_db", "photo_gradient_distance")  # of other photos, and of the photo
+HEADINGS |= {name: certificate.HEADINGS[name] for name in CERTIFIED if name not in BESIDE}
+
+PERCENT = {"error", "root_error", "pairwise_error", "class_kept", "spread_code", "still_falling", *certificate.PERCENT}
 NOTE = "Mean ± standard deviation over photos and restarts."
 
 

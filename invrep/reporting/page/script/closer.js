@@ -27,6 +27,7 @@ function closerShow() {
   showPreImage(job, cell, restart, name);
   showFilm(restart);
   showRestarts(job, cell, restart);
+  showCertificate(restart);
   showMeasures(restart);
   byId("command").textContent = job.command;
   byId("config").textContent = job.config;

@@ -88,6 +88,15 @@ function showMeasures(restart) {
   );
 }
 
+function showCertificate(restart) {
+  const sheet = byId("certificate"), found = restart.certificate;
+  sheet.hidden = !found;
+  if (!found) return;
+  sheet.querySelector("ul").replaceChildren(...found.sentences.map((sentence) => make("li", {}, sentence)));
+  sheet.querySelector("tbody").replaceChildren(...found.columns.map(([name, value]) =>
+    make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, value))));
+}
+
 function seen(job, cell) {
   if (cell.boxes.length) return `Dashed: what the region ${job.region} of the code sees.`;
   if (job.region || job.field == null || job.start == null) return "";
