@@ -137,7 +137,7 @@ def certifier_of(job: Job) -> Certifier:
     lpips = _lpips(job, networks, names)
     if lpips is None:
         job.tell("certificates have no LPIPS: give certificate.lpips=FILE with torchvision's AlexNet")
-    denoised = job.prior.noise(job.phi) not in (None, 0)
+    denoised = job.baseline is None and job.prior.noise(job.phi) not in (None, 0)
     if denoised:
         job.tell("certificates have no naturalness: the denoiser that would judge it took part in the descent")
     return Certifier(

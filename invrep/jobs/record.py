@@ -43,7 +43,7 @@ def job_of(results: Results, base: DictConfig, console: Console, given: Mapping[
         raise InvrepError(
             f"The job in {results.folder} has the objective {objective.get('part')}; a certificate needs match."
         )
-    noise = (record.get("used") or {}).get("denoiser_noise") or 0
+    noise = 0 if record.get("baseline") else (record.get("used") or {}).get("denoiser_noise") or 0
     with open_dict(base):
         for key in COPIED:
             base[key] = record.get(key, base[key])
