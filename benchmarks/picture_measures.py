@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torchmetrics.functional.image.lpips import _LPIPS
 
 import invrep
+from invrep.evaluation.certificate.naturalness import gradients
 from invrep.evaluation.metrics import psnr, ssim
-from invrep.representations.base import Representation, as_gray
+from invrep.representations.base import Representation
 
-BINS, LARGEST = 32, 8.5  # of the histogram, over log2(1 + gradient in grey levels)
 FILES = {"alexnet": "alexnet_features", "vgg16": "vgg16_features", "resnet18": "resnet18"}
 
 
@@ -24,14 +24,6 @@ def representation(case: str, weights: Path) -> Representation:
     if name not in FILES:
         return invrep.representation(name)
     return invrep.representation(name, layer=layer or None, weights=weights / f"{FILES[name]}.safetensors")
-
-
-def gradients(image: Tensor) -> Tensor:
-    """Return the histogram of an image's gradient magnitudes, which sums to 1."""
-    grey = as_gray(image[None])[0, 0] * 255
-    size = (grey[:-1, 1:] - grey[:-1, :-1]).square() + (grey[1:, :-1] - grey[:-1, :-1]).square()
-    found = torch.histc((1 + size.sqrt()).log2(), BINS, 0, LARGEST)
-    return found / found.sum()
 
 
 def contrast(image: Tensor) -> float:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers.wandb_file import OfflineRun
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -160,13 +161,19 @@ def test_from_python_they_are_the_same(job, photos):
     found = invrep.invert(images, phi, restarts=2, steps=4, log_every=2, ids=["a.png", "b.png", "sub/a.png"])
     with pytest.warns(UserWarning, match="fewer than 20 other photos"):
         certificates = invrep.certify(found, phi, denoised=False)
-    folder = job("rep=hogb", f"data.path={photos}", "restarts=2", "certificate=true").folder
+    folder = job("rep=hogb", f"data.path={photos}", "restarts=2", "certificate=true", "logger=wandb").folder
     rows = rows_of(folder)
     for name in ("error", "null_percentile", "jpeg_equivalent", "rho", "naturalness", "gradient_distance"):
         assert certificates.columns[name].flatten().tolist() == pytest.approx(
             [float(row[name]) for row in rows], rel=1e-3
         )
     assert "of 2 other photos" in " ".join(certificates.sentences(1, 1)) and "JPEG quality" in repr(certificates)
+    told = OfflineRun(folder)
+    assert [row["jpeg_equivalent"] for row in told.table()] == pytest.approx(
+        [float(r["jpeg_equivalent"]) for r in rows]
+    )
+    means = [sum(float(row["rho"]) for row in rows) / len(rows), told.summary["certificate/rho"]]
+    assert means[0] == pytest.approx(means[1]) and "certificate.csv" in told.artifacts["results"]
     mean, (low, high) = certificates.interval("error")
     assert low <= mean <= high
     with pytest.warns(UserWarning), pytest.raises(invrep.InvrepError, match="null=gone"):
