@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from invrep.evaluation.certificate.columns import heading
 from invrep.evaluation.certificate.columns import worded as certificate_words
 from invrep.jobs.job import Job
 from invrep.jobs.summary import Summary
@@ -18,7 +17,13 @@ from invrep.results.rows import SPREADS
 from invrep.tracking.progress import worded
 
 MOST_NAMED = 5  # photos named in a line
-CERTIFIED = ("null_percentile", "jpeg_equivalent", "shift_equivalent", "noise_equivalent", "other_class_kept")
+CERTIFIED = {  # columns of certificates, and how their means are told
+    "jpeg_equivalent": "as a JPEG of quality {}",
+    "shift_equivalent": "a shift by {} px",
+    "noise_equivalent": "noise of {} grey levels",
+    "null_percentile": "{} of other photos nearer",
+    "other_class_kept": "class kept by {} of other networks",
+}
 
 
 def _remarks(summary: Summary) -> Iterator[str]:
@@ -63,7 +68,7 @@ def _print_details(console: Console, summary: Summary) -> None:
         console.print(f"spread between restarts: {', '.join(said)}")
     if summary.certified:
         names = [name for name in CERTIFIED if name in columns and math.isfinite(columns[name].mean)]
-        told = [f"{heading(name)} {certificate_words(name, columns[name].mean)}" for name in names]
+        told = [CERTIFIED[name].format(certificate_words(name, columns[name].mean)) for name in names]
         console.print(f"certificates: {', '.join(told)}", soft_wrap=True)
 
 

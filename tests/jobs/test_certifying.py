@@ -46,7 +46,7 @@ def test_a_job_has_certificates_and_a_finished_one_gets_the_same(job, photos, se
     metrics = list(csv.DictReader((outcome.folder / "metrics.csv").open()))
     assert [float(row["error"]) for row in rows] == pytest.approx([float(row["error"]) for row in metrics], rel=1e-4)
     assert r"JPEG quality &" in (outcome.folder / "certificate.tex").read_text()
-    assert "certificates: null percentile" in outcome.out
+    assert "certificates: as a JPEG of quality" in outcome.out and "of other photos nearer" in outcome.out
     # with other null photos, of a finished job: nothing is inverted again
     before = {path: path.stat().st_mtime_ns for path in outcome.folder.glob("parts/*")}
     again = job(*HOG, path, "certificate=true")
