@@ -32,6 +32,7 @@ from PIL import Image
 
 import invrep
 from invrep.cli.certify import certify
+from invrep.cli.compare import compare
 from invrep.cli.help import help_text
 from invrep.cli.report import report
 from invrep.cli.sentences import one_sentence
@@ -99,6 +100,8 @@ def _lines(kind: str) -> list[tuple[str, str]]:
 
 def _kind(line: str) -> str:
     words = shlex.split(line)
+    if words[:2] == ["invrep", "compare"]:
+        return "compare" if len(words) > 2 else "flag"
     if words[:2] in (["invrep", "report"], ["invrep", "certify"]):
         return words[1]
     if words[:2] == ["invrep", "vocabulary"]:
@@ -425,6 +428,21 @@ def test_certificates_are_added(job, place, page, line):
         folder = made.rename(words[0])
         certify(words)
     assert list(folder.rglob("certificate.csv")), f"{page}: {line}"
+
+
+@pytest.mark.parametrize(("page", "line"), _lines("compare"))
+def test_jobs_are_compared(job, place, page, line):
+    words, printed = shlex.split(line)[2:], io.StringIO()
+    for number, word in enumerate(words[:2]):
+        job("data.path=photo.jpg", f"optim.steps={number + 1}", "output=made")
+        (made,) = (place / "made").glob("hog-*")
+        (place / word).parent.mkdir(parents=True, exist_ok=True)
+        made.rename(place / word)
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), contextlib.suppress(SystemExit):
+        compare(words)
+    # one and two passes have unequal errors
+    expected = "Compared at equal code error: on 0 of" if "--at-equal-error" in words else "permutation test"
+    assert expected in " ".join(printed.getvalue().split()), f"{page}: {line}"
 
 
 # --- Python ----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from invrep.cli.arguments import as_typed
 from invrep.cli.certify import certify
+from invrep.cli.compare import compare
 from invrep.cli.completion import completing
 from invrep.cli.help import baselines_text, help_text
 from invrep.cli.paired_dictionary import is_of_baseline, paired_dictionary
@@ -57,6 +58,8 @@ def command() -> None:
         print(baselines_text())
     elif words[:1] == ["certify"]:
         certify(words[1:])
+    elif words[:1] == ["compare"]:
+        compare(words[1:])
     elif any(word in ("-h", "--help") for word in words):
         print(help_text())
     elif words == ["--version"]:

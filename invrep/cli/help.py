@@ -16,6 +16,7 @@ usage: invrep [key=value …]        one job; without a key, HOG of a bundled ph
        invrep report outputs/      an HTML report of finished jobs
        invrep vocabulary --help    fit the words of rep=fisher and its kin to photos
        invrep certify outputs/JOB  what else takes its pre-images for their photos
+       invrep compare A B          two finished jobs or sweeps, photo by photo, with intervals and a test
        invrep --version
 
 -q, --quiet, anywhere in the line, prints results and errors alone.

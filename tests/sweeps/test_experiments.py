@@ -21,12 +21,16 @@ EXPERIMENTS = sorted(
     for path in (FOLDER / "experiment").rglob("*.yaml")
     if path.parent.name != "base"
 )
+# a benchmark's miniature is a result: more than a test needs
+LESS = {"benchmark/small": ("rep=hog", "optim.steps=2", "data.limit=1")}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_runs_in_miniature_and_is_laid_out(job, photos, name):
     where = () if name in ("gallery/classes", "ijcv16/classes", "ijcv16/filters") else (f"data.path={photos}",)
-    outcome = job(f"experiment={name}", "quick=true", *where, "logger=none", "output=out", defaults=False)
+    outcome = job(
+        f"experiment={name}", "quick=true", *where, *LESS.get(name, ()), "logger=none", "output=out", defaults=False
+    )
     assert outcome.status == 0, outcome.err
     folder = outcome.output / "miniatures" / name
     jobs = swept(folder)
@@ -69,6 +73,17 @@ def test_the_layers_of_a_whole_sweep_exist(name):
     config.rep.layer = "list"
     phi = build(config.rep)
     assert asked <= {path for path, _ in phi.module.named_modules()} | phi.aliases.keys()
+
+
+def test_the_layers_of_every_network_of_the_full_benchmark_exist():
+    with initialize_config_dir(str(FOLDER.resolve()), version_base="1.3"):
+        config = compose("config", ["experiment=benchmark/full"])
+        for name, layers in config.layers.items():
+            rep = compose("config", [f"rep={name}", "layer=list"]).rep
+            phi = build(rep)
+            assert (
+                len(layers) == 8 and {*layers} <= {path for path, _ in phi.module.named_modules()} | phi.aliases.keys()
+            )
 
 
 def _tables_and_figures(folder: Path) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ It may also be a group such as ``rep``, or ``image``, ``restart``, or in tables 
 from invrep.reporting.layouts.cells import Cell
 from invrep.reporting.layouts.pictures import grid, photos
 from invrep.reporting.layouts.plots import plot
+from invrep.reporting.layouts.scores import scores
 from invrep.reporting.layouts.tables import table
 
-__all__ = ["Cell", "grid", "photos", "plot", "table"]
+__all__ = ["Cell", "grid", "photos", "plot", "scores", "table"]

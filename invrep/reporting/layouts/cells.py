@@ -49,9 +49,9 @@ class Cell:
     def rows(self) -> dict[Key, dict[str, Any]]:
         """Return the finished rows of this job's photos and restarts, by key; its folder may hold more."""
         keys = [(image, restart) for image in self.images for restart in range(self.restarts)]
-        return self._read(lambda results: results.rows(keys))
+        return self.read(lambda results: results.rows(keys))
 
-    def _read(self, read: Callable[[Results], dict[Any, dict[str, Any]]]) -> dict[Any, dict[str, Any]]:
+    def read(self, read: Callable[[Results], dict[Any, dict[str, Any]]]) -> dict[Any, dict[str, Any]]:
         """Return ``read(results)``; an empty dictionary without results, or if they are damaged and the job failed.
 
         Damage may be why the job failed. The other jobs are laid out all the same.
@@ -75,10 +75,10 @@ class Cell:
                 is the standard deviation of ``root_error`` over the restarts of each photo.
         """
         if name in SPREADS:
-            spreads = self._read(Results.spreads)
+            spreads = self.read(Results.spreads)
             found = [spreads[image][name] for image in self.images if image in spreads]
         elif name in CERTIFIED or name.startswith(tuple(f"{column}/" for column in OF_PARTS)):
-            certified, keys = self._read(Results.certificates), self.rows()
+            certified, keys = self.read(Results.certificates), self.rows()
             found = [certified[key].get(name, math.nan) for key in keys if key in certified]
         elif name == "restart_std":
             items = [item for item in self.rows().items() if not item[1].get("remark")]

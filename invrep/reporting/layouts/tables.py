@@ -91,13 +91,15 @@ def table(
     body = [[named(rows, side, names), *(text.get((side, head), "") for head in heads)] for side in sides]
     written = {
         ".csv": lambda path: write_csv(path, header, lines),
-        ".md": lambda path: path.write_text(_markdown(top, body, note), encoding="utf-8", errors="replace"),
+        ".md": lambda path: path.write_text(markdown(top, body, note), encoding="utf-8", errors="replace"),
         ".tex": lambda path: path.write_text(tabular(top, body, note), encoding="ascii"),
     }
     return save(stem, written)
 
 
-def _markdown(top: Sequence[str], body: Sequence[Sequence[str]], note: str | None) -> str:
+def markdown(top: Sequence[str], body: Sequence[Sequence[str]], note: str | None) -> str:
+    """Return a table of Markdown, with the arguments of :func:`~invrep.reporting.layouts.latex.tabular`."""
+
     def escaped(cell: str) -> str:
         return " ".join(cell.split()).replace("|", "\\|")
 

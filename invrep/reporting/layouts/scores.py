@@ -1,0 +1,149 @@
+"""Write a benchmark's table: for each method, means over photos with bootstrap intervals, and the failure rate."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from invrep.evaluation.certificate.columns import worded
+from invrep.evaluation.intervals import bootstrap_interval
+from invrep.evaluation.paired import photo_means
+from invrep.reporting.layouts.cells import (
+    Cell,
+    Keys,
+    Label,
+    Labels,
+    is_miniature,
+    label_of,
+    listed,
+    named,
+    save,
+    status_of,
+    write_csv,
+)
+from invrep.reporting.layouts.latex import tabular
+from invrep.reporting.layouts.tables import markdown
+from invrep.results.rows import SPREADS
+from invrep.results.store import Results
+
+NOTE = "Means over n photos, restarts averaged first, with 95 % bootstrap intervals (10 000 resamples of the photos)."
+FAILURES = "failure_rate"
+
+
+@dataclass(frozen=True)
+class Score:
+    """Hold the mean of a column over the photos of a row, with its 95 % interval; NaN and None without a photo."""
+
+    name: str
+    mean: float
+    interval: tuple[float, float] | None
+    n: int
+
+    @property
+    def text(self) -> str:
+        """Return the mean and its interval as text; empty without a photo."""
+        if math.isnan(self.mean):
+            return ""
+        ends = "" if self.interval is None else f" [{', '.join(_worded(self.name, end) for end in self.interval)}]"
+        return f"{_worded(self.name, self.mean)}{ends}"
+
+
+def scores(
+    cells: Sequence[Cell],
+    stem: Path,
+    *,
+    rows: Keys,
+    values: Mapping[str, str],
+    labels: Labels | None = None,
+    note: str | None = None,
+    miniature: str = "Miniature by quick=true: no result.",
+) -> list[Path]:
+    """Write means over photos with bootstrap intervals as CSV (one line for each cell), Markdown and LaTeX (booktabs).
+
+    A row's last columns are its failure rate, which is the share of pre-images without a value, and its photos.
+
+    Args:
+        cells: jobs of the sweep.
+        stem: path of the files without a suffix.
+        rows: keys of the rows.
+        values: printed name of each column of ``metrics.csv``, ``certificate.csv`` or ``spread.csv``. A column that is
+            blank throughout is left out of Markdown and LaTeX.
+        labels: for each key the names of its values, or a format such as ``λ = {}``.
+        note: text below the table; None: no text besides what the means are.
+        miniature: further text with ``quick=true``.
+
+    Returns:
+        Paths of the files.
+
+    Raises:
+        InvrepError: a key is invalid, or a file cannot be written.
+    """
+    rows = listed(rows)
+    groups: dict[Label, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(label_of(cell.values, rows), []).append(cell)
+    found = {label: [_score(some, name) for name in values] for label, some in groups.items()}
+    failed = {label: _failure_rate(some) for label, some in groups.items()}
+    lines: list[list[Any]] = []
+    for label, some in groups.items():
+        status = status_of(some, any(score.n for score in found[label]))
+        for score in (*found[label], failed[label]):
+            ends = score.interval or (math.nan, math.nan)
+            numbers = ["" if math.isnan(number) else f"{number:.6g}" for number in (score.mean, *ends)]
+            lines.append([*label, score.name, *numbers, score.n, status])
+    told = [k for k in range(len(values)) if any(found[label][k].n for label in groups)]
+    top = ["", *(list(values.values())[k] for k in told), "failed", "n"]
+    body = [
+        [named(rows, label, labels or {}), *(found[label][k].text for k in told), failed[label].text, _photos(some)]
+        for label, some in groups.items()
+    ]
+    said = [NOTE, miniature if is_miniature(cells) else "", note or ""]
+    below = " ".join(part for part in said if part)
+    header = [*rows, "value", "mean", "low", "high", "n", "status"]
+    written: dict[str, Callable[[Path], Any]] = {
+        ".csv": lambda path: write_csv(path, header, lines),
+        ".md": lambda path: path.write_text(markdown(top, body, below), encoding="utf-8", errors="replace"),
+        ".tex": lambda path: path.write_text(tabular(top, body, below), encoding="ascii"),
+    }
+    return save(stem, written)
+
+
+def _score(cells: Sequence[Cell], name: str) -> Score:
+    numbers = [value for cell in cells for value in photo_means(_rows(cell, name), name).values()]
+    mean = statistics.fmean(numbers) if numbers else math.nan
+    return Score(name, mean, bootstrap_interval(numbers), len(numbers))
+
+
+def _rows(cell: Cell, name: str) -> list[dict[str, Any]]:
+    """Return the rows that have a column, without remarked ones."""
+    if name in SPREADS:
+        spreads = cell.read(Results.spreads)
+        return [spreads[image] for image in cell.images if image in spreads]
+    rows = {key: row for key, row in cell.rows().items() if not row.get("remark")}
+    if any(name in row for row in rows.values()):
+        return list(rows.values())
+    certified = cell.read(Results.certificates)
+    return [certified[key] for key in rows if key in certified]
+
+
+def _failure_rate(cells: Sequence[Cell]) -> Score:
+    """Return the share of each job's pre-images that are not finished or have no error, averaged over photos."""
+    photos = []
+    for cell in cells:
+        done = [image for (image, _), row in cell.rows().items() if not row.get("remark")]
+        photos += [1 - done.count(image) / cell.restarts for image in cell.images]
+    return Score(FAILURES, statistics.fmean(photos), bootstrap_interval(photos), len(photos))
+
+
+def _photos(cells: Sequence[Cell]) -> str:
+    return str(len({image for cell in cells for (image, _), row in cell.rows().items() if not row.get("remark")}))
+
+
+def _worded(name: str, value: float) -> str:
+    if name == FAILURES:
+        return f"{100 * value:.3g} %"
+    return worded(name, value)
