@@ -129,7 +129,8 @@ def page(columns: dict[str, list[Tensor]], errors: dict[str, list[float]], file:
     sheet = Image.new("RGB", (len(names) * (side + 4), len(columns[names[0]]) * (side + BOTTOM + 4) + BOTTOM), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for column, name in enumerate(names):
-        draw.text((column * (side + 4) + 2, 0), name, fill="black", font=font)
+        keys = [key.rpartition(".")[2] for key in name.split("/")]  # prior/prior.key=value
+        draw.text((column * (side + 4) + 2, 0), " ".join(keys), fill="black", font=font)
         for row, image in enumerate(columns[name]):
             place = (column * (side + 4), BOTTOM + row * (side + BOTTOM + 4))
             shown = Image.fromarray((image.clamp(0, 1).permute(1, 2, 0) * 255).round().byte().numpy())
