@@ -49,6 +49,7 @@ class Representation(nn.Module):
         keeps_color: whether RGB images have another code than their grey versions.
         stepwise: whether the code is constant almost everywhere, as counts of nearest words are; only a surrogate then
             gives a gradient.
+        placing: names of the arguments that only set where positions lie: a vocabulary fits whatever they are.
         schedule: learning rate and number of passes of each stage of the CVPR 2015 descent (paper.md §2).
         weights: weights of the code's parts in an objective; None for equal ones.
         part_names: names of the code's parts; None for a single part, or for parts without names.
@@ -72,6 +73,7 @@ class Representation(nn.Module):
     ignores_contrast: bool = False
     keeps_color: bool = True
     stepwise: bool = False
+    placing: tuple[str, ...] = ()
     schedule: tuple[tuple[float, int], ...] = ((4e-3, 100), (4e-4, 200), (4e-5, 100))
     weights: tuple[float, ...] | None = None
     part_names: tuple[str, ...] | None = None

@@ -62,6 +62,7 @@ class DSIFT(Representation):
         InvrepError: an argument has the wrong type or is out of range, or the image is too small for one descriptor.
     """
 
+    placing = ("step",)
     ignores_contrast = True
     keeps_color = False
     channels = (1, 3)

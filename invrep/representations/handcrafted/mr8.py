@@ -46,6 +46,7 @@ class MR8(Representation):
         InvrepError: an argument has the wrong type or is out of range, or the image is smaller than a filter.
     """
 
+    placing = ("step",)
     ignores_contrast = True
     keeps_color = False
     channels = (1, 3)

@@ -53,7 +53,7 @@ def choose(
     if found.kind != kind:
         raise InvrepError(f"{source} holds {_KINDS[found.kind]}, and rep={name} needs {_KINDS[kind]}; {mend}.")
     fitted = found.settings.get("descriptor")
-    if fitted is not None and dict(fitted) != about:
+    if fitted is not None and _meaning(fitted, descriptor) != _meaning(about, descriptor):
         raise InvrepError(
             f"{source} has words of {_words(fitted)}, but rep.descriptor is {_words(about)}; give"
             f"{_typed(fitted, arguments=True)}, or {mend}."
@@ -79,6 +79,12 @@ def choose(
 
 
 _KINDS = {"words": "words of a k-means", "mixture": "a mixture of Gaussians", "dictionary": "a dictionary of atoms"}
+
+
+def _meaning(about: Mapping[str, Any], descriptor: Representation) -> dict[str, Any]:
+    """Return a description without the arguments that only place descriptors."""
+    kept = [each for each in about["arguments"].split(", ") if each.partition("=")[0] not in descriptor.placing]
+    return {**about, "arguments": kept}
 
 
 def _words(about: Mapping[str, Any]) -> str:

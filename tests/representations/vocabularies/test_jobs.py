@@ -57,7 +57,7 @@ def test_a_sweep_over_descriptors_names_them_as_typed(job, photos, words):
     ("typed", "said"),
     [
         (
-            ["rep.descriptor.step=4"],
+            ["rep.descriptor.bin=4"],
             "has words of dsift (step=3, bin=5, variant=vlfeat), but rep.descriptor is dsift (st",
         ),
         (["rep.words=13"], "has 12 words, not rep.words=13; leave rep.words out, or fit another: invrep vocabulary"),
@@ -92,6 +92,13 @@ def test_grey_words_are_refused_for_colour_photos_of_a_descriptor_that_keeps_col
     with pytest.raises(InvrepError, match=r"words of grey photos, but these images are colour.*data\.color=gray"):
         phi(torch.rand(1, 3, 64, 64))
     assert phi(torch.rand(1, 1, 64, 64))[0].sum() == pytest.approx(1)
+
+
+def test_words_fit_descriptors_at_any_distance():
+    dense, sparse = (representation("textons", descriptor={"step": step}) for step in (1, 4))
+    images = torch.rand(1, 1, 64, 72)
+    assert dense(images)[0].shape == sparse(images)[0].shape
+    assert not torch.equal(dense(images)[0], sparse(images)[0])
 
 
 def test_a_descriptor_without_positions_and_one_of_another_size_are_refused():
