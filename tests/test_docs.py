@@ -441,7 +441,7 @@ def test_jobs_are_compared(job, place, page, line):
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), contextlib.suppress(SystemExit):
         compare(words)
     # one and two passes have unequal errors
-    expected = "Compared at equal code error: on 0 of" if "--at-equal-error" in words else "permutation test"
+    expected = "agree within 10 % on no photo" if "--at-equal-error" in words else "permutation test"
     assert expected in " ".join(printed.getvalue().split()), f"{page}: {line}"
 
 

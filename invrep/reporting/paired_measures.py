@@ -143,6 +143,8 @@ def _on_errors(
     means = [statistics.fmean(side[image] for image in images) for side in errors]
     said = f"A {worded('error', means[0])}, B {worded('error', means[1])}"
     some = f"{len(close)} of {count(len(images), 'photo')}"
+    if at_equal_error and not close:
+        return f"Code errors agree within 10 % on no photo: {said}; give the worse job more passes, or the other fewer."
     if at_equal_error:
         return f"Compared at equal code error: on {some}, whose errors agree within 10 % (of all: {said})."
     if len(close) == len(images):

@@ -67,7 +67,7 @@ def test_two_jobs_are_compared_on_the_photos_of_both_after_restarts_are_averaged
     assert "λ_V 5 against 10" in text and "among 40 other photos in A and 99 in B" in text
     text, status = said(first.folder, second.folder, "--at-equal-error")
     assert status == 1 and text.startswith(
-        "error: No photo is left to compare on: Compared at equal code error: on 0 of 3"
+        "error: No photo is left to compare on: Code errors agree within 10 % on no photo:"
     )
 
 

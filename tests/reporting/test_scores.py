@@ -22,12 +22,12 @@ def test_means_are_over_photos_with_intervals_and_what_failed_is_counted(tmp_pat
     }
     results.save_certificates([{**row, "image": image} for image in IMAGES[:2]])
     cells = [
-        Cell({"method": "ours"}, results, "done", IMAGES, 2),  # the fourth photo failed
-        Cell({"method": "theirs"}, None, "failed", IMAGES, 2),
+        Cell({"rep": "net", "method": "ours"}, results, "done", IMAGES, 2),  # the fourth photo failed
+        Cell({"rep": "net", "method": "theirs"}, None, "failed", IMAGES, 2),
     ]
     values = {"error": "error", "null_percentile": "null", "naturalness": "residual", "spread_ssim": "spread"}
     labels = {"method": {"ours": "ours, the best"}}
-    paths = scores(cells, tmp_path / "scores", rows="method", values=values, labels=labels)
+    paths = scores(cells, tmp_path / "scores", rows="rep", columns="method", values=values, labels=labels)
     assert [path.suffix for path in paths] == [".csv", ".md", ".tex"]
     lines = {(line["method"], line["value"]): line for line in csv.DictReader(paths[0].open(encoding="utf-8"))}
     photos = [statistics.fmean(error_of("relu2", k, restart) for restart in (0, 1)) for k in range(3)]
@@ -37,10 +37,11 @@ def test_means_are_over_photos_with_intervals_and_what_failed_is_counted(tmp_pat
     assert (error["n"], lines["ours", "null_percentile"]["n"], lines["ours", "spread_ssim"]["n"]) == ("3", "2", "3")
     assert float(lines["ours", "failure_rate"]["mean"]) == 0.25 and lines["theirs", "failure_rate"]["mean"] == "1"
     assert lines["theirs", "error"]["status"] == "failed"
-    head, _, ours, theirs, *_ = paths[1].read_text(encoding="utf-8").splitlines()
-    assert head == "|  | error | null | spread | failed | n |"  # no residual
+    head, _, *body = paths[1].read_text(encoding="utf-8").splitlines()
+    assert head == "|  | ours, the best | theirs |"
+    names = [line.split(" | ")[0].removeprefix("| net: ") for line in body if line.startswith("|")]
+    assert names == ["error", "null", "spread", "failed", "n"]  # no residual
     assert (
-        ours.startswith("| ours, the best | 6.3 % [")
-        and ours.endswith("| 3 |")
-        and theirs.endswith("| 100 % [100 %, 100 %] | 0 |")
+        body[0].startswith("| net: error | 6.3 % [") and body[0].endswith("] |  |") and body[4] == "| net: n | 3 | 0 |"
     )
+    assert body[3].endswith("| 100 % [100 %, 100 %] |")

@@ -1,4 +1,4 @@
-"""Write a benchmark's table: for each method, means over photos with bootstrap intervals, and the failure rate."""
+"""Write a benchmark's table: means over photos with bootstrap intervals, and the failure rate, of each method."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ def scores(
     stem: Path,
     *,
     rows: Keys,
+    columns: Keys,
     values: Mapping[str, str],
     labels: Labels | None = None,
     note: str | None = None,
@@ -64,14 +65,16 @@ def scores(
 ) -> list[Path]:
     """Write means over photos with bootstrap intervals as CSV (one line for each cell), Markdown and LaTeX (booktabs).
 
-    A row's last columns are its failure rate, which is the share of pre-images without a value, and its photos.
+    Markdown and LaTeX have a line for each value of a row. Its last lines are the failure rate, which is the share of
+    pre-images without an error, and the number of photos.
 
     Args:
         cells: jobs of the sweep.
         stem: path of the files without a suffix.
         rows: keys of the rows.
-        values: printed name of each column of ``metrics.csv``, ``certificate.csv`` or ``spread.csv``. A column that is
-            blank throughout is left out of Markdown and LaTeX.
+        columns: keys of the columns.
+        values: printed name of each column of ``metrics.csv``, ``certificate.csv`` or ``spread.csv``. Markdown and
+            LaTeX leave out a value that a row lacks.
         labels: for each key the names of its values, or a format such as ``λ = {}``.
         note: text below the table; None: no text besides what the means are.
         miniature: further text with ``quick=true``.
@@ -82,28 +85,32 @@ def scores(
     Raises:
         InvrepError: a key is invalid, or a file cannot be written.
     """
-    rows = listed(rows)
-    groups: dict[Label, list[Cell]] = {}
+    rows, columns = listed(rows), listed(columns)
+    groups: dict[tuple[Label, Label], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault(label_of(cell.values, rows), []).append(cell)
-    found = {label: [_score(some, name) for name in values] for label, some in groups.items()}
-    failed = {label: _failure_rate(some) for label, some in groups.items()}
+        groups.setdefault((label_of(cell.values, rows), label_of(cell.values, columns)), []).append(cell)
+    names = {**values, FAILURES: "failed"}
+    found = {at: {name: _score(some, name) for name in names} for at, some in groups.items()}
     lines: list[list[Any]] = []
-    for label, some in groups.items():
-        status = status_of(some, any(score.n for score in found[label]))
-        for score in (*found[label], failed[label]):
+    for at, some in groups.items():
+        status = status_of(some, any(found[at][name].n for name in values))
+        for score in found[at].values():
             ends = score.interval or (math.nan, math.nan)
             numbers = ["" if math.isnan(number) else f"{number:.6g}" for number in (score.mean, *ends)]
-            lines.append([*label, score.name, *numbers, score.n, status])
-    told = [k for k in range(len(values)) if any(found[label][k].n for label in groups)]
-    top = ["", *(list(values.values())[k] for k in told), "failed", "n"]
-    body = [
-        [named(rows, label, labels or {}), *(found[label][k].text for k in told), failed[label].text, _photos(some)]
-        for label, some in groups.items()
-    ]
+            lines.append([*at[0], *at[1], score.name, *numbers, score.n, status])
+    heads = list(dict.fromkeys(column for _, column in groups))
+    top = ["", *(named(columns, head, labels or {}) for head in heads)]
+    body = []
+    for row in dict.fromkeys(row for row, _ in groups):
+        own = [found.get((row, head), {}) for head in heads]
+        side = named(rows, row, labels or {})
+        for name in names:
+            texts = [scored[name].text if scored else "" for scored in own]
+            body += [[f"{side}: {names[name]}", *texts]] if any(texts) else []
+        body.append([f"{side}: n", *(_photos(groups.get((row, head), [])) for head in heads)])
     said = [NOTE, miniature if is_miniature(cells) else "", note or ""]
     below = " ".join(part for part in said if part)
-    header = [*rows, "value", "mean", "low", "high", "n", "status"]
+    header = [*rows, *columns, "value", "mean", "low", "high", "n", "status"]
     written: dict[str, Callable[[Path], Any]] = {
         ".csv": lambda path: write_csv(path, header, lines),
         ".md": lambda path: path.write_text(markdown(top, body, below), encoding="utf-8", errors="replace"),
@@ -113,7 +120,10 @@ def scores(
 
 
 def _score(cells: Sequence[Cell], name: str) -> Score:
-    numbers = [value for cell in cells for value in photo_means(_rows(cell, name), name).values()]
+    if name == FAILURES:
+        numbers = _failures(cells)
+    else:
+        numbers = [value for cell in cells for value in photo_means(_rows(cell, name), name).values()]
     mean = statistics.fmean(numbers) if numbers else math.nan
     return Score(name, mean, bootstrap_interval(numbers), len(numbers))
 
@@ -130,13 +140,13 @@ def _rows(cell: Cell, name: str) -> list[dict[str, Any]]:
     return [certified[key] for key in rows if key in certified]
 
 
-def _failure_rate(cells: Sequence[Cell]) -> Score:
-    """Return the share of each job's pre-images that are not finished or have no error, averaged over photos."""
+def _failures(cells: Sequence[Cell]) -> list[float]:
+    """Return for each photo the share of its pre-images that are not finished or have no error."""
     photos = []
     for cell in cells:
         done = [image for (image, _), row in cell.rows().items() if not row.get("remark")]
         photos += [1 - done.count(image) / cell.restarts for image in cell.images]
-    return Score(FAILURES, statistics.fmean(photos), bootstrap_interval(photos), len(photos))
+    return photos
 
 
 def _photos(cells: Sequence[Cell]) -> str:
