@@ -54,6 +54,10 @@ class LayerError(InvrepError):
     """Report a layer that a network lacks; the network may have the layers of the sweep's other jobs."""
 
 
+class VocabularyError(InvrepError):
+    """Report a vocabulary whose file is missing; the sweep's other jobs may have theirs."""
+
+
 class ToldError(InvrepError):
     """Report a mistake that rank 0 tells the user; other ranks only exit with status 1."""
 

@@ -13,13 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
-from omegaconf.errors import InterpolationResolutionError
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from invrep.data.photo import NO_PHOTO
 from invrep.data.photo_sources import find
-from invrep.errors import InvrepError, LayerError
+from invrep.errors import InvrepError, LayerError, VocabularyError, words
 from invrep.jobs.ranks import launched
 from invrep.presets import build
 from invrep.reporting.layouts import Cell
@@ -45,6 +46,7 @@ class Experiment(Callback):
             SystemExit: a photo or a weights file is missing, or a setting is wrong. Hydra would turn any other
                 exception into a warning.
         """
+        HydraConfig.instance().set_config(config.copy())  # for ${hydra:…}; Hydra itself sets it at the first job
         try:
             if not isinstance(config.quick, bool):
                 raise InvrepError(f"quick={config.quick} is not valid: expected true or false.")
@@ -54,12 +56,12 @@ class Experiment(Callback):
                     # overrides on the command line take precedence
                     config.hydra.sweeper.params = {**(config.hydra.sweeper.params or {}), **small}
             else:
-                with suppress(LayerError):  # the sweep's other layers may exist
+                with suppress(LayerError, VocabularyError):  # those of the sweep's jobs may exist
                     build(config.rep)
             _images(config, {})
-        except InvrepError as error:
+        except (InvrepError, OmegaConfBaseException) as error:
             Multirun.config = None  # no job has run: an earlier sweep's results are not laid out again
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {error if isinstance(error, InvrepError) else words(error)}", file=sys.stderr)
             raise SystemExit(1) from None
         rank = launched()
         if rank is None or rank.index == 0:

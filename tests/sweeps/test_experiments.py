@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from helpers.pdflatex import typeset
+from helpers.vocabularies import small
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -13,6 +14,7 @@ from PIL import Image
 
 from invrep.presets import FOLDER, build
 from invrep.reporting.layouts.latex import latex
+from invrep.representations.vocabularies.vocabulary import save
 from invrep.results.store import Results
 from invrep.results.sweep_journal import swept
 
@@ -210,3 +212,15 @@ def test_what_no_job_can_do_without_is_said_once(job, overrides, said):
     outcome = job(*overrides, "logger=none", "output=out", defaults=False)
     assert outcome.status == 1 and said in outcome.err and outcome.err.count("\n") == 1
     assert not outcome.output.exists()
+
+
+def test_a_sweep_of_some_vocabularies_is_that_sweep_and_no_earlier_one(job, photos, tmp_path):
+    for words in (12, 16):
+        save(small("words", words), tmp_path / f"bovw-{words}.safetensors")
+    usual = ("experiment=beyond/vocabularies", f"vocabularies={tmp_path}", "rep=bovw", f"data.path={photos}")
+    fewer = ("data.limit=1", "restarts=1", "optim.steps=2", "logger=none", "output=out")
+    for words in ("12,16", "16"):
+        found = job(*usual, *fewer, f"words={words}", defaults=False)
+        assert not found.status and "Warning" not in found.err
+    (table,) = found.output.rglob("errors.md")
+    assert "16 words" in table.read_text() and "12 words" not in table.read_text()

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from invrep.errors import InvrepError
+from invrep.errors import InvrepError, VocabularyError
 
 VERSION = 1  # of the file's layout
 KEY = "invrep.vocabulary"  # of the file's metadata
@@ -119,11 +119,12 @@ def load(path: str | os.PathLike[str]) -> Vocabulary:
     """Read a vocabulary from a file of :func:`save`.
 
     Raises:
-        InvrepError: there is no such file, it is cut short, or it is no vocabulary.
+        VocabularyError: there is no such file.
+        InvrepError: it is cut short, or it is no vocabulary.
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise InvrepError(f"There is no vocabulary {str(path)!r}; {FIT}.")
+        raise VocabularyError(f"There is no vocabulary {str(path)!r}; {FIT}.")
     try:
         with safe_open(file, framework="pt") as opened:
             about = (opened.metadata() or {}).get(KEY)
