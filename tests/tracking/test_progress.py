@@ -116,6 +116,7 @@ def _inversion(count: int = 2, *, first: int = 0, steps: int = 10, last: bool = 
         steps=steps,
         last=last,
         compiling=False,
+        still=False,
         latest={},
         objective=SimpleNamespace(shows="error"),
         on_tick=None,
