@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from invrep.errors import InvrepError
 from invrep.fitting.positions import Grid, grid_of
 from invrep.representations.base import Representation
+from invrep.representations.vocabularies.tensor_files import write
 from invrep.stable_names import stable_name
 
 VERSION = 1  # of the file's layout
@@ -110,17 +110,7 @@ def save(dictionary: PairedDictionary, path: str | os.PathLike[str]) -> None:
         tensors[name] = (values / scale.reshape(-1, *[1] * (values.ndim - 1))).round().to(torch.int8)
         tensors[f"{name}_scale"] = scale
     about = {KEY: json.dumps({"version": VERSION, "settings": dict(dictionary.settings)}, sort_keys=True)}
-    file = Path(path)
-    place = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, place, about)
-        os.replace(place, file)
-    except (OSError, SafetensorError) as error:  # safetensors reports a full disk by its own exception
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InvrepError(f"{file} cannot be written ({reason}); choose another file with output=FILE.") from None
-    finally:
-        place.unlink(missing_ok=True)
+    write(tensors, path, about)
 
 
 def load(path: str | os.PathLike[str]) -> PairedDictionary:

@@ -28,7 +28,7 @@ HEADINGS = {
     "gradient_distance": "gradients' distance from photos'",
     "photo_gradient_distance": "the photo's own",
 }
-PERCENT = ("error", "held_out", "other_class_kept")  # shares that are written in percent
+PERCENT = ("error", "held_out", "other_class_kept", "failure_rate")  # shares that are written in percent
 OF_PARTS = ("held_out", "other_percentile", "other_class_kept")  # each a mean over layers or networks
 
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from invrep.evaluation.certificate.columns import worded
-from invrep.evaluation.intervals import bootstrap_interval
 from invrep.evaluation.paired import photo_means
 from invrep.reporting.layouts.cells import (
     Cell,
@@ -27,29 +23,12 @@ from invrep.reporting.layouts.cells import (
 )
 from invrep.reporting.layouts.latex import tabular
 from invrep.reporting.layouts.tables import markdown
+from invrep.reporting.means import Mean, mean_of
 from invrep.results.rows import SPREADS
 from invrep.results.store import Results
 
 NOTE = "Means over n photos, restarts averaged first, with 95 % bootstrap intervals (10 000 resamples of the photos)."
 FAILURES = "failure_rate"
-
-
-@dataclass(frozen=True)
-class Score:
-    """Hold the mean of a column over the photos of a row, with its 95 % interval; NaN and None without a photo."""
-
-    name: str
-    mean: float
-    interval: tuple[float, float] | None
-    n: int
-
-    @property
-    def text(self) -> str:
-        """Return the mean and its interval as text; empty without a photo."""
-        if math.isnan(self.mean):
-            return ""
-        ends = "" if self.interval is None else f" [{', '.join(_worded(self.name, end) for end in self.interval)}]"
-        return f"{_worded(self.name, self.mean)}{ends}"
 
 
 def scores(
@@ -119,13 +98,12 @@ def scores(
     return save(stem, written)
 
 
-def _score(cells: Sequence[Cell], name: str) -> Score:
+def _score(cells: Sequence[Cell], name: str) -> Mean:
     if name == FAILURES:
         numbers = _failures(cells)
     else:
         numbers = [value for cell in cells for value in photo_means(_rows(cell, name), name).values()]
-    mean = statistics.fmean(numbers) if numbers else math.nan
-    return Score(name, mean, bootstrap_interval(numbers), len(numbers))
+    return mean_of(name, numbers)
 
 
 def _rows(cell: Cell, name: str) -> list[dict[str, Any]]:
@@ -151,9 +129,3 @@ def _failures(cells: Sequence[Cell]) -> list[float]:
 
 def _photos(cells: Sequence[Cell]) -> str:
     return str(len({image for cell in cells for (image, _), row in cell.rows().items() if not row.get("remark")}))
-
-
-def _worded(name: str, value: float) -> str:
-    if name == FAILURES:
-        return f"{100 * value:.3g} %"
-    return worded(name, value)

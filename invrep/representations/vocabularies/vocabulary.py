@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from invrep.errors import InvrepError, VocabularyError
+from invrep.representations.vocabularies.tensor_files import write
 
 VERSION = 1  # of the file's layout
 KEY = "invrep.vocabulary"  # of the file's metadata
@@ -101,18 +101,8 @@ def save(vocabulary: Vocabulary, path: str | os.PathLike[str], *, half: bool = F
     Raises:
         InvrepError: the file cannot be written.
     """
-    file = Path(path)
-    place = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     tensors = {name: (tensor.half() if half else tensor).contiguous() for name, tensor in vocabulary.tensors.items()}
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, place, metadata={KEY: _text(vocabulary)})
-        os.replace(place, file)
-    except (OSError, SafetensorError) as error:  # safetensors reports a full disk by its own exception
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InvrepError(f"{file} cannot be written ({reason}); choose another file with output=FILE.") from None
-    finally:
-        place.unlink(missing_ok=True)
+    write(tensors, path, {KEY: _text(vocabulary)})
 
 
 def load(path: str | os.PathLike[str]) -> Vocabulary:
